@@ -1,0 +1,187 @@
+"""Every option of the `lstm` section in freqtrade's config.json: bound, unit, default and help."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lstm_model.errors import ConfigError
+
+DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+# Options that change how the work is done but not its result: they do not name a model version.
+_NOT_IN_VERSION = {
+    "store_dir", "journal_url", "train_threads", "train_timeout_s", "training_lag_candles",
+    "require_skill", "skill_p_value", "slippage_fraction", "kelly_fraction",
+    "max_stake_fraction", "train_pairs",
+}  # fmt: skip
+
+
+class Settings(BaseModel):
+    """The validated `lstm` section. Frozen; unknown options are refused.
+
+    Examples
+    --------
+    >>> Settings(horizon=6).horizon
+    6
+    >>> parse_settings({"horizn": 6})
+    Traceback (most recent call last):
+        ...
+    lstm_model.errors.ConfigError: ... unknown option "horizn". Did you mean "horizon"?
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    lookback: int = Field(60, ge=8, le=500, description="Candles the network looks back on.")
+    horizon: int = Field(
+        12, ge=1, le=500, description="Candles ahead whose summed log return is forecast."
+    )
+    levels: tuple[float, ...] = Field(
+        DEFAULT_LEVELS,
+        description="Quantile levels of the forecast; symmetric around 0.5, which is one of them.",
+    )
+    units: int = Field(50, ge=4, le=256, description="Width of each LSTM layer.")
+    layers: int = Field(2, ge=1, le=4, description="Number of LSTM layers.")
+    dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
+    loss: Literal["quantile", "mse"] = Field(
+        "quantile", description="`quantile`: pinball loss over `levels`; `mse`: one plain output."
+    )
+    learning_rate: float = Field(0.002, gt=0.0, le=0.1, description="Adam's step size.")
+    batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
+    max_epochs: int = Field(8, ge=1, le=200, description="Most passes over the training windows.")
+    patience: int = Field(
+        2, ge=1, le=50, description="Epochs without a better validation loss before training stops."
+    )
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of every random draw in training.")
+    train_candles: int = Field(
+        30_000, ge=500, le=2_000_000, description="Most recent candles per pair to train on."
+    )
+    retrain_candles: int = Field(
+        8_064, ge=50, le=1_000_000,
+        description="Candles between trainings, counted from 1970-01-01 (8064 x 5m = 4 weeks).",
+    )  # fmt: skip
+    training_lag_candles: int = Field(
+        12, ge=0, le=1_000,
+        description="Candles from the end of a training's data to its first forecast, so that "
+        "live has time to train.",
+    )  # fmt: skip
+    validation_fraction: float = Field(
+        0.1, gt=0.0, lt=0.5, description="Share of the candles kept for early stopping."
+    )
+    test_fraction: float = Field(
+        0.15, gt=0.0, lt=0.5, description="Newest share, never trained on: scores and calibration."
+    )
+    train_pairs: tuple[str, ...] | None = Field(
+        None, description="Pairs the pooled network learns from; null: the whole whitelist."
+    )
+    train_threads: int = Field(2, ge=1, le=64, description="Threads of the training process.")
+    train_timeout_s: int = Field(
+        3_600, ge=10, le=86_400, description="Seconds after which a training is killed."
+    )
+    require_skill: bool = Field(
+        True, description="Enter only while the model's out-of-sample skill is significant."
+    )
+    skill_p_value: float = Field(
+        0.05, gt=0.0, le=1.0, description="Largest p-value at which skill counts as significant."
+    )
+    slippage_fraction: float = Field(
+        0.0005, ge=0.0, le=0.05, description="Assumed slippage per side, as a fraction of price."
+    )
+    kelly_fraction: float = Field(
+        0.25, gt=0.0, le=1.0, description="Share of the Kelly stake that is put at risk."
+    )
+    max_stake_fraction: float = Field(
+        1.0, gt=0.0, le=1.0, description="Cap of a stake, as a fraction of freqtrade's own stake."
+    )
+    store_dir: str = Field(
+        "lstm", min_length=1,
+        description="Where models and journal live: absolute, or inside user_data.",
+    )  # fmt: skip
+    journal_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`.",
+    )
+
+    @field_validator("levels", "train_pairs", mode="before")
+    @classmethod
+    def _accept_json_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("levels")
+    @classmethod
+    def _check_levels(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        mirrored = tuple(round(1.0 - level, 9) for level in reversed(levels))
+        rounded = tuple(round(level, 9) for level in levels)
+        if len(levels) < 3 or 0.5 not in levels or rounded != mirrored:
+            raise ValueError("must be symmetric around 0.5, contain 0.5 and two more levels")
+        if not all(0.0 < a < b < 1.0 for a, b in itertools.pairwise(levels)):
+            raise ValueError("must rise strictly and lie between 0 and 1")
+        return levels
+
+    @model_validator(mode="after")
+    def _leave_room_for_training(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 0.6:
+            raise ValueError("validation_fraction + test_fraction must stay below 0.6")
+        return self
+
+    def digest(self) -> str:
+        """Hash of the options that decide a trained model; part of its version."""
+        text = self.model_dump_json(exclude=_NOT_IN_VERSION)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse_settings(section: Mapping[str, Any] | None) -> Settings:
+    """Validate the `lstm` section of a freqtrade configuration.
+
+    Raises
+    ------
+    ConfigError
+        Names every wrong option, what was found and what is allowed.
+    """
+    try:
+        return Settings.model_validate(dict(section or {}))
+    except ValidationError as error:
+        problems = "; ".join(_explain(item) for item in error.errors())
+        raise ConfigError(f'config.json, section "lstm": {problems}') from None
+
+
+def _explain(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f'unknown option "{name}".' + _suggestion(name)
+    found = "" if not item["loc"] else f", found {item['input']!r}"
+    return f"{name or 'options'}: {item['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    if close:
+        return f' Did you mean "{close[0]}"?'
+    return " Known options: " + ", ".join(sorted(Settings.model_fields))
+
+
+def settings_table() -> str:
+    """The options as a Markdown table, for README.md."""
+    rows = ["| option | default | allowed | what it does |", "| --- | --- | --- | --- |"]
+    schema = Settings.model_json_schema()["properties"]
+    for name, field in Settings.model_fields.items():
+        default = "null" if field.default is None else str(field.default).replace("'", '"')
+        rows.append(f"| `{name}` | `{default}` | {_allowed(schema[name])} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    low = _bound(schema, "minimum", "from ") or _bound(schema, "exclusiveMinimum", "above ")
+    high = _bound(schema, "maximum", "to ") or _bound(schema, "exclusiveMaximum", "below ")
+    return " ".join(part for part in (low, high) if part) or "see text"
+
+
+def _bound(schema: Mapping[str, Any], key: str, word: str) -> str:
+    return f"{word}{schema[key]:g}" if key in schema else ""
