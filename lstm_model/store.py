@@ -1,0 +1,360 @@
+"""Everything on disk: model versions under their content address, and the champion pointer.
+
+    root/models/<version>/weights.npz, network.keras, card.json
+    root/champion.json
+
+A version is written into a temporary folder, synced and renamed, so it is there whole or not at
+all. Nothing is unpickled, nothing damaged is deleted: it is refused, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lstm_model.card import (
+    CARD_FILE,
+    NETWORK_FILE,
+    REMEDY,
+    VERSION_PATTERN,
+    WEIGHTS_FILE,
+    ModelCard,
+    Weights,
+    canonical,
+    check_weights,
+    pack_card,
+    pack_weights,
+    parse_card,
+    parse_weights,
+    sha256,
+    shapes,
+    version_id,
+)
+from lstm_model.errors import StoreError
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["ModelCard", "ModelStore", "StoredModel", "version_id", "write_atomically"]
+
+_TEMPORARY = ".tmp-"
+_LEFTOVER_S = 3_600.0
+_HISTORY = 100  # chosen: promotions kept per lineage, far more than a roll-back looks at
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A verified model version.
+
+    Attributes
+    ----------
+    weights : array name -> read-only float32 array
+    network : the Keras file to fine-tune from, if one was published
+    """
+
+    card: ModelCard
+    weights: Weights
+    network: Path | None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a small file; readers and crashes see the old content or the new, never a part.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be made or written.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_synced(temporary, content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+class ModelStore:
+    """Model versions and champions below one folder; several processes may share it.
+
+    Parameters
+    ----------
+    root : made on the first write
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> store = ModelStore(Path(tempfile.mkdtemp()))
+    >>> store.has("0123456789abcdef"), store.cards(), store.champion("binance-spot-5m")
+    (False, [], None)
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._models = root / "models"
+        self._pointer = root / "champion.json"
+        self._reported: set[str] = set()
+
+    def check_writable(self) -> None:
+        """Write and remove a probe file, so that a bot can refuse to start.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be made or written.
+        """
+        probe = self._models / f"{_TEMPORARY}probe-{secrets.token_hex(8)}"
+        with _writing(self._models):
+            self._models.mkdir(parents=True, exist_ok=True)
+            _write_synced(probe, b"")
+            probe.unlink()
+
+    def publish(self, card: ModelCard, weights: Weights, network: Path | None) -> ModelCard:
+        """Store a version; a no-op if it is there intact. A damaged one is set aside, not lost.
+
+        Returns
+        -------
+        ModelCard
+            The card as stored, with shapes and checksums.
+
+        Raises
+        ------
+        StoreError
+            For weights that are not finite float32 arrays, and if the folder is not writable.
+        """
+        check_weights(weights, f"model {card.version}")
+        content = None if network is None else _read(network)
+        if self._folder(card.version).exists():
+            try:
+                return self._verified(card.version)
+            except StoreError as error:
+                self._set_aside(card.version, error)
+        temporary = self._models / f"{_TEMPORARY}{card.version}-{secrets.token_hex(8)}"
+        with _writing(self._models):
+            try:
+                _write_version(temporary, card, weights, content)
+                self._move_in(temporary, card.version)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return self._verified(card.version)
+
+    def has(self, version: str) -> bool:
+        """Whether the version is there and every checksum holds."""
+        try:
+            self._verified(version)
+        except StoreError:
+            return False
+        return True
+
+    def load(self, version: str) -> StoredModel:
+        """Read a version and verify all of it.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, truncated, changed or not ours; names the file and what to do.
+        """
+        card = self._verified(version)
+        path = self._folder(version) / WEIGHTS_FILE
+        weights = parse_weights(_read(path), path)
+        if shapes(weights) != card.weights:
+            raise StoreError(f"{path} holds other arrays than its card says: {REMEDY}")
+        check_weights(weights, str(path))
+        network = self._folder(version) / NETWORK_FILE
+        return StoredModel(card, weights, network if NETWORK_FILE in card.checksums else None)
+
+    def cards(self) -> list[ModelCard]:
+        """Cards of all intact versions, oldest first. Warns once about each that is not."""
+        folders = sorted(self._models.glob("*")) if self._models.is_dir() else []
+        names = [folder.name for folder in folders if re.fullmatch(VERSION_PATTERN, folder.name)]
+        found = [card for name in names if (card := self._card_or_warn(name)) is not None]
+        return sorted(found, key=lambda card: (card.created_ms, card.version))
+
+    def promote(self, lineage: str, version: str) -> None:
+        """Make a stored version the champion of a lineage, e.g. "binance-spot-5m".
+
+        Raises
+        ------
+        StoreError
+            If the version or the pointer file is damaged, or the folder is not writable.
+        """
+        self._verified(version)
+        with self._exclusive():
+            champions = self._champions()
+            history = champions.get(lineage, [])
+            if history[-1:] != [version]:
+                champions[lineage] = [*history, version][-_HISTORY:]
+                write_atomically(self._pointer, canonical(champions) + b"\n")
+
+    def champion(self, lineage: str) -> StoredModel | None:
+        """The last promoted version that is intact, or None before the first promotion.
+
+        Raises
+        ------
+        StoreError
+            If the pointer file is damaged.
+        """
+        for version in dict.fromkeys(reversed(self._champions().get(lineage, []))):
+            try:
+                return self.load(version)
+            except StoreError as error:
+                self._warn(f"champion {version} of {lineage} is unusable: {error}")
+        return None
+
+    def remove_leftovers(self) -> list[Path]:
+        """Remove what writers that crashed over an hour ago left half-written."""
+        oldest_s = time.time() - _LEFTOVER_S
+        stale = [
+            path
+            for folder in (self.root, self._models)
+            for path in sorted(folder.glob(f"{_TEMPORARY}*"))
+            if _modified_s(path) < oldest_s
+        ]
+        for path in stale:
+            shutil.rmtree(path, ignore_errors=True)
+            if path.is_file():
+                path.unlink(missing_ok=True)
+        return stale
+
+    def _folder(self, version: str) -> Path:
+        if not re.fullmatch(VERSION_PATTERN, version):
+            raise StoreError(f'"{version}" is no model version: letters, digits, "-" and "_" only')
+        return self._models / version
+
+    def _verified(self, version: str) -> ModelCard:
+        folder = self._folder(version)
+        if not folder.is_dir():
+            raise StoreError(f"model {version} is not in {self._models}: train it first")
+        card = parse_card(_read(folder / CARD_FILE), folder / CARD_FILE)
+        if card.version != version:
+            raise StoreError(f"{folder} holds model {card.version}, not {version}: {REMEDY}")
+        for name in (WEIGHTS_FILE, *sorted(card.checksums.keys() & {NETWORK_FILE})):
+            if sha256(_read(folder / name)) != card.checksums.get(name):
+                raise StoreError(
+                    f"{folder / name} is damaged or foreign (checksum differs): {REMEDY}"
+                )
+        return card
+
+    def _card_or_warn(self, version: str) -> ModelCard | None:
+        try:
+            return self._verified(version)
+        except StoreError as error:
+            self._warn(f"model {version} is left out: {error}")
+            return None
+
+    def _warn(self, message: str) -> None:
+        if message not in self._reported:
+            self._reported.add(message)
+            logger.warning(message)
+
+    def _set_aside(self, version: str, error: StoreError) -> None:
+        aside = self._models / f"{version}.damaged-{secrets.token_hex(4)}"
+        logger.warning("%s. It is kept as %s and made anew.", error, aside)
+        with _writing(aside):
+            self._folder(version).rename(aside)
+
+    def _move_in(self, temporary: Path, version: str) -> None:
+        try:
+            temporary.rename(self._folder(version))
+        except OSError:
+            if not self.has(version):  # else another process was faster with the same content
+                raise
+        _sync_folder(self._models)
+
+    def _champions(self) -> dict[str, list[str]]:
+        if not self._pointer.exists():
+            return {}
+        try:
+            found = json.loads(_read(self._pointer))
+        except ValueError:
+            found = None
+        if not _is_pointer(found):
+            raise StoreError(
+                f"{self._pointer} is damaged or foreign: move it away; models are kept, and the "
+                "next promotion writes a new one"
+            )
+        return dict(found)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One promotion at a time, so that two bots sharing a folder do not lose each other's."""
+        path = self.root / ".lock"
+        with _writing(path), path.open("ab") as handle:
+            if sys.platform != "win32":
+                fcntl.flock(handle, fcntl.LOCK_EX)  # released when the file closes or we die
+            yield
+
+
+def _write_version(folder: Path, card: ModelCard, weights: Weights, network: bytes | None) -> None:
+    folder.mkdir(parents=True)
+    files = {WEIGHTS_FILE: pack_weights(weights)}
+    if network is not None:
+        files[NETWORK_FILE] = network
+    for name, content in files.items():
+        _write_synced(folder / name, content)
+    _write_synced(folder / CARD_FILE, pack_card(card, weights, files))
+    _sync_folder(folder)
+
+
+def _is_pointer(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(history, list) and all(isinstance(version, str) for version in history)
+        for history in value.values()
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}): {REMEDY}") from None
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # its writer has just finished
+        return float("inf")
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("xb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # cannot open a folder there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
+            'the disk, or set "store_dir" in the "lstm" section to another folder'
+        ) from None

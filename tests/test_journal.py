@@ -1,0 +1,259 @@
+"""The journal never changes what was said, whoever asks and whoever dies."""
+
+import dataclasses
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lstm_model.errors import DataError, StoreError
+from lstm_model.journal import Journal, JournalRow
+
+STEP_MS = 300_000
+SECRET = "s3cret/p@ss"  # noqa: S105 - planted, to see that no message shows it
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+rows = st.builds(
+    JournalRow,
+    pair=st.sampled_from(["BTC/USDT", "ETH/USDT:USDT"]),
+    timeframe=st.sampled_from(["5m", "1h"]),
+    candle_ms=st.integers(0, 5).map(lambda number: number * STEP_MS),
+    version=st.sampled_from(["a1", "b2"]),
+    quantiles=st.lists(finite, max_size=7).map(tuple),
+    volatility=finite,
+    mean=finite,
+    low=finite,
+    high=finite,
+    reason=st.text(st.characters(exclude_categories=["Cs"])),
+    created_ms=st.integers(0, 2**53),
+)
+
+
+def make_row(candle: int = 0, version: str = "a1", **changes: object) -> JournalRow:
+    row = JournalRow(
+        "BTC/USDT", "5m", candle * STEP_MS, version, (-0.1, 0.0, 0.1), 0.01, 0.0, -0.1, 0.1, "", 1
+    )
+    return dataclasses.replace(row, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(f"sqlite:///{tmp_path}/lstm/journal.sqlite")
+    yield opened
+    opened.close()
+
+
+def test_a_forecast_is_never_overwritten(journal: Journal) -> None:
+    first = make_row(reason="the first word")
+    journal.record([first])
+    journal.record([make_row(reason="a later word", mean=1.0), make_row(1)])
+    assert journal.read("BTC/USDT", "5m", 0, 2 * STEP_MS) == [first, make_row(1)]
+
+
+@given(st.lists(st.lists(rows, max_size=8), max_size=3))
+def test_journal_equals_a_dictionary_that_keeps_the_first(batches: list[list[JournalRow]]) -> None:
+    journal = Journal("sqlite://")
+    known: dict[tuple[object, ...], JournalRow] = {}
+    for batch in batches:
+        journal.record(batch)
+        for row in batch:
+            known.setdefault((row.pair, row.timeframe, row.candle_ms, row.version), row)
+    for pair, timeframe in {(row.pair, row.timeframe) for row in known.values()}:
+        mine = [row for row in known.values() if (row.pair, row.timeframe) == (pair, timeframe)]
+        mine.sort(key=lambda row: (row.candle_ms, row.created_ms, row.version))
+        assert journal.read(pair, timeframe, 0, 10 * STEP_MS) == mine
+        assert journal.last(pair, timeframe) == mine[-1]
+        assert journal.read(pair, timeframe, 0, 10 * STEP_MS, version="b2") == [
+            row for row in mine if row.version == "b2"
+        ]
+    journal.close()
+
+
+def test_interval_is_half_open(journal: Journal) -> None:
+    journal.record(make_row(candle) for candle in range(5))
+    found = journal.read("BTC/USDT", "5m", STEP_MS, 3 * STEP_MS)
+    assert [row.candle_ms for row in found] == [STEP_MS, 2 * STEP_MS]
+    assert journal.read("BTC/USDT", "5m", STEP_MS, STEP_MS) == []
+    assert journal.last("ETH/USDT", "5m") is None
+
+
+def test_numpy_numbers_become_plain_ones(journal: Journal, tmp_path: Path) -> None:
+    row = make_row(
+        candle_ms=np.int64(STEP_MS),
+        created_ms=np.int64(7),
+        quantiles=tuple(np.array([-0.5, 0.25], np.float32)),
+        mean=np.float32(0.5),
+    )
+    journal.record([row])
+    start, end = np.array([0, 2 * STEP_MS])
+    assert journal.read("BTC/USDT", "5m", start, end) == [row]
+    journal.close()
+    with sqlite3.connect(tmp_path / "lstm" / "journal.sqlite") as database:
+        query = "SELECT typeof(candle_ms), typeof(mean), quantiles FROM forecast"
+        assert database.execute(query).fetchall() == [("integer", "real", "[-0.5, 0.25]")]
+    database.close()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan")])
+@pytest.mark.parametrize("field", ["quantiles", "volatility", "mean", "low", "high"])
+def test_one_bad_number_refuses_the_whole_batch(journal: Journal, field: str, bad: float) -> None:
+    value = (0.0, bad) if field == "quantiles" else bad
+    with pytest.raises(DataError, match=r"BTC/USDT.*NaN or infinite"):
+        journal.record([make_row(0), make_row(1, **{field: value})])
+    assert journal.last("BTC/USDT", "5m") is None
+
+
+def test_other_processes_may_read_while_we_write(journal: Journal, tmp_path: Path) -> None:
+    journal.record([make_row()])
+    database = sqlite3.connect(f"file:{tmp_path}/lstm/journal.sqlite?mode=ro", uri=True)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    database.execute("BEGIN")
+    assert database.execute("SELECT count(*) FROM forecast").fetchone() == (1,)
+    journal.record([make_row(1)])
+    assert database.execute("SELECT count(*) FROM forecast").fetchone() == (1,)
+    database.close()
+
+
+def test_threads_share_one_journal(journal: Journal) -> None:
+    def write(version: str) -> None:
+        for candle in range(20):
+            journal.record([make_row(candle, version)])
+
+    threads = [threading.Thread(target=write, args=(f"v{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(journal.read("BTC/USDT", "5m", 0, 20 * STEP_MS)) == 80
+
+
+def test_closing_twice_and_using_again_is_allowed(journal: Journal) -> None:
+    journal.close()
+    journal.record([make_row()])
+    journal.close()
+    journal.close()
+    assert journal.last("BTC/USDT", "5m") == make_row()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"nonsense {SECRET}",
+        f"postgresql+psycopg://user:{SECRET}@host:port/name",
+        f"mysql://user:{SECRET}@host/name",
+        "",
+    ],
+)
+def test_a_bad_url_is_refused_at_once_without_the_password(url: str) -> None:
+    with pytest.raises(StoreError, match=r'journal_url.*give "sqlite') as caught:
+        Journal(url)
+    assert "p@ss" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+nodriver://user:s3cret%2Fp%40ss@localhost:1/name",
+        "postgresql+nodriver://localhost:1/name?user=u&password=s3cret%2Fp%40ss",
+    ],
+)
+def test_a_missing_driver_is_named_without_the_password(url: str) -> None:
+    journal = Journal(url)
+    with pytest.raises(StoreError, match=r"forecast journal .* is unusable") as caught:
+        journal.last("BTC/USDT", "5m")
+    shown = str(caught.value)
+    assert "p@ss" not in shown
+    assert "p%40ss" not in shown
+    assert "s3cret/" not in shown
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00" * 99])
+def test_a_broken_file_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(content)
+    journal = Journal(f"sqlite:///{path}")
+    with pytest.raises(StoreError, match=r"journal\.sqlite is unusable.*move it away"):
+        journal.record([make_row()])
+    journal.close()
+    assert path.read_bytes() == content
+
+
+def test_a_foreign_table_and_a_foreign_row_are_refused(tmp_path: Path) -> None:
+    for number, statement in enumerate(
+        [
+            "CREATE TABLE forecast (a, b)",
+            "CREATE TABLE forecast (pair, timeframe, candle_ms, version, quantiles, volatility, "
+            "mean, low, high, reason, created_ms)",
+        ]
+    ):
+        path = tmp_path / f"{number}.sqlite"
+        database = sqlite3.connect(path)
+        database.execute(statement)
+        if number:
+            row = ("BTC/USDT", "5m", 0, "a1", "no json", 1, 1, 1, 1, "", 1)
+            database.execute("INSERT INTO forecast VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
+        database.commit()
+        database.close()
+        journal = Journal(f"sqlite:///{path}")
+        with pytest.raises(StoreError, match="unusable"):
+            journal.read("BTC/USDT", "5m", 0, 1)
+        journal.close()
+
+
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    journal = Journal(f"sqlite:///{tmp_path}/file/journal.sqlite")
+    with pytest.raises(StoreError, match=r"file/journal\.sqlite is unusable"):
+        journal.record([make_row()])
+
+
+WRITER = """
+import sys
+sys.path[:0] = [{tests!r}]
+from test_journal import Journal, make_row
+journal = Journal({url!r})
+for candle in range(0, 10**9, 3):
+    journal.record([make_row(candle + ahead, sys.argv[1]) for ahead in range(3)])
+    print("recorded", flush=True)
+"""
+
+
+def start_writer(url: str, version: str) -> subprocess.Popen[bytes]:
+    code = WRITER.format(tests=str(Path(__file__).parent), url=url)
+    return subprocess.Popen([sys.executable, "-c", code, version], stdout=subprocess.PIPE)
+
+
+def test_killed_writers_leave_whole_batches(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/journal.sqlite"
+    for attempt in range(2):
+        writers = [start_writer(url, f"v{attempt}{number}") for number in range(2)]
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"recorded\n"
+        time.sleep(0.1 * attempt)
+        for writer in writers:
+            assert writer.poll() is None, "the writer stopped by itself"
+            writer.send_signal(signal.SIGKILL)
+            with writer:
+                writer.wait()
+        journal = Journal(url)
+        for number in range(2):
+            found = journal.read("BTC/USDT", "5m", 0, 2**60, version=f"v{attempt}{number}")
+            assert len(found) >= 3
+            assert len(found) % 3 == 0
+            assert [row.candle_ms for row in found] == [k * STEP_MS for k in range(len(found))]
+        journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()

@@ -1,0 +1,109 @@
+"""`freqtrade-lstm init` adds files to a user's folder and overwrites nothing of theirs."""
+
+import json
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lstm_model import scaffold as scaffold_module
+from lstm_model.config import Settings, parse_settings
+from lstm_model.errors import ConfigError, StoreError
+from lstm_model.scaffold import CONFIG_FILE, STRATEGY_FILE, example_config, next_command, scaffold
+
+
+@pytest.fixture(autouse=True)
+def source(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation of its own: a package folder beside `strategies/`, as in a checkout."""
+    root = tmp_path_factory.mktemp("installation")
+    (root / "lstm_model").mkdir()
+    path = root / "strategies" / STRATEGY_FILE
+    path.parent.mkdir()
+    path.write_text("class LSTMStrategy: ...\n")
+    monkeypatch.setattr(scaffold_module, "__file__", str(root / "lstm_model" / "scaffold.py"))
+    return path
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_files_are_written_and_a_second_call_changes_nothing(tmp_path: Path, source: Path) -> None:
+    actions = scaffold(tmp_path)
+    paths = [tmp_path / "strategies" / STRATEGY_FILE, tmp_path / CONFIG_FILE]
+    assert [(action.path, action.kind) for action in actions] == [(p, "written") for p in paths]
+    assert paths[0].read_bytes() == source.read_bytes()
+    before = content(tmp_path)
+    assert [action.kind for action in scaffold(tmp_path)] == ["kept", "kept"]
+    assert content(tmp_path) == before
+
+
+def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
+    scaffold(tmp_path)
+    theirs = tmp_path / "strategies" / STRATEGY_FILE
+    theirs.write_text("# mine\n")
+    beside = theirs.with_name(f"{STRATEGY_FILE}.new")
+    action = scaffold(tmp_path)[0]
+    assert (action.path, action.kind, action.original) == (beside, "beside", theirs)
+    assert str(beside) in str(action)
+    beside.write_text("# mine too\n")
+    (beside.with_name(f"{STRATEGY_FILE}.new1")).mkdir()
+    before = content(tmp_path)
+    third = beside.with_name(f"{STRATEGY_FILE}.new2")
+    for _ in range(2):
+        assert scaffold(tmp_path)[0].path == third
+    assert content(tmp_path) == before | {third: source.read_bytes()}
+
+
+def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).symlink_to(tmp_path / "absent")
+    assert scaffold(tmp_path)[1].path == tmp_path / f"{CONFIG_FILE}.new"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_example_holds_every_option_at_its_default_and_nothing_else() -> None:
+    example = json.loads(example_config())
+    assert example.keys() == {"lstm"}
+    assert example["lstm"].keys() == Settings.model_fields.keys()
+    assert parse_settings(example["lstm"]) == parse_settings({})
+
+
+def test_a_wheel_carries_the_strategy_inside_the_package(tmp_path: Path, source: Path) -> None:
+    package = source.parent.parent / "lstm_model"
+    (package / "init").mkdir()
+    source.rename(package / "init" / STRATEGY_FILE)
+    assert scaffold(tmp_path)[0].kind == "written"
+    (package / "init" / STRATEGY_FILE).unlink()
+    with pytest.raises(ConfigError, match=r"has no .*lstm_strategy\.py: install"):
+        scaffold(tmp_path)
+
+
+def test_the_build_puts_strategies_inside_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    build = project["tool"]["setuptools"]
+    assert "lstm_model.init" in build["packages"]
+    assert build["package-dir"] == {"lstm_model.init": "strategies"}
+
+
+@pytest.mark.parametrize("name", ["absent", "a file", "it's"])
+def test_a_missing_userdir_names_the_command_that_makes_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        scaffold(tmp_path / name)
+    quoted = shlex.quote(str(tmp_path / name))
+    assert f'run "freqtrade create-userdir --userdir {quoted}" first' in str(caught.value)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_an_unwritable_userdir_is_named(tmp_path: Path) -> None:
+    (tmp_path / "strategies").write_text("in the way")
+    with pytest.raises(StoreError, match=r"cannot write .*strategies/lstm_strategy\.py"):
+        scaffold(tmp_path)
+
+
+def test_next_command_is_a_dry_run_in_which_their_config_wins() -> None:
+    words = shlex.split(next_command(Path("my data")))
+    assert words[:5] == ["freqtrade", "trade", "--dry-run", "--userdir", "my data"]
+    configs = [words[place + 1] for place, word in enumerate(words) if word == "-c"]
+    assert configs == [f"my data/{CONFIG_FILE}", "my data/config.json"]  # the later one wins

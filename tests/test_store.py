@@ -1,0 +1,470 @@
+"""The store survives crashes and refuses what is not exactly as it was written."""
+
+import io
+import json
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lstm_model import card as card_module
+from lstm_model.config import parse_settings
+from lstm_model.errors import StoreError
+from lstm_model.store import ModelCard, ModelStore, version_id, write_atomically
+
+LINEAGE = "binance-spot-5m"
+
+
+def make_card(number: int = 0, **changes: object) -> ModelCard:
+    fields: dict[str, object] = {
+        "version": version_id(number=str(number)),
+        "created_ms": 1_700_000_000_000 + number,
+        "code_version": "0.1.0",
+        "timeframe": "5m",
+        "pairs": ("BTC/USDT", "ETH/USDT"),
+        "settings": parse_settings({}).model_dump(),
+        "feature_names": ("log_return", "volatility"),
+        "train_start_ms": 0,
+        "train_end_ms": 300_000,
+        "serves_from_ms": 600_000,
+        "data_digest": "ab" * 8,
+        "windows": {"train": 10, "validation": 2, "test": 3},
+        "epochs": 4,
+        "seconds": 1.5,
+        "scores": {"lstm": {"pinball": 0.1 + 0.2}, "zero": {"pinball": 0.4}},
+        "skill": {"p_value": 0.01},
+        "calibration": {"BTC/USDT": [0.1, -1e-300]},
+    }
+    return ModelCard(**(fields | changes))
+
+
+def make_weights(number: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number)
+    return {
+        "lstm/kernel": rng.normal(size=(3, 8)).astype(np.float32),
+        "dense/bias": np.asfortranarray(rng.normal(size=(4, 2)).astype(np.float32)),
+    }
+
+
+def publish(store: ModelStore, number: int = 0, network: Path | None = None) -> ModelCard:
+    return store.publish(make_card(number), make_weights(number), network)
+
+
+def folder(store: ModelStore, version: str) -> Path:
+    return store.root / "models" / version
+
+
+def reseal(where: Path, **changes: object) -> None:
+    """Change a stored card and give it checksums that fit, as a careful forger would."""
+    path = where / "card.json"
+    fields = json.loads(path.read_bytes()) | changes
+    fields["checksums"] = {
+        name: card_module.sha256((where / name).read_bytes())
+        for name in fields["checksums"]
+        if name != "card.json"
+    }
+    fields["checksums"]["card.json"] = card_module._card_digest(fields)
+    path.write_text(json.dumps(fields))
+
+
+def test_what_is_published_is_loaded(tmp_path: Path) -> None:
+    network = tmp_path / "job.keras"
+    network.write_bytes(b"a keras file")
+    store = ModelStore(tmp_path / "lstm")
+    stored = publish(store, network=network)
+    loaded = ModelStore(tmp_path / "lstm").load(stored.version)
+    assert loaded.card == stored
+    assert stored.model_copy(update={"weights": {}, "checksums": {}}) == make_card()
+    assert loaded.network is not None
+    assert loaded.network.read_bytes() == b"a keras file"
+    assert set(stored.checksums) == {"weights.npz", "network.keras", "card.json"}
+    assert loaded.weights.keys() == make_weights().keys()
+    for name, array in make_weights().items():
+        np.testing.assert_array_equal(loaded.weights[name], array)
+        assert not loaded.weights[name].flags.writeable
+
+
+def test_second_publish_changes_no_byte_and_no_time(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    first = publish(store)
+    before = {path: path.stat() for path in folder(store, first.version).iterdir()}
+    again = store.publish(make_card(seconds=99.0), make_weights(7), None)
+    assert again == first
+    after = {path: path.stat() for path in folder(store, first.version).iterdir()}
+    assert [(s.st_ino, s.st_mtime_ns) for s in before.values()] == [
+        (s.st_ino, s.st_mtime_ns) for s in after.values()
+    ]
+
+
+def test_same_arrays_give_same_bytes_in_any_order() -> None:
+    weights = make_weights()
+    other = dict(reversed(weights.items()))
+    assert card_module.pack_weights(weights) == card_module.pack_weights(other)
+
+
+def test_published_files_follow_the_umask(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert folder(store, version).stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "network.keras", "card.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "missing", "empty"])
+def test_damage_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
+    network = tmp_path / "job.keras"
+    network.write_bytes(b"a keras file")
+    store = ModelStore(tmp_path / "lstm")
+    version = publish(store, network=network).version
+    path = folder(store, version) / name
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 4
+    damaged = {"truncated": content[:-7], "flipped": bytes(flipped), "foreign": b"{}", "empty": b""}
+    path.unlink() if damage == "missing" else path.write_bytes(damaged[damage])
+    with pytest.raises(StoreError, match=name) as caught:
+        store.load(version)
+    assert "move that folder away" in str(caught.value)
+    assert not store.has(version)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_changed_card_byte_passes_unnoticed(tmp_path: Path, data: st.DataObject) -> None:
+    content = card_module.pack_card(make_card(), make_weights(), {"weights.npz": b""})
+    original = card_module.parse_card(content, tmp_path)
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        parsed = card_module.parse_card(bytes(changed), tmp_path)
+    except StoreError:
+        return
+    assert parsed == original  # white space, or a number written differently
+
+
+def test_pickled_weights_are_not_unpickled(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    where = folder(store, version)
+    buffer = io.BytesIO()
+    np.savez(buffer, kernel=np.array([{"an": "object"}], dtype=object))
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3, np.float32))
+    for content in (buffer.getvalue(), pickle.dumps([1]), plain.getvalue(), b"PK\x03\x04junk"):
+        (where / "weights.npz").write_bytes(content)
+        reseal(where)
+        with pytest.raises(StoreError, match=r"weights\.npz holds no plain arrays"):
+            store.load(version)
+
+
+def test_arrays_other_than_the_card_says_are_refused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    where = folder(store, version)
+    other = {"lstm/kernel": np.zeros((2, 2), np.float32)}
+    (where / "weights.npz").write_bytes(card_module.pack_weights(other))
+    reseal(where)
+    with pytest.raises(StoreError, match="other arrays"):
+        store.load(version)
+
+
+def test_unknown_card_field_and_copied_folder_are_refused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    folder(store, "copy").symlink_to(folder(store, version))
+    with pytest.raises(StoreError, match=f"copy holds model {version}"):
+        store.load("copy")
+    reseal(folder(store, version), sharpe=9.0)
+    with pytest.raises(StoreError, match=r'card\.json.*"sharpe".*newer release'):
+        store.load(version)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("kernel", np.array([np.nan], np.float32)),
+        ("kernel", np.array([np.inf], np.float32)),
+        ("kernel", np.zeros(2)),
+        ("", np.zeros(2, np.float32)),
+        ("../kernel/", np.zeros(2, np.float32)),
+    ],
+)
+def test_unusable_weights_are_not_published(tmp_path: Path, name: str, array: np.ndarray) -> None:
+    store = ModelStore(tmp_path)
+    with pytest.raises(StoreError, match=r"finite float32|no name"):
+        store.publish(make_card(), {name: array}, None)
+    with pytest.raises(StoreError, match="no weights"):
+        store.publish(make_card(), {}, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["seconds", "scores", "skill", "calibration", "settings"])
+def test_card_refuses_numbers_json_cannot_hold(field: str, bad: float) -> None:
+    shapes = {"seconds": bad, "scores": {"a": {"b": bad}}, "calibration": {"a": [bad]}}
+    with pytest.raises(ValidationError, match=field):
+        make_card(**{field: shapes.get(field, {"a": bad})})
+
+
+@pytest.mark.parametrize("version", ["", "..", "a/b", "a\\b", ".tmp-1", "x" * 65, "a\n"])
+def test_version_cannot_leave_the_store(tmp_path: Path, version: str) -> None:
+    store = ModelStore(tmp_path)
+    assert not store.has(version)
+    with pytest.raises(StoreError, match="no model version"):
+        store.load(version)
+    with pytest.raises(ValidationError, match="version"):
+        make_card(version=version)
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4), st.text(), st.text())
+def test_version_id_depends_on_every_part_and_not_on_order(
+    parts: dict[str, str], name: str, value: str
+) -> None:
+    assert version_id(**parts) == version_id(**dict(reversed(parts.items())))
+    if parts.get(name) != value:
+        assert version_id(**parts) != version_id(**(parts | {name: value}))
+
+
+def test_damaged_version_is_set_aside_and_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    (folder(store, version) / "weights.npz").write_bytes(b"damaged")
+    publish(store)
+    assert store.load(version).card.version == version
+    aside = [path for path in (tmp_path / "models").iterdir() if ".damaged-" in path.name]
+    assert [(path / "weights.npz").read_bytes() for path in aside] == [b"damaged"]
+    assert [card.version for card in store.cards()] == [version]
+    assert "made anew" in caplog.text
+
+
+def test_cards_skips_a_broken_version_and_warns_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ModelStore(tmp_path)
+    versions = [publish(store, number).version for number in (2, 0, 1)]
+    (folder(store, versions[1]) / "weights.npz").write_bytes(b"")
+    (tmp_path / "models" / "a note.txt").write_text("not ours")
+    assert [card.version for card in store.cards()] == [versions[2], versions[0]]
+    store.cards()
+    messages = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(messages) == 1
+    assert versions[1] in messages[0]
+
+
+def test_champion_falls_back_to_the_last_good_version(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ModelStore(tmp_path)
+    assert store.champion(LINEAGE) is None
+    versions = [publish(store, number).version for number in range(3)]
+    for version in versions:
+        store.promote(LINEAGE, version)
+    store.promote("kraken-spot-1h", versions[0])
+    best = store.champion(LINEAGE)
+    assert best is not None
+    assert best.card.version == versions[2]
+    (folder(store, versions[2]) / "weights.npz").write_bytes(b"")
+    store.cards()  # its own warning must not silence the champion's
+    fallen_back = store.champion(LINEAGE)
+    assert fallen_back is not None
+    assert fallen_back.card.version == versions[1]
+    assert f"champion {versions[2]} of {LINEAGE} is unusable" in caplog.text
+    for version in versions[:2]:
+        (folder(store, version) / "card.json").unlink()
+    assert store.champion(LINEAGE) is None
+
+
+def test_promotion_is_a_history_that_can_be_rolled_back(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    old, new = (publish(store, number).version for number in range(2))
+    for version in (old, new, new, old):
+        store.promote(LINEAGE, version)
+    assert json.loads((tmp_path / "champion.json").read_text()) == {LINEAGE: [old, new, old]}
+    with pytest.raises(StoreError, match="is not in"):
+        store.promote(LINEAGE, "absent")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": [1]}', b"\xff\xfe"])
+def test_damaged_pointer_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    (tmp_path / "champion.json").write_bytes(content)
+    with pytest.raises(StoreError, match=r"champion\.json is damaged"):
+        store.champion(LINEAGE)
+    with pytest.raises(StoreError, match=r"champion\.json is damaged"):
+        store.promote(LINEAGE, version)
+    assert (tmp_path / "champion.json").read_bytes() == content
+
+
+def test_unwritable_root_names_the_path_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = ModelStore(tmp_path / "file" / "lstm")
+    for action in (
+        store.check_writable,
+        lambda: publish(store),
+        lambda: write_atomically(store.root / "x", b""),
+    ):
+        with pytest.raises(StoreError, match=r"cannot write .*file/lstm.*store_dir"):
+            action()
+    assert store.cards() == []
+    assert store.champion(LINEAGE) is None
+
+
+def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "lstm")
+    store.check_writable()
+    assert list((tmp_path / "lstm" / "models").iterdir()) == []
+
+
+def test_only_old_leftovers_are_removed(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    models = tmp_path / "models"
+    for name in (".tmp-old", ".tmp-young"):
+        (models / name).mkdir()
+        (models / name / "weights.npz").write_bytes(b"half")
+    (tmp_path / ".tmp-champion.json-1").write_bytes(b"half")
+    (models / "theirs").mkdir()
+    hours_ago = time.time() - 7_200
+    old = [models / ".tmp-old", models / "theirs", tmp_path / ".tmp-champion.json-1"]
+    for path in (*old, folder(store, version)):
+        os.utime(path, (hours_ago, hours_ago))
+    assert store.remove_leftovers() == [tmp_path / ".tmp-champion.json-1", models / ".tmp-old"]
+    assert sorted(path.name for path in models.iterdir()) == sorted(
+        [".tmp-young", "theirs", version]
+    )
+    assert store.remove_leftovers() == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_store import LINEAGE, ModelStore, publish
+store = ModelStore(Path({root!r}))
+for number in range({first}, {first} + 100_000):
+    store.promote(sys.argv[1], publish(store, number).version)
+    print("promoted", flush=True)
+"""
+
+
+def start_writer(root: Path, lineage: str, first: int = 0) -> subprocess.Popen[bytes]:
+    code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), first=first)
+    process = subprocess.Popen([sys.executable, "-c", code, lineage], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"promoted\n"
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    assert process.poll() is None, "the writer stopped by itself"
+    process.send_signal(signal.SIGKILL)
+    with process:
+        process.wait()
+
+
+def test_a_killed_writer_leaves_only_whole_versions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for attempt in range(3):
+        writer = start_writer(tmp_path, LINEAGE, first=attempt * 100_000)
+        time.sleep(random.uniform(0.0, 0.25))
+        kill(writer)
+        store = ModelStore(tmp_path)
+        for path in (tmp_path / "models").glob("[0-9a-f]*"):
+            store.load(path.name)
+        history = json.loads((tmp_path / "champion.json").read_text())[LINEAGE]
+        champion = store.champion(LINEAGE)
+        assert champion is not None
+        assert champion.card.version == history[-1]
+    assert caplog.records == []
+    publish(store, 999)
+
+
+CRASHER = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_store import LINEAGE, ModelStore, publish
+
+def crash_at(line):
+    seen = 0
+    def trace(frame, event, _argument):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("store.py"):
+            return None
+        seen += event == "line"
+        if seen == line:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+
+for line in range(1, 10_000):
+    root = Path({root!r}) / str(line)
+    shutil.copytree({base!r}, root)
+    child = os.fork()
+    if not child:
+        crash_at(line)
+        store = ModelStore(root)
+        store.promote(LINEAGE, publish(store, 1).version)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def test_a_crash_at_any_line_of_the_store_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = ModelStore(tmp_path / "base")
+    old, new = publish(base, 0).version, make_card(1).version
+    base.promote(LINEAGE, old)
+    crashed = tmp_path / "crashed"
+    here = str(Path(__file__).parent)
+    code = CRASHER.format(tests=here, root=str(crashed), base=str(base.root))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    roots = sorted(crashed.iterdir(), key=lambda root: int(root.name))
+    assert len(roots) > 100
+    champions = []
+    for root in roots:
+        store = ModelStore(root)
+        listed = [card.version for card in store.cards()]
+        assert listed in ([old], [old, new])
+        champion = store.champion(LINEAGE)
+        assert champion is not None
+        champions.append(champion.card.version)
+        assert caplog.records == [], root
+        if int(root.name) % 10 == 0:
+            store.promote(LINEAGE, publish(store, 1).version)
+            assert store.load(new).card.version == new
+    switch = champions.index(new)
+    assert champions == [old] * switch + [new] * (len(roots) - switch)
+    assert any(list(root.glob("models/.tmp-*")) for root in roots)
+
+
+def test_two_processes_share_a_store_without_losing_promotions(tmp_path: Path) -> None:
+    writers = [start_writer(tmp_path, lineage) for lineage in ("one", "two")]
+    time.sleep(0.3)
+    for writer in writers:
+        kill(writer)
+    store = ModelStore(tmp_path)
+    expected = [version_id(number=str(number)) for number in range(20_000)]
+    for lineage, history in json.loads((tmp_path / "champion.json").read_text()).items():
+        first = expected.index(history[0])
+        assert history == expected[first : first + len(history)], lineage
+        assert store.champion(lineage) is not None
