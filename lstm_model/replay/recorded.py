@@ -1,0 +1,263 @@
+"""A market from a directory: freqtrade's candles or recorded trades, moved to the present.
+
+Which part is replayed: the last `days` + 2 days of the time that all pairs have in common (of
+each pair's own where they have none). Where: moved by whole days, so that hours of the day and
+daily candles stay what they were and at least a day is still to come. A recording of less than
+four days is moved by whole minutes instead, its middle to now.
+
+A candle becomes four trades (open, the two extremes, close) whose aggregation is that
+candle; a candle without volume has none.
+Trade ids are renumbered without gaps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lstm_model.errors import ConfigError, DataError
+from lstm_model.market import Floats, Ints, timeframe_ms
+from lstm_model.replay.tape_market import (
+    DAY_MS,
+    FUTURE_DAYS,
+    TIMEFRAMES,
+    Instrument,
+    Listing,
+    Market,
+    Trades,
+    make_market,
+    wall_clock_ms,
+)
+
+_MINUTE_MS = 60_000
+_SHORT_DAYS = 4  # chosen: below, a shift by whole days could leave nothing before or after now
+_CANDLE_FILE = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)-(?P<timeframe>\d+[mhd])")
+_TRADE_FILE = re.compile(r"binance_spot_(?P<symbol>[A-Z0-9]+)_.+")
+_QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "EUR", "TRY", "BTC", "ETH", "BNB")
+_CANDLE_COLUMNS = ("date", "open", "high", "low", "close", "volume")
+_TRADE_COLUMNS = ("time_us", "id", "price", "qty", "is_buyer_maker")
+_MOST_DECIMALS = 8  # Binance's own limit
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One file, in its own time; `step_ms` is its resolution, 0 for trades."""
+
+    listing: Listing
+    step_ms: int
+
+    def span(self) -> tuple[int, int]:
+        """First millisecond and the one after the last."""
+        time_ms = self.listing.trades.time_ms
+        return int(time_ms[0]), int(time_ms[-1]) + 1
+
+    def moved(self, window: tuple[int, int], shift_ms: int) -> Listing:
+        """The part inside the window, `shift_ms` later."""
+        trades = self.listing.trades
+        low, high = np.searchsorted(trades.time_ms, window)
+        part = replace(
+            trades,
+            time_ms=trades.time_ms[low:high] + shift_ms,
+            price=trades.price[low:high],
+            amount=trades.amount[low:high],
+            taker_buy=trades.taker_buy[low:high],
+        )
+        return replace(self.listing, trades=part)
+
+
+def recorded_market(
+    directory: Path | str, days: int = 30, *, now_ms: Callable[[], int] = wall_clock_ms
+) -> Market:
+    """The recordings of a directory as a market.
+
+    Parameters
+    ----------
+    directory : holds `BTC_USDT-5m.feather` (of several timeframes the finest counts) or tick files
+        `binance_spot_BTCUSDT_*.feather` with the columns `time_us id price qty is_buyer_maker`
+    days : how much of the recording lies before now, at most
+
+    Raises
+    ------
+    ConfigError
+        If there is no such directory.
+    DataError
+        If it holds no recording, or one that cannot be read.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise ConfigError(f'"{directory}" is not a directory; give one with candles or trades')
+    if days < 1:
+        raise ConfigError(f"days must be at least 1, found {days}")
+    recordings = [_read(path) for path in _choose(folder)]
+    now = now_ms()
+    unit_ms = max(_MINUTE_MS, *(item.step_ms for item in recordings))
+    listings = []
+    for item, window in zip(recordings, _windows(recordings, days), strict=True):
+        listings.append(item.moved(window, _shift_ms(window, now, unit_ms)))
+    return make_market(listings, now_ms)
+
+
+def _windows(recordings: list[_Recording], days: int) -> list[tuple[int, int]]:
+    spans = [item.span() for item in recordings]
+    common = (max(start for start, _ in spans), min(end for _, end in spans))
+    if common[0] < common[1]:
+        spans = [common] * len(spans)
+    step = max(1, *(item.step_ms for item in recordings))  # no candle is cut in two
+    spans = [(-(-start // step) * step, end // step * step) for start, end in spans]
+    return [(max(start, _earliest(end, days)), end) for start, end in spans]
+
+
+def _earliest(end_ms: int, days: int) -> int:
+    return -(-end_ms // DAY_MS) * DAY_MS - (days + FUTURE_DAYS) * DAY_MS
+
+
+def _shift_ms(window: tuple[int, int], now_ms: int, unit_ms: int) -> int:
+    start, end = window
+    if end - start < _SHORT_DAYS * DAY_MS:
+        return (now_ms - (start + end) // 2) // unit_ms * unit_ms
+    today = now_ms // DAY_MS * DAY_MS
+    return -(-(today + FUTURE_DAYS * DAY_MS - end) // DAY_MS) * DAY_MS
+
+
+def _choose(folder: Path) -> list[Path]:
+    """The file of every pair: its trades, or else its finest candles."""
+    chosen: dict[str, tuple[int, Path]] = {}
+    for path in sorted(folder.glob("*.feather")):
+        step_ms, symbol = _what(path)
+        if symbol and (symbol not in chosen or step_ms < chosen[symbol][0]):
+            chosen[symbol] = (step_ms, path)
+    if not chosen:
+        found = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
+        raise DataError(
+            f"{folder}: no recording found (there is {found}); needed are files like "
+            "BTC_USDT-5m.feather (freqtrade's candles) or binance_spot_BTCUSDT_*.feather (trades)"
+        )
+    return [path for _, path in chosen.values()]
+
+
+def _what(path: Path) -> tuple[int, str]:
+    """Step of the recording in ms (0 for trades) and its symbol, empty for a foreign file."""
+    candle, trade = _CANDLE_FILE.fullmatch(path.stem), _TRADE_FILE.fullmatch(path.stem)
+    if candle and candle["timeframe"] in TIMEFRAMES:
+        return timeframe_ms(candle["timeframe"]), candle["base"] + candle["quote"]
+    return (0, trade["symbol"]) if trade else (0, "")
+
+
+def _read(path: Path) -> _Recording:
+    candle = _CANDLE_FILE.fullmatch(path.stem)
+    columns = _CANDLE_COLUMNS if candle else _TRADE_COLUMNS
+    frame = _frame(path, columns)
+    try:
+        if candle:
+            step_ms = timeframe_ms(candle["timeframe"])
+            return _Recording(_expand(frame, candle["base"], candle["quote"], step_ms), step_ms)
+        return _Recording(_ticks(frame, _what(path)[1]), 0)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _frame(path: Path, columns: tuple[str, ...]) -> Any:
+    try:
+        frame = pd.read_feather(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(f"{path}: not a feather file that can be read ({error})") from None
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise DataError(f"{path}: the column(s) {', '.join(missing)} are missing")
+    if not len(frame):
+        raise DataError(f"{path}: holds no row")
+    return frame
+
+
+def _ticks(frame: Any, symbol: str) -> Listing:
+    quote = next((name for name in _QUOTES if symbol.endswith(name) and symbol != name), None)
+    if quote is None:
+        raise DataError(f"the quote currency of {symbol} is none of {', '.join(_QUOTES)}")
+    price, amount = _floats(frame, "price"), _floats(frame, "qty")
+    price_decimals = _decimals(price, _MOST_DECIMALS)
+    most = _room(float(np.sum(price * amount)), price_decimals)
+    amount_decimals = _decimals(amount, most)
+    trades = Trades(
+        time_ms=frame["time_us"].to_numpy(np.int64) // 1000,
+        price=_integers(price, price_decimals),
+        amount=_integers(amount, amount_decimals),
+        taker_buy=~frame["is_buyer_maker"].to_numpy(np.bool_),
+        first_id=int(frame["id"].iloc[0]),
+    )
+    instrument = Instrument(symbol.removesuffix(quote), quote, price_decimals, amount_decimals)
+    return Listing(instrument, trades)
+
+
+def _expand(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
+    """Four trades per candle: a rising one visits its low first, a falling one its high."""
+    frame = frame[frame["volume"] > 0.0]
+    opens = frame["date"].to_numpy("datetime64[ms]").astype(np.int64)
+    prices = np.stack([_floats(frame, name) for name in ("open", "high", "low", "close")], axis=1)
+    price_decimals = _decimals(prices, _MOST_DECIMALS)
+    volume = _floats(frame, "volume")
+    busiest = float(np.max(prices[:, 1] * volume, initial=0.0)) * (DAY_MS / step_ms)
+    amount_decimals = _lot_decimals(volume, _room(busiest, price_decimals))
+    price = _visits(_integers(prices, price_decimals)).ravel()
+    offsets = np.array([0, step_ms // 4, step_ms // 2, step_ms - 1])
+    trades = Trades(
+        time_ms=(opens[:, None] + offsets).ravel(),
+        price=price,
+        amount=_quarters(_integers(volume, amount_decimals)).ravel(),
+        taker_buy=np.diff(price, prepend=price[:1]) >= 0,  # the tick rule
+    )
+    return Listing(Instrument(base, quote, price_decimals, amount_decimals), trades)
+
+
+def _visits(prices: Ints) -> Ints:
+    """(C, 4) open, high, low, close -> (C, 4) the order in which they are traded."""
+    first, high, low, last = prices.T
+    if (np.minimum(first, last) < low).any() or (np.maximum(first, last) > high).any():
+        raise DataError("a candle's open or close lies outside its low and high")
+    rising = last >= first
+    return np.stack((first, np.where(rising, low, high), np.where(rising, high, low), last), axis=1)
+
+
+def _quarters(lots: Ints) -> Ints:
+    """(C,) volume -> (C, 4) amounts of at least one lot whose sum it is."""
+    parts = np.repeat(np.maximum(lots // 4, 1)[:, None], 4, axis=1)
+    parts[:, 3] = np.maximum(lots - 3 * parts[:, 0], 1)
+    return parts
+
+
+def _floats(frame: Any, name: str) -> Floats:
+    values: Floats = frame[name].to_numpy(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f'column "{name}" holds values that are not numbers')
+    return values
+
+
+def _decimals(values: Floats, most: int) -> int:
+    """The fewest decimals, at most `most`, that hold every value."""
+    for decimals in range(most):
+        scaled = values * 10.0**decimals
+        if np.allclose(scaled, np.rint(scaled), rtol=1e-12, atol=1e-6):
+            return decimals
+    return most
+
+
+def _lot_decimals(volume: Floats, most: int) -> int:
+    """As many as recorded, and enough to make four trades of the smallest volume."""
+    least = float(np.min(volume, initial=1.0))
+    return min(max(_decimals(volume, most), math.ceil(math.log10(4.0 / least))), most)
+
+
+def _room(notional: float, price_decimals: int) -> int:
+    """Amount decimals with which a day's quote volume still fits 63 bits."""
+    digits = math.log10(2.0**62 / max(notional, 1.0)) - price_decimals
+    return max(0, min(_MOST_DECIMALS, int(digits)))
+
+
+def _integers(values: Floats, decimals: int) -> Ints:
+    return np.rint(values * 10.0**decimals).astype(np.int64)
