@@ -97,6 +97,10 @@ class Candles:
         }
         return cls(pair, timeframe_ms(timeframe), dates, **columns)
 
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """The arrays, in the order of the attributes."""
+        return tuple(getattr(self, name) for name in _ARRAYS)
+
     def rows(self, start: int, stop: int) -> Self:
         """Rows `[start, stop)` as views."""
         columns = {name: getattr(self, name)[start:stop] for name in _ARRAYS}
@@ -116,6 +120,17 @@ class Candles:
             name: np.concatenate([getattr(older, name), getattr(newer, name)]) for name in _ARRAYS
         }
         return type(self)(self.pair, self.step_ms, **columns)
+
+    def on_grid(self) -> Self:
+        """The same candles with every hole filled by NaN candles, so that rows are equidistant."""
+        grid = np.arange(self.date_ms[0], self.date_ms[-1] + 1, self.step_ms) if len(self) else ()
+        if len(grid) == len(self):
+            return self
+        rows = (self.date_ms - self.date_ms[0]) // self.step_ms
+        columns = {name: np.full(len(grid), np.nan) for name in _ARRAYS[1:]}
+        for name, column in columns.items():
+            column[rows] = getattr(self, name)
+        return type(self)(self.pair, self.step_ms, np.asarray(grid, dtype=np.int64), **columns)
 
     def sound(self) -> NDArray[np.bool_]:
         """(T,) bool: finite positive prices, `low <= open, close <= high`, something traded."""

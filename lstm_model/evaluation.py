@@ -1,0 +1,208 @@
+"""A model beside its baselines, on candles neither was fitted to, at once and one candle late.
+
+The order of events is that of live trading: the network and the baselines are fitted on the
+training block, shrinkage and first interval scales come from the validation block, and the test
+block is forecast with the scales tracked so far. Point forecasts are compared in units of
+volatility, so that pairs weigh the same; intervals in basis points.
+
+Shapes: R pooled rows, N windows of a block, K quantile levels, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_model.calibration import POOLED, Calibration, rescale, track
+from lstm_model.config import Settings
+from lstm_model.dataset import TARGET_CLIP, Panel, Scaler, Split
+from lstm_model.forecast import (
+    PairedTest,
+    coverage,
+    hit_rate,
+    paired_test,
+    pinball_loss,
+    skill,
+    winkler_score,
+)
+from lstm_model.market import Floats, Ints
+
+Scores = dict[str, dict[str, float]]
+_RIDGE = 1e-3  # chosen: penalty per window, in units of a feature's variance
+_BPS = 1e4
+
+
+class Evaluation(NamedTuple):
+    """What goes on the model card."""
+
+    calibration: Calibration
+    scores: Scores
+    skill: dict[str, float]
+
+
+class _Blocks(NamedTuple):
+    """Numbers for the windows of the validation and of the test block."""
+
+    validation: Floats
+    test: Floats
+
+
+def evaluate(
+    panel: Panel, split: Split, settings: Settings, predict: Callable[[Ints], Floats]
+) -> Evaluation:
+    """Calibrate a network on the validation block and score it on the test block.
+
+    `lstm` is the forecast as it is served, `lstm_raw` the network's mean before shrinkage.
+
+    Parameters
+    ----------
+    predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
+    """
+    raw = _Blocks(predict(split.validation), predict(split.test))
+    draft = _draft(raw, panel.target()[split.validation], settings)
+    calibration, quantiles = _track_blocks(draft, panel, split, raw)
+    _, ewma = _track_blocks(_ewma_draft(panel, split, settings), panel, split, _zeros(split))
+    points = {
+        "lstm": draft.spread(raw.test)[0],
+        "lstm_raw": replace(draft, shrinkage=1.0).spread(raw.test)[0],
+        **{name: fit(panel, split) for name, fit in _BASELINES.items()},
+    }
+    scores = _point_scores(points, panel, split.test)
+    scores["lstm"] |= _interval_scores(quantiles, panel, split.test, settings)
+    scores["zero"] |= _interval_scores(ewma, panel, split.test, settings)
+    skills = _point_skill(points, panel, split.test)
+    skills["winkler_vs_zero"] = 1.0 - scores["lstm"]["winkler_bps"] / scores["zero"]["winkler_bps"]
+    return Evaluation(calibration, scores, skills)
+
+
+def _draft(raw: _Blocks, realized: Floats, settings: Settings) -> Calibration:
+    """The calibration before any interval was scaled: shrinkage by least squares."""
+    unscaled = {POOLED: (0.0,) * (len(settings.levels) // 2)}
+    unshrunk = Calibration(settings.levels, 1.0, (0.0,) * len(settings.levels), unscaled)
+    mean = unshrunk.spread(raw.validation)[0]
+    slope = float(mean @ realized) / max(float(mean @ mean), 1e-12)
+    draft = replace(unshrunk, shrinkage=min(1.0, max(0.0, slope)))
+    if raw.validation.shape[1] > 1:
+        return replace(draft, residuals=())
+    errors = realized - draft.shrinkage * mean
+    return replace(draft, residuals=tuple(np.quantile(errors, settings.levels).tolist()))
+
+
+def _ewma_draft(panel: Panel, split: Split, settings: Settings) -> Calibration:
+    """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
+    past = panel.target()[np.concatenate([split.train, split.validation])]
+    unscaled = {POOLED: (0.0,) * (len(settings.levels) // 2)}
+    residuals = tuple(np.quantile(past, settings.levels).tolist())
+    return Calibration(settings.levels, 0.0, residuals, unscaled)
+
+
+def _zeros(split: Split) -> _Blocks:
+    return _Blocks(np.zeros((len(split.validation), 1)), np.zeros((len(split.test), 1)))
+
+
+def _track_blocks(
+    draft: Calibration, panel: Panel, split: Split, raw: _Blocks
+) -> tuple[Calibration, Floats]:
+    """Track every pair through both blocks: the calibration at the end, the test quantiles."""
+    target = panel.realized / panel.unit
+    rows = np.concatenate([split.validation, split.test])
+    unscaled = draft.spread(np.concatenate([raw.validation, raw.test]))[1]
+    scaled, ends = np.empty_like(unscaled), {}
+    for number, pair in enumerate(panel.pairs):
+        mine = panel.pair_index[rows] == number
+        in_force, ends[pair] = track(
+            draft.levels,
+            unscaled[mine],
+            target[rows[mine]],
+            panel.horizon,
+            draft.log_scales[POOLED],
+        )
+        scaled[mine] = rescale(unscaled[mine], in_force)
+    pooled = np.mean(list(ends.values()), axis=0).tolist()
+    scales = {name: tuple(values) for name, values in {POOLED: pooled, **ends}.items()}
+    quantiles = scaled[len(split.validation) :] * panel.unit[split.test][:, None]
+    return replace(draft, log_scales=scales), quantiles
+
+
+def _ridge(panel: Panel, split: Split) -> Floats:
+    """Ridge regression (Hoerl & Kennard 1970) on the newest candle's features."""
+    rows, target = panel.rows[split.train], panel.target()[split.train]
+    scaler = Scaler.fit(rows)
+    inputs = scaler.transform(rows).astype(np.float64)
+    gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(inputs.shape[1])
+    weights = np.linalg.solve(gram, inputs.T @ (target - target.mean()))
+    return np.asarray(scaler.transform(panel.rows[split.test]) @ weights + target.mean())
+
+
+def _reversal(panel: Panel, split: Split) -> Floats:
+    """The last return, scaled by least squares: negative where prices bounce."""
+    last = panel.rows[:, 0]
+    seen, target = last[split.train], panel.target()[split.train]
+    slope = float(seen @ target) / max(float(seen @ seen), 1e-12)
+    return np.asarray(slope * last[split.test])
+
+
+def _zero(_: Panel, split: Split) -> Floats:
+    return np.zeros(len(split.test))
+
+
+_BASELINES: dict[str, Callable[[Panel, Split], Floats]] = {
+    "ridge": _ridge,
+    "reversal": _reversal,
+    "zero": _zero,
+}
+
+
+def _outcomes(panel: Panel, rows: Ints) -> dict[str, Floats]:
+    """Realized returns in units of volatility: at once, and for who acts one candle late."""
+    unit = panel.unit[rows]
+    return {
+        "": np.clip(panel.realized[rows] / unit, -TARGET_CLIP, TARGET_CLIP),
+        "_delayed": np.clip(panel.delayed[rows] / unit, -TARGET_CLIP, TARGET_CLIP),
+    }
+
+
+def _point_scores(points: dict[str, Floats], panel: Panel, rows: Ints) -> Scores:
+    scores: Scores = {}
+    for twin, realized in _outcomes(panel, rows).items():
+        for name, point in points.items():
+            entry = {"r2": skill((realized - point) ** 2, realized**2)}
+            if point.any():
+                entry["hit_rate"] = hit_rate(point, realized)
+            scores[name + twin] = entry
+    return scores
+
+
+def _interval_scores(
+    quantiles: Floats, panel: Panel, rows: Ints, settings: Settings
+) -> dict[str, float]:
+    realized, low, high = panel.realized[rows], quantiles[:, 0], quantiles[:, -1]
+    level = settings.levels[-1] - settings.levels[0]
+    return {
+        "coverage": coverage(low, high, realized),
+        "width_bps": float((high - low).mean()) * _BPS,
+        "winkler_bps": float(winkler_score(low, high, realized, level).mean()) * _BPS,
+        "pinball_bps": float(pinball_loss(settings.levels, quantiles, realized).mean()) * _BPS,
+    }
+
+
+def _point_skill(points: dict[str, Floats], panel: Panel, rows: Ints) -> dict[str, float]:
+    """R squared of the model against each baseline, and how surely it beats zero."""
+    out: dict[str, float] = {}
+    for twin, realized in _outcomes(panel, rows).items():
+        loss = (realized - points["lstm"]) ** 2
+        for name in _BASELINES:
+            out[f"r2_vs_{name}{twin}"] = skill(loss, (realized - points[name]) ** 2)
+        out[f"p_value{twin}"] = _test_over_time(loss, realized**2, panel, rows).p_value
+    return out
+
+
+def _test_over_time(loss: Floats, reference: Floats, panel: Panel, rows: Ints) -> PairedTest:
+    """Paired test of the mean loss over pairs: candles of one moment are not independent."""
+    _, moment = np.unique(panel.date_ms[rows], return_inverse=True)
+    count = np.bincount(moment)
+    mean_loss, mean_reference = (np.bincount(moment, x) / count for x in (loss, reference))
+    return paired_test(mean_loss, mean_reference, panel.horizon)
