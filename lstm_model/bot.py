@@ -1,0 +1,153 @@
+"""What we ask of freqtrade: configuration, candles on disk, fees. The only import of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from freqtrade.configuration import setup_utils_configuration
+from freqtrade.data.history import load_pair_history
+from freqtrade.enums import CandleType, RunMode
+from freqtrade.exceptions import FreqtradeException
+
+from lstm_model.config import Settings, parse_settings
+from lstm_model.engine import LiveEngine, WalkForwardEngine
+from lstm_model.errors import ConfigError
+from lstm_model.journal import Journal
+from lstm_model.market import Candles, timeframe_ms
+from lstm_model.outlook import Terms
+from lstm_model.store import ModelStore
+from lstm_model.trainer import ProgressCallback
+from lstm_model.walk_forward import Model, ModelMaker, slot_at
+
+logger = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
+_PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
+
+
+def settings_of(config: Config) -> Settings:
+    """The `lstm` section of a freqtrade configuration, validated."""
+    return parse_settings(config.get("lstm"))
+
+
+def trades_now(config: Config) -> bool:
+    """Whether this is a dry run or live, not a backtest or another study of the past."""
+    return config.get("runmode") in (RunMode.DRY_RUN, RunMode.LIVE)
+
+
+def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str]) -> list[str]:
+    """The pairs to pool: from the settings, else from the configuration, else the whitelist now.
+
+    The bias analyses shorten the whitelist between runs; the configuration's `pairs` stays, so
+    that they meet the same models again.
+    """
+    configured = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
+    named = settings.train_pairs or configured
+    if named and all(_PLAIN_PAIR.fullmatch(pair) for pair in named):
+        return list(named)
+    return list(whitelist)
+
+
+def store_folder(config: Config, settings: Settings) -> Path:
+    """Where models and journal live; relative names lie inside user_data."""
+    return Path(config["user_data_dir"]) / settings.store_dir
+
+
+def lineage(config: Config, settings: Settings) -> str:
+    """Names the champion: models of other exchanges, markets, timeframes or settings are others."""
+    market = f"{config['exchange']['name']}-{config.get('trading_mode', 'spot')}"
+    return f"{market}-{config['timeframe']}-{settings.digest()[:8]}"
+
+
+def load_candles(config: Config, pair: str) -> Candles | None:
+    """All candles of a pair in freqtrade's data directory, or None.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    frame = load_pair_history(
+        pair,
+        config["timeframe"],
+        Path(config["datadir"]),
+        data_format=config.get("dataformat_ohlcv"),
+        candle_type=config.get("candle_type_def", CandleType.SPOT),
+    )
+    return None if frame.empty else Candles.from_frame(frame, pair, config["timeframe"])
+
+
+def taker_fee(config: Config, exchange: Any, pair: str) -> float:
+    """Fee of one side: the configuration's, else the exchange's, else Binance's standard."""
+    if config.get("fee") is not None:
+        return float(config["fee"])
+    try:
+        return float(exchange.get_fee(symbol=pair, taker_or_maker="taker"))
+    except (FreqtradeException, AttributeError, TypeError) as error:
+        logger.warning("The fee of %s is unknown (%s); 0.1 %% is assumed", pair, error)
+        return DEFAULT_FEE_FRACTION
+
+
+def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) -> ModelMaker:
+    """The maker of models for this configuration; reads candles from disk when asked.
+
+    Raises
+    ------
+    ConfigError
+        No pair to learn from.
+    """
+    pairs = training_pairs(config, settings, whitelist)
+    if not pairs:
+        raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
+    store = ModelStore(store_folder(config, settings))
+    return ModelMaker(
+        settings, config["timeframe"], pairs, store, lambda pair: load_candles(config, pair)
+    )
+
+
+def open_engine(
+    config: Config, whitelist: Sequence[str], exchange: Any, *, can_short: bool
+) -> WalkForwardEngine | LiveEngine:
+    """The engine for this run: live for dry run and live, walk-forward for everything else."""
+    settings = settings_of(config)
+    maker = model_maker(config, settings, whitelist)
+    fee_pair = (list(whitelist) or training_pairs(config, settings, whitelist))[0]
+    terms = Terms(settings, taker_fee(config, exchange, fee_pair), can_short)
+    if not trades_now(config):
+        return WalkForwardEngine(maker, terms)
+    engine = LiveEngine(
+        maker, terms, Journal(_journal_url(config, settings)), lineage(config, settings)
+    )
+    engine.start()
+    return engine
+
+
+def _journal_url(config: Config, settings: Settings) -> str:
+    return settings.journal_url or f"sqlite:///{store_folder(config, settings) / 'journal.sqlite'}"
+
+
+def load_config(files: Sequence[str], overrides: Config) -> Config:
+    """Read freqtrade configuration files as freqtrade does, without starting it."""
+    args = {"config": list(files), **overrides}
+    return cast(Config, setup_utils_configuration(args, RunMode.UTIL_NO_EXCHANGE))
+
+
+def train_now(config: Config, progress: ProgressCallback, now_ms: int) -> Model:
+    """Make the model that the schedule has in force at `now_ms`, and promote it.
+
+    Raises
+    ------
+    LstmModelError
+        Whatever keeps the model from being made.
+    """
+    settings = settings_of(config)
+    maker = model_maker(config, settings, ())
+    slot = slot_at(now_ms, timeframe_ms(config["timeframe"]), settings)
+    stored = maker.find(slot) or maker.make(slot, progress)
+    maker.store.promote(lineage(config, settings), stored.card.version)
+    return Model.of(stored, settings)

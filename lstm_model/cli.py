@@ -1,0 +1,208 @@
+"""The command `freqtrade-lstm`. The only module that prints."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import lstm_model
+from lstm_model.card import ModelCard
+from lstm_model.config import settings_table
+from lstm_model.engine import describe, summary
+from lstm_model.errors import LstmModelError
+
+console = Console(highlight=False, soft_wrap=True)
+
+_config_option = click.option(
+    "-c", "--config", "configs", multiple=True, default=("config.json",), show_default=True,
+    type=click.Path(dir_okay=False), help="freqtrade configuration; repeat to overlay.",
+)  # fmt: skip
+_userdir_option = click.option("--userdir", type=click.Path(file_okay=False), help="user_data.")
+_datadir_option = click.option(
+    "--datadir", type=click.Path(file_okay=False), help="Where freqtrade keeps candles."
+)
+
+
+class _Group(click.Group):
+    """Prints our errors as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LstmModelError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Group)
+@click.version_option(lstm_model.__version__)
+def main() -> None:
+    """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
+
+
+@main.command()
+@click.option("--userdir", required=True, type=click.Path(file_okay=False, path_type=Path))
+def init(userdir: Path) -> None:
+    """Put the strategy and an example configuration into your user_data folder."""
+    from lstm_model.scaffold import next_command, scaffold
+
+    for action in scaffold(userdir):
+        console.print(str(action))
+    console.print("Run next:\n  " + next_command(userdir), markup=False)
+
+
+@main.command()
+@click.option("--market", default="synthetic", show_default=True,
+              help="synthetic, random-walk, or a folder of candles or trades.")  # fmt: skip
+@click.option("--port", default=8787, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+@click.option("--days", default=30, show_default=True, help="History before today.")
+def exchange(market: str, port: int, seed: int, days: int) -> None:
+    """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted."""
+    from lstm_model.replay.exchange import open_market, run_exchange
+
+    console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
+    opened = open_market(market, seed, days)
+    run_exchange(opened, port=port, ready=lambda url: console.print(f"Serving on {url}"))
+
+
+@main.command()
+@_config_option
+@_userdir_option
+@_datadir_option
+def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
+    """Train the model that is due now and make it the champion."""
+    from lstm_model import bot
+
+    config = _load(configs, userdir, datadir)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("Training", total=1.0)
+        model = bot.train_now(
+            config,
+            lambda p: bar.update(task, completed=p.fraction, description=describe(p)),
+            time.time_ns() // 1_000_000,
+        )
+        bar.update(task, completed=1.0, description="Training done")
+    console.print(summary(model))
+    print_card(model.card)
+
+
+@main.command()
+@_config_option
+@_userdir_option
+@click.option("--last", default=1, show_default=True, help="How many of the newest cards.")
+def models(configs: tuple[str, ...], userdir: str | None, last: int) -> None:
+    """Print the cards of stored models: data, settings, scores beside baselines."""
+    from lstm_model import bot
+    from lstm_model.store import ModelStore
+
+    config = _load(configs, userdir, None)
+    settings = bot.settings_of(config)
+    folder = bot.store_folder(config, settings)
+    cards = ModelStore(folder).cards()
+    if not cards:
+        console.print(f"No models in {folder}. Run `freqtrade-lstm train` or a backtest.")
+    for card in cards[-last:]:
+        print_card(card)
+
+
+@main.command()
+def settings() -> None:
+    """Print all options of the `lstm` section as a Markdown table."""
+    click.echo(settings_table())
+
+
+@main.command()
+@click.option("--minutes", default=3.0, show_default=True, help="How long to trade.")
+@click.option("--folder", default=".demo", show_default=True, type=click.Path(path_type=Path))
+@click.option("--market", default="synthetic", show_default=True)
+def demo(minutes: float, folder: Path, market: str) -> None:
+    """Download, train, backtest and paper-trade on the loopback exchange, then sum up."""
+    from lstm_model.replay.demo import run_demo
+
+    sys.exit(run_demo(console, minutes=minutes, folder=folder, market=market))
+
+
+def print_card(card: ModelCard) -> None:
+    """A model card as tables: what it was made of, and its scores beside the baselines."""
+    console.print(_facts(card))
+    console.print(_scores(card))
+    console.print(_verdict(card))
+
+
+def _facts(card: ModelCard) -> Table:
+    table = Table(title=f"Model {card.version}", show_header=False)
+    options = card.settings
+    for name, value in {
+        "pairs": ", ".join(card.pairs),
+        "timeframe, horizon": f"{card.timeframe}, {options['horizon']} candles",
+        "data": f"{_minute(card.train_start_ms)} to {_minute(card.train_end_ms)}",
+        "serves from": _minute(card.serves_from_ms),
+        "windows": ", ".join(f"{name} {count:,}" for name, count in card.windows.items()),
+        "training": f"{card.epochs} epochs, {card.seconds:.0f} s, seed {options['seed']}",
+        "shrinkage of the mean": f"{card.calibration['shrinkage'][0]:.2f}",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def _scores(card: ModelCard) -> Table:
+    table = Table(
+        title="Scores on the test block, newer than anything trained on",
+        caption="R2 against zero return; one candle late: entered a candle after the forecast",
+    )
+    for column in ("forecast", "R2", "hit rate", "coverage", "width bps", "Winkler bps"):
+        table.add_column(column, justify="left" if column == "forecast" else "right")
+    for name, scores in card.scores.items():
+        title = _TITLES[name.removesuffix("_delayed")]
+        late = ", one candle late" if name.endswith("_delayed") else ""
+        table.add_row(title + late, *(_cell(scores, key) for key in _SCORE_FORMATS))
+    return table
+
+
+_TITLES = {
+    "lstm": "LSTM as served",
+    "lstm_raw": "LSTM before shrinkage",
+    "ridge": "ridge regression",
+    "reversal": "reversal",
+    "zero": "zero return, EWMA volatility",
+}
+_SCORE_FORMATS = {
+    "r2": "{:+.2%}", "hit_rate": "{:.1%}", "coverage": "{:.1%}", "width_bps": "{:.1f}",
+    "winkler_bps": "{:.1f}",
+}  # fmt: skip
+
+
+def _cell(scores: Mapping[str, float], key: str) -> str:
+    return _SCORE_FORMATS[key].format(scores[key]) if key in scores else ""
+
+
+def _verdict(card: ModelCard) -> str:
+    skill = card.skill
+    p_value = max(skill["p_value"], skill["p_value_delayed"])
+    return (
+        f"Skill of the mean against zero: p = {skill['p_value']:.3f}, one candle late "
+        f"p = {skill['p_value_delayed']:.3f}: "
+        + ("proven at 5 %." if p_value <= 0.05 else "NOT proven; with require_skill no entries.")
+        + f" Intervals against EWMA volatility: Winkler {skill['winkler_vs_zero']:+.1%}."
+    )
+
+
+def _minute(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _load(configs: Sequence[str], userdir: str | None, datadir: str | None) -> dict[str, Any]:
+    from lstm_model import bot
+
+    overrides = {"user_data_dir": userdir, "datadir": datadir}
+    given = {name: value for name, value in overrides.items() if value}
+    return bot.load_config(configs, given)

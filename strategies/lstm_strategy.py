@@ -1,0 +1,142 @@
+"""LSTMStrategy: freqtrade's callbacks wired to `lstm_model`. No arithmetic here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from freqtrade.exceptions import OperationalException
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from lstm_model import bot
+from lstm_model.engine import LiveEngine, WalkForwardEngine
+from lstm_model.errors import LstmModelError
+from lstm_model.features import WARM_UP
+from lstm_model.market import Candles
+
+
+@contextmanager
+def _as_freqtrade_errors() -> Iterator[None]:
+    """Our errors in the form freqtrade prints without a traceback."""
+    try:
+        yield
+    except LstmModelError as error:
+        raise OperationalException(str(error)) from None
+
+
+class LSTMStrategy(IStrategy):
+    """Enter when the forecast return exceeds the costs, leave when it has turned.
+
+    Stop loss, ROI and trailing are freqtrade's own and the user's to configure; all other options
+    are in the `lstm` section of config.json.
+    """
+
+    INTERFACE_VERSION = 3
+
+    timeframe = "5m"
+    can_short = False
+    stoploss = -0.10
+    minimal_roi = {"0": 10.0}  # noqa: RUF012 - freqtrade's own form
+    process_only_new_candles = True
+    use_exit_signal = True
+
+    plot_config = {  # noqa: RUF012
+        "main_plot": {
+            "lstm_price_low": {
+                "color": "#9ecae1",
+                "fill_to": "lstm_price_high",
+                "fill_label": "forecast interval",
+                "fill_color": "rgba(66, 146, 198, 0.15)",
+            },
+            "lstm_price": {"color": "#2171b5"},
+            "lstm_price_high": {"color": "#9ecae1"},
+        },
+        "subplots": {
+            "expected return": {
+                "lstm_mean": {"color": "#2171b5"},
+                "lstm_edge": {"color": "#cb181d"},
+            },
+            "stake": {"lstm_stake_fraction": {"color": "#238b45", "type": "bar"}},
+        },
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        with _as_freqtrade_errors():
+            settings = bot.settings_of(config)
+        self.startup_candle_count = WARM_UP + settings.lookback
+        self.can_short = config.get("trading_mode", "spot") != "spot"
+        self._engine: LiveEngine | WalkForwardEngine | None = None
+        super().__init__(config)
+
+    def bot_start(self, **kwargs: Any) -> None:
+        """Load the champion before the first candle; a second start begins from nothing."""
+        self._stop_engine()
+        with _as_freqtrade_errors():
+            self._engine = self._open_engine()
+
+    def ft_bot_cleanup(self) -> None:
+        """freqtrade's only notice that this strategy ends (also on /reload_config)."""
+        self._stop_engine()
+        super().ft_bot_cleanup()
+
+    def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
+        """Let the learning schedule look at the clock; pass its news on to Telegram."""
+        if not isinstance(self._engine, LiveEngine):
+            return
+        self._engine.tick(int(current_time.timestamp() * 1000))
+        while self._engine.news:
+            self.dp.send_msg(self._engine.news.popleft(), always_send=True)
+
+    def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        with _as_freqtrade_errors():
+            candles = Candles.from_frame(dataframe, metadata["pair"], self.timeframe)
+            if isinstance(self._engine, LiveEngine):
+                outlook = self._engine.outlook(candles)
+            else:
+                self._engine = self._engine or self._open_engine()
+                outlook = self._engine.outlook(candles, self.startup_candle_count)
+        columns = outlook.columns(candles.close)
+        return dataframe.assign(**columns)
+
+    def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        for side, column in ((1, "enter_long"), (-1, "enter_short")):
+            chosen = dataframe["lstm_side"] == side
+            dataframe.loc[chosen, column] = 1
+            dataframe.loc[chosen, "enter_tag"] = "lstm"
+        return dataframe
+
+    def populate_exit_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        for column, turned in (
+            ("exit_long", dataframe["lstm_mean"] < 0.0),
+            ("exit_short", dataframe["lstm_mean"] > 0.0),
+        ):
+            dataframe.loc[turned, column] = 1
+            dataframe.loc[turned, "exit_tag"] = "lstm turned"
+        return dataframe
+
+    def custom_stake_amount(  # noqa: PLR0913 - freqtrade's signature
+        self, pair: str, current_time: datetime, current_rate: float, proposed_stake: float,
+        min_stake: float | None, max_stake: float, leverage: float, entry_tag: str | None,
+        side: str, **kwargs: Any,
+    ) -> float:  # fmt: skip
+        """freqtrade's stake times the forecast's fraction; 0 (no entry) below the minimum."""
+        dataframe, _ = self.dp.get_analyzed_dataframe(pair, self.timeframe)
+        if dataframe.empty:
+            return 0.0
+        stake = proposed_stake * float(dataframe["lstm_stake_fraction"].iloc[-1])
+        return stake if stake >= (min_stake or 0.0) else 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """`hyperopt -j` pickles strategies: workers open an engine of their own."""
+        return {**self.__dict__, "_engine": None}
+
+    def _open_engine(self) -> LiveEngine | WalkForwardEngine:
+        return bot.open_engine(
+            self.config, self.dp.current_whitelist(), self.dp._exchange, can_short=self.can_short
+        )
+
+    def _stop_engine(self) -> None:
+        if isinstance(self._engine, LiveEngine):
+            self._engine.stop()
+        self._engine = None
