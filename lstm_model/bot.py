@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from lstm_model.market import Candles, timeframe_ms
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore
 from lstm_model.trainer import ProgressCallback
-from lstm_model.walk_forward import Model, ModelMaker, slot_at
+from lstm_model.walk_forward import History, Model, ModelMaker, slot_at
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,10 @@ def taker_fee(config: Config, exchange: Any, pair: str) -> float:
 
 
 def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) -> ModelMaker:
-    """The maker of models for this configuration; reads candles from disk when asked.
+    """The maker of models for this configuration.
+
+    A study of the past reads each pair's candles from disk once; a running bot reads them anew,
+    because another process may have downloaded more.
 
     Raises
     ------
@@ -105,9 +109,10 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
     if not pairs:
         raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
     store = ModelStore(store_folder(config, settings))
-    return ModelMaker(
-        settings, config["timeframe"], pairs, store, lambda pair: load_candles(config, pair)
-    )
+    history: History = partial(load_candles, config)
+    if not trades_now(config):
+        history = lru_cache(maxsize=None)(history)
+    return ModelMaker(settings, config["timeframe"], pairs, store, history)
 
 
 def open_engine(

@@ -62,7 +62,7 @@ def evaluate(
     predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
     """
     raw = _Blocks(predict(split.validation), predict(split.test))
-    draft = _draft(raw, panel.target()[split.validation], settings)
+    draft = _draft(raw, panel, split.validation, settings)
     calibration, quantiles = _track_blocks(draft, panel, split, raw)
     _, ewma = _track_blocks(_ewma_draft(panel, split, settings), panel, split, _zeros(split))
     points = {
@@ -78,17 +78,31 @@ def evaluate(
     return Evaluation(calibration, scores, skills)
 
 
-def _draft(raw: _Blocks, realized: Floats, settings: Settings) -> Calibration:
-    """The calibration before any interval was scaled: shrinkage by least squares."""
+def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibration:
+    """The calibration of the validation block `rows` before any interval was scaled."""
     unscaled = {POOLED: (0.0,) * (len(settings.levels) // 2)}
     unshrunk = Calibration(settings.levels, 1.0, (0.0,) * len(settings.levels), unscaled)
-    mean = unshrunk.spread(raw.validation)[0]
-    slope = float(mean @ realized) / max(float(mean @ mean), 1e-12)
-    draft = replace(unshrunk, shrinkage=min(1.0, max(0.0, slope)))
+    mean, realized = unshrunk.spread(raw.validation)[0], panel.target()[rows]
+    draft = replace(unshrunk, shrinkage=_shrinkage(mean, realized, panel, rows))
     if raw.validation.shape[1] > 1:
         return replace(draft, residuals=())
     errors = realized - draft.shrinkage * mean
     return replace(draft, residuals=tuple(np.quantile(errors, settings.levels).tolist()))
+
+
+def _shrinkage(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> float:
+    """What a forecast mean is worth: the slope of outcomes on it, less what may be luck.
+
+    Least squares through the origin, times `1 - 1 / t**2` of its t statistic where that is
+    positive (positive-part James & Stein 1961), clipped to [0, 1]. The statistic counts each
+    moment once and overlapping horizons as correlated.
+    """
+    power = float(mean @ mean)
+    slope = float(mean @ realized) / power if power > 0.0 else 0.0
+    statistic = _over_time(mean * realized, np.zeros(len(mean)), panel, rows).statistic
+    if statistic <= 1.0:
+        return 0.0
+    return min(1.0, slope * (1.0 - 1.0 / statistic**2))
 
 
 def _ewma_draft(panel: Panel, split: Split, settings: Settings) -> Calibration:
@@ -196,12 +210,12 @@ def _point_skill(points: dict[str, Floats], panel: Panel, rows: Ints) -> dict[st
         loss = (realized - points["lstm"]) ** 2
         for name in _BASELINES:
             out[f"r2_vs_{name}{twin}"] = skill(loss, (realized - points[name]) ** 2)
-        out[f"p_value{twin}"] = _test_over_time(loss, realized**2, panel, rows).p_value
+        out[f"p_value{twin}"] = _over_time(realized**2, loss, panel, rows).p_value
     return out
 
 
-def _test_over_time(loss: Floats, reference: Floats, panel: Panel, rows: Ints) -> PairedTest:
-    """Paired test of the mean loss over pairs: candles of one moment are not independent."""
+def _over_time(reference: Floats, loss: Floats, panel: Panel, rows: Ints) -> PairedTest:
+    """Paired test of means over pairs: candles of one moment are not independent."""
     _, moment = np.unique(panel.date_ms[rows], return_inverse=True)
     count = np.bincount(moment)
     mean_loss, mean_reference = (np.bincount(moment, x) / count for x in (loss, reference))
