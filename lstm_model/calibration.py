@@ -109,7 +109,8 @@ class Calibration:
         if raw.shape[1] == 1:
             location = self.shrinkage * raw[:, 0]
             return location, location[:, None] + np.array(self.residuals)
-        mean = raw @ mean_weights(self.levels)
+        # A sum, not a product: BLAS may round a row differently with the rows beside it.
+        mean = (raw * mean_weights(self.levels)).sum(axis=1)
         location = self.shrinkage * mean
         return location, raw + (location - mean)[:, None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -128,7 +127,7 @@ def demo(minutes: float, folder: Path, market: str) -> None:
     """Download, train, backtest and paper-trade on the loopback exchange, then sum up."""
     from lstm_model.replay.demo import run_demo
 
-    sys.exit(run_demo(console, minutes=minutes, folder=folder, market=market))
+    run_demo(console, minutes=minutes, folder=folder, market=market)
 
 
 def print_card(card: ModelCard) -> None:

@@ -249,10 +249,11 @@ class LiveEngine:
                 self._tell(f"Training failed, the last good model keeps serving: {error}")
 
     def _serve(self, stored: StoredModel) -> None:
+        if self._models and self._models[-1].card.version == stored.card.version:
+            return
         model = Model.of(stored, self._terms.settings)
         self._skilled[model.card.version] = model.is_skilled(self._terms.settings)
-        earlier = [known for known in self._models if known.card.version != model.card.version]
-        self._models = (*earlier[-1:], model)
+        self._models = (*self._models[-1:], model)
         self._tell(summary(model))
 
     def _tell(self, message: str) -> None:

@@ -3,6 +3,8 @@
 The Keras model of `lstm_model.network` stays the definition. `FusedNetwork` computes the same
 numbers from the same weights, time-major and with one kernel per layer instead of one loop;
 `choose_network` compares the two on a batch before every training and falls back to Keras.
+Measured on two cores with benchmarks/bench_training.py, windows per second of training: 9.1k
+against 2.6k of `model.fit` at batch 64, 10.1k against 4.1k at batch 256.
 
 Shapes: R rows, B windows in a batch, L lookback, F features, U units, K levels.
 """
@@ -247,7 +249,7 @@ def _outputs_and_gradients(
     def run() -> Any:
         with tf.GradientTape() as tape:
             forecast = network(batch["rows"], batch["ends"], None)
-            value = loss(batch["targets"], forecast)
+            value = tf.reduce_mean(loss(batch["targets"], forecast))
         return forecast, tape.gradient(value, network.variables)
 
     forecast, gradients = tf.function(run, autograph=False)()

@@ -96,23 +96,23 @@ def import_weights(model: keras.Model, weights: Weights) -> None:
 
 
 def pinball_loss(levels: tuple[float, ...]) -> Loss:
-    """Mean pinball loss over B targets (B,) and K forecast levels (B, K)."""
+    """Pinball loss (B,) of targets (B,) and forecasts (B, K), the mean over the K levels."""
     rising = tf.constant(levels, tf.float32)
 
     def loss(targets: Tensor, forecast: Tensor) -> Tensor:
         error = targets[:, None] - forecast  # (B, K)
-        return tf.reduce_mean(tf.maximum(rising * error, (rising - 1.0) * error))
+        return tf.reduce_mean(tf.maximum(rising * error, (rising - 1.0) * error), axis=1)
 
     return loss
 
 
 def squared_loss(targets: Tensor, forecast: Tensor) -> Tensor:
-    """Mean squared error of B targets (B,) and forecasts (B, 1)."""
-    return tf.reduce_mean(tf.square(targets - forecast[:, 0]))
+    """Squared error (B,) of targets (B,) and forecasts (B, 1)."""
+    return tf.square(targets - forecast[:, 0])
 
 
 def loss_of(settings: Settings) -> Loss:
-    """The loss that the settings ask for, of targets (B,) and forecasts (B, K)."""
+    """The loss that the settings ask for: targets (B,) and forecasts (B, K) to losses (B,)."""
     return squared_loss if settings.loss == "mse" else pinball_loss(settings.levels)
 
 
@@ -214,8 +214,7 @@ class TrainingGraph:
 
     def _sum_loss(self, ends: Tensor, seed: Tensor | None) -> Tensor:
         forecast = self.network(self._rows, ends, seed)
-        size = tf.cast(tf.shape(ends)[0], tf.float32)
-        return self._loss(tf.gather(self._targets, ends), forecast) * size
+        return tf.reduce_sum(self._loss(tf.gather(self._targets, ends), forecast))
 
     def _sum_losses(self, ends: Tensor) -> Tensor:
         return tf.add_n([self._sum_loss(part, None) for part in self._split(ends)])

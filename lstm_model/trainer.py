@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -240,7 +240,8 @@ def _child(command: Sequence[str], workdir: Path) -> Iterator[subprocess.Popen[s
     with (workdir / "train.log").open("w") as log:
         child = subprocess.Popen(  # noqa: S603 - the command is ours
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            encoding="utf-8", env=_environment(os.environ), cwd=workdir, start_new_session=True,
+            encoding="utf-8", errors="replace", env=_environment(os.environ), cwd=workdir,
+            start_new_session=True,
         )  # fmt: skip
     try:
         yield child
@@ -253,11 +254,11 @@ def _kill(child: subprocess.Popen[str]) -> None:
     if sys.platform == "win32":
         child.kill()
     elif child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):  # macOS, when it ends just now
+            os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe:
-            pipe.close()
+    if child.stdin:
+        child.stdin.close()
 
 
 def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -267,9 +268,11 @@ def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
         for name, value in inherited.items()
         if not name.startswith(("TF_", "XLA_", "KERAS_", "OMP_", "KMP_", "CUDA_"))
     }
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    return {**kept, **_CHILD_ENVIRONMENT, "PYTHONPATH": path}
+    kept.update(_CHILD_ENVIRONMENT)
+    root = Path(__file__).resolve().parent.parent
+    if root.name not in ("site-packages", "dist-packages"):  # a checkout that is not installed
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), kept.get("PYTHONPATH"))))
+    return kept
 
 
 def _follow(
@@ -304,8 +307,10 @@ def _read_lines(child: subprocess.Popen[str]) -> queue.Queue[str | None]:
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
-        for line in child.stdout or ():
-            lines.put(line)
+        if child.stdout:
+            with child.stdout as stdout:
+                for line in stdout:
+                    lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True, name="training-progress").start()

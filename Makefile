@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target makes. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test fast lint bench exchange clean
+
+help:
+	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 6 min)"
+	@echo "make test      lint and the whole test suite"
+	@echo "make fast      the fast tests alone"
+	@echo "make bench     speed of training and serving, beside named peers"
+	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
+	@echo "make clean     remove .venv and .demo"
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make with PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing freqtrade and TensorFlow: about 1 GB to download, 1 to 5 minutes."
+	$(BIN)/pip install --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: install
+	$(BIN)/freqtrade-lstm demo
+
+test: install lint
+	$(BIN)/pytest
+
+fast: install
+	$(BIN)/pytest -m "not slow and not e2e"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/bench_serving.py
+	$(BIN)/python benchmarks/bench_training.py
+
+exchange: install
+	$(BIN)/freqtrade-lstm exchange
+
+clean:
+	rm -rf .venv .demo

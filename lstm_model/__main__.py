@@ -1,0 +1,5 @@
+"""`python -m lstm_model` is the command `freqtrade-lstm`."""
+
+from lstm_model.cli import main
+
+main()

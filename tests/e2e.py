@@ -1,0 +1,114 @@
+"""Runs real freqtrade in child processes against a loopback exchange."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
+# Small, so that a training takes seconds; what is tested does not depend on it.
+SMALL = {
+    "lookback": 16, "horizon": 10, "units": 16, "layers": 1, "max_epochs": 2,
+    "train_candles": 3_500, "retrain_candles": 1_440,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and all it printed."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Bot:
+    """A freqtrade user: a user_data folder and configuration files on top of the project's."""
+
+    userdir: Path
+    overlay: dict[str, Any]
+
+    def with_lstm(self, **options: Any) -> "Bot":
+        return replace(self, overlay={**self.overlay, "lstm": {**self.overlay["lstm"], **options}})
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        overlay = self.userdir / f"overlay-{name}.json"
+        overlay.write_text(json.dumps(self.overlay))
+        files = ["config.json", "user_data/config-loopback.json", str(overlay)]
+        options = [word for file in files for word in ("-c", file)]
+        return [
+            sys.executable, "-m", "freqtrade", name, *options,
+            "--userdir", str(self.userdir), *arguments,
+        ]  # fmt: skip
+
+    def run(self, name: str, *arguments: str, timeout_s: float = 240.0) -> Outcome:
+        done = subprocess.run(
+            self.command(name, *arguments), cwd=ROOT, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, check=False,
+        )  # fmt: skip
+        return Outcome(done.returncode, done.stdout)
+
+    def backtest(self, *arguments: str) -> Outcome:
+        return self.run("backtesting", "--strategy", "LSTMStrategy", "--cache", "none", *arguments)
+
+
+class Trading:
+    """`freqtrade trade` as a running process."""
+
+    def __init__(self, bot: Bot) -> None:
+        self._log = bot.userdir / "trade.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                bot.command("trade", "--strategy", "LSTMStrategy"), cwd=ROOT, env=environment(),
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, condition: Callable[[str], bool], timeout_s: float) -> bool:
+        """Whether the log fulfils the condition before the time is over or the bot has ended."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s and self.process.poll() is None:
+            if condition(self.text):
+                return True
+            time.sleep(0.5)
+        return condition(self.text)
+
+    def mapped_files(self) -> str:
+        """Paths of all libraries in the bot's memory (Linux)."""
+        return Path(f"/proc/{self.process.pid}/maps").read_text()
+
+    def stop(self) -> int:
+        """Interrupt the bot as Ctrl-C does; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(60)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def descendants(self) -> list[str]:
+        """Command lines of processes that are still in the bot's session or its trainings'."""
+        listing = subprocess.run(
+            ["ps", "-eo", "sid,args"], capture_output=True, text=True, check=True
+        ).stdout
+        return [
+            line
+            for line in listing.splitlines()
+            if line.split(None, 1)[0] == str(self.process.pid) or "lstm_model.network" in line
+        ]
+
+
+def environment() -> dict[str, str]:
+    """Ours, with a terminal so wide that no log line is broken."""
+    return {**os.environ, "COLUMNS": "250"}

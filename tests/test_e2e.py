@@ -1,0 +1,209 @@
+"""Real freqtrade, real ccxt, real websocket frames, real TensorFlow; only the exchange is ours."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment
+
+from lstm_model.replay.demo import loopback_overlay
+from lstm_model.replay.exchange import LoopbackExchange, open_market
+
+pytestmark = pytest.mark.e2e
+
+TRAINED = "Training on candles until"
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[LoopbackExchange]:
+    with LoopbackExchange(open_market("synthetic", seed=1, days=6)) as running:
+        yield running
+
+
+def bot_in(folder: Path, exchange: LoopbackExchange) -> Bot:
+    userdir = folder / "user_data"
+    (userdir / "data" / "binance").mkdir(parents=True)
+    overlay = loopback_overlay(exchange.url)
+    overlay["exchange"]["pair_whitelist"] = PAIRS
+    return Bot(
+        userdir,
+        {
+            **overlay,
+            "timeframe": "1m",
+            "db_url": f"sqlite:///{userdir}/trades.sqlite",
+            "internals": {"process_throttle_secs": 1},
+            "lstm": {**SMALL, "store_dir": "lstm"},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) -> Bot:
+    """A user who has downloaded candles."""
+    bot = bot_in(tmp_path_factory.mktemp("user"), exchange)
+    outcome = bot.run("download-data", "--days", "6", "-t", "1m")
+    assert outcome.code == 0, outcome.text
+    return bot
+
+
+@pytest.fixture
+def other_bot(bot: Bot, tmp_path: Path, exchange: LoopbackExchange) -> Bot:
+    """Another user with the same candles and an empty store."""
+    other = bot_in(tmp_path, exchange)
+    shutil.copytree(bot.userdir / "data", other.userdir / "data", dirs_exist_ok=True)
+    return other
+
+
+def days_ago(start: float, stop: float) -> str:
+    now = datetime.now(UTC)
+    times = (int((now - timedelta(days=days)).timestamp()) for days in (start, stop))
+    return "--timerange={}-{}".format(*times)
+
+
+@pytest.fixture(scope="module")
+def time_range() -> str:
+    return days_ago(1.6, 0.1)
+
+
+@pytest.fixture(scope="module")
+def first(bot: Bot, time_range: str) -> Outcome:
+    outcome = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
+    assert outcome.code == 0, outcome.text
+    return outcome
+
+
+def closed_trades(bot: Bot) -> list[object]:
+    """The trades of the newest backtest."""
+    last = json.loads((bot.userdir / "backtest_results" / ".last_result.json").read_text())
+    archive = bot.userdir / "backtest_results" / last["latest_backtest"]
+    shutil.unpack_archive(archive, archive.with_suffix(""))
+    (result,) = archive.with_suffix("").glob(f"{archive.stem}.json")
+    trades: list[object] = json.loads(result.read_text())["strategy"]["LSTMStrategy"]["trades"]
+    return trades
+
+
+def test_the_second_identical_backtest_trains_nothing_and_trades_the_same(
+    bot: Bot, first: Outcome, time_range: str
+) -> None:
+    assert TRAINED in first.text
+    trades = closed_trades(bot)
+    second = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
+    assert second.code == 0, second.text
+    assert TRAINED not in second.text
+    assert len(trades) > 5
+    assert closed_trades(bot) == trades
+
+
+def test_lookahead_analysis_finds_no_bias(bot: Bot, first: Outcome, time_range: str) -> None:
+    eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0)
+    outcome = eager.run(
+        "lookahead-analysis", "--strategy", "LSTMStrategy", time_range, "--fee", "0.0005",
+        "--minimum-trade-amount", "5", "--targeted-trade-amount", "5", "-p", *PAIRS,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.text
+    assert "LSTMStrategy: no bias detected" in outcome.text
+    assert TRAINED not in outcome.text
+
+
+def test_recursive_analysis_finds_no_dependence_on_the_start(
+    bot: Bot, first: Outcome, time_range: str
+) -> None:
+    eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0)
+    outcome = eager.run(
+        "recursive-analysis", "--strategy", "LSTMStrategy", time_range, "-p", *PAIRS,
+        "--startup-candle", "50", "199", "400",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.text
+    assert "No lookahead bias on indicators found" in outcome.text
+    assert "No variance on indicator(s) found due to recursive formula" in outcome.text
+
+
+def test_a_dry_run_trains_in_the_background_forecasts_and_ends_cleanly(other_bot: Bot) -> None:
+    trading = Trading(other_bot)
+    try:
+        assert trading.wait_for(lambda text: "bps, 90% in" in text, 150), trading.text
+        forecasts = re.findall(r"XRP/USDT (\S+): next 10 candles", trading.text)
+        assert trading.wait_for(
+            lambda text: (
+                len(set(re.findall(r"XRP/USDT (\S+): next 10 candles", text))) > len(set(forecasts))
+            ),
+            90,
+        ), trading.text
+        assert "tensorflow" not in trading.mapped_files()
+    finally:
+        code = trading.stop()
+    assert code in (0, 130)  # 130: ended by Ctrl-C
+    assert TRAINED in trading.text
+    assert "Traceback" not in trading.text
+    assert trading.descendants() == []
+    card = subprocess.run(
+        [sys.executable, "-m", "lstm_model", "models", "-c", "config.json",
+         "-c", str(other_bot.userdir / "overlay-trade.json"),
+         "--userdir", str(other_bot.userdir)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "one candle late" in card.stdout
+
+
+def assert_clear_error(outcome: Outcome, *wanted: str) -> None:
+    assert outcome.code != 0, outcome.text
+    assert "Traceback" not in outcome.text
+    for words in wanted:
+        assert words in outcome.text
+
+
+def test_an_unknown_option_is_named_with_a_suggestion(bot: Bot) -> None:
+    outcome = bot.with_lstm(horizn=5).backtest(days_ago(1, 0))
+    assert_clear_error(outcome, 'unknown option "horizn"', 'Did you mean "horizon"?')
+
+
+def test_an_option_out_of_range_is_named_with_its_bound(bot: Bot) -> None:
+    outcome = bot.with_lstm(units=1000).backtest(days_ago(1, 0))
+    assert_clear_error(outcome, "units", "less than or equal to 256", "1000")
+
+
+def test_too_little_history_says_what_to_download(other_bot: Bot) -> None:
+    outcome = other_bot.backtest(days_ago(5.95, 5.6))
+    assert_clear_error(outcome, "too little history", "freqtrade download-data")
+
+
+def test_an_unwritable_store_says_so(other_bot: Bot) -> None:
+    (other_bot.userdir / "lstm").write_text("a file where a folder should be")
+    outcome = other_bot.backtest(days_ago(1, 0))
+    assert_clear_error(outcome, str(other_bot.userdir / "lstm"))
+    assert (other_bot.userdir / "lstm").read_text() == "a file where a folder should be"
+
+
+def test_a_damaged_model_is_set_aside_and_made_anew(
+    bot: Bot, first: Outcome, time_range: str
+) -> None:
+    weights = sorted((bot.userdir / "lstm" / "models").glob("*/weights.npz"))[0]
+    weights.write_bytes(weights.read_bytes()[:-50])
+    outcome = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
+    assert outcome.code == 0, outcome.text
+    assert "Traceback" not in outcome.text
+    assert list(weights.parent.parent.glob("*damaged*"))
+
+
+def test_init_gives_a_strategy_that_freqtrade_finds(tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", *words, "--userdir", "mine"],
+            check=True, capture_output=True, text=True, cwd=tmp_path, env=environment(),
+        ).stdout  # fmt: skip
+
+    run("freqtrade", "create-userdir")
+    assert "freqtrade trade --dry-run" in run("lstm_model", "init")
+    assert re.search(r"LSTMStrategy.*OK", run("freqtrade", "list-strategies"))
+
+
+def test_the_shipped_overlay_points_at_the_default_port() -> None:
+    shipped = json.loads((ROOT / "user_data" / "config-loopback.json").read_text())
+    made = loopback_overlay("http://127.0.0.1:8787")["exchange"]
+    assert {name: shipped["exchange"][name] for name in made} == made
