@@ -168,10 +168,11 @@ class LiveEngine:
     def _outlook(self, candles: Candles) -> Outlook:
         self._maker.remember(candles)
         facts = self._known_facts(candles)
-        made = self._forecast_new(candles, facts)
+        models = self._models  # the learning thread may replace them meanwhile
+        made = self._forecast_new(candles, facts, models)
         self._journal.record(made)
         facts.update({row.candle_ms: row for row in made})
-        outlook = self._assemble(candles, facts)
+        outlook = self._assemble(candles, facts, models)
         if made:
             logger.info("%s", outlook.line(len(candles) - 1))
         return outlook
@@ -188,32 +189,28 @@ class LiveEngine:
             del facts[candle_ms]
         return facts
 
-    def _forecast_new(self, candles: Candles, facts: dict[int, JournalRow]) -> list[JournalRow]:
+    def _forecast_new(
+        self, candles: Candles, facts: dict[int, JournalRow], models: Sequence[Model]
+    ) -> list[JournalRow]:
         """Forecast the candles that a model may and none has; the journal comes before trades."""
         new = np.array([n for n, date in enumerate(candles.date_ms.tolist()) if date not in facts])
-        if not len(new) or not self._models:
+        if not len(new) or not models:
             return []
         begin = max(0, int(new[0]) - WARM_UP - self._terms.settings.lookback)
         recent, new = candles.rows(begin, len(candles)), new - begin
         frame = Frame(recent, self._terms.settings.lookback)
         outlook = Outlook(candles.pair, recent.date_ms, self._terms)
-        for model, rows in self._in_force(recent):
+        for model, rows in _in_force(models, recent):
             outlook.fill(model, frame, np.intersect1d(rows, new))
         known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
         return [_journal_row(outlook, row, self._maker.timeframe) for row in known.tolist()]
 
-    def _in_force(self, candles: Candles) -> Iterator[tuple[Model, Ints]]:
-        """The models and the rows of the candles they may forecast."""
-        closes = candles.date_ms + candles.step_ms
-        ends = [model.card.serves_from_ms for model in self._models[1:]]
-        for model, end_ms in zip(self._models, [*ends, int(closes[-1]) + 1], strict=True):
-            served = (closes >= model.card.serves_from_ms) & (closes < end_ms)
-            yield model, np.flatnonzero(served)
-
-    def _assemble(self, candles: Candles, facts: dict[int, JournalRow]) -> Outlook:
+    def _assemble(
+        self, candles: Candles, facts: dict[int, JournalRow], models: Sequence[Model]
+    ) -> Outlook:
         """The known forecasts in the order of the candles."""
         outlook = Outlook(candles.pair, candles.date_ms, self._terms)
-        for model, rows in self._in_force(candles):
+        for model, rows in _in_force(models, candles):
             outlook.version[rows] = model.card.version
         dates = candles.date_ms.tolist()
         numbers = [number for number, date in enumerate(dates) if date in facts]
@@ -259,6 +256,16 @@ class LiveEngine:
     def _tell(self, message: str) -> None:
         logger.info("%s", message)
         self.news.append(message)
+
+
+def _in_force(models: Sequence[Model], candles: Candles) -> Iterator[tuple[Model, Ints]]:
+    """The models, newest first, and the rows of the candles each may forecast."""
+    closes = candles.date_ms + candles.step_ms
+    newer = np.full(len(closes), False)
+    for model in reversed(models):
+        served = (closes >= model.card.serves_from_ms) & ~newer
+        newer |= served
+        yield model, np.flatnonzero(served)
 
 
 def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:

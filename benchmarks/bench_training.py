@@ -1,0 +1,277 @@
+"""Windows learnt per second: ours, Keras `model.fit` and, where it is installed, PyTorch.
+
+    python benchmarks/bench_training.py            the comparison, about two minutes
+    python benchmarks/bench_training.py --full     and a first training over 100,000 windows
+
+Every contender lives in a process of its own with the thread settings that suit it. One after the
+other they run an epoch, round after round, so that a disturbance hits all alike; only one works at
+a time. The same network for all: lookback 60, 16 features, two LSTM(50) with dropout 0.2, seven
+quantiles, Adam. `fit` gets its windows as one array that is already in memory; PyTorch gets them
+that way too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from lstm_model.config import Settings
+from lstm_model.trainer import Progress, TrainingJob, run_training
+
+N_FEATURES = 16
+N_WINDOWS = 8_192
+BATCHES = (64, 256)
+PAUSE_S = 0.3  # lets the spinning threads of the last contender go to sleep
+
+Epoch = Callable[[], Any]
+console = Console()
+
+
+def make_arrays(n_train: int, n_validation: int, lookback: int) -> dict[str, NDArray[Any]]:
+    """Noise with a planted signal: the target repeats part of an older feature."""
+    random = np.random.default_rng(0)
+    ends = np.arange(lookback - 1, lookback - 1 + n_train + n_validation, dtype=np.int32)
+    rows = random.standard_normal((len(ends) + lookback - 1, N_FEATURES)).astype(np.float32)
+    noise = random.standard_normal(len(rows)).astype(np.float32)
+    return {
+        "rows": rows,
+        "targets": 0.3 * np.roll(rows[:, 0], 3) + noise,
+        "train_ends": ends[:n_train],
+        "validation_ends": ends[n_train:],
+    }
+
+
+def cut_windows(settings: Settings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Windows (N, L, F) and targets (N,) as arrays in memory."""
+    arrays = make_arrays(N_WINDOWS, 1, settings.lookback)
+    windows = np.lib.stride_tricks.sliding_window_view(arrays["rows"], settings.lookback, axis=0)
+    ends = arrays["train_ends"]
+    starts = ends - settings.lookback + 1
+    return np.ascontiguousarray(windows[starts].transpose(0, 2, 1)), arrays["targets"][ends]
+
+
+def prepare_ours(settings: Settings) -> Epoch:
+    """An epoch as the training process runs it: shuffled, in chunks, without validation."""
+    from lstm_model import network
+
+    network.use_threads(settings.train_threads)
+    job = network.Job(settings, **make_arrays(N_WINDOWS, 1, settings.lookback))
+    fit = network.Fit(job, network.TrainingGraph(job), lambda message: None)
+    order = np.random.default_rng(0)
+    return lambda: list(fit.train_epoch(1, order.permutation(job.train_ends)))
+
+
+def prepare_keras(settings: Settings) -> Epoch:
+    """`model.fit` on the same model, with TensorFlow's own choice of threads."""
+    import keras
+    import tensorflow as tf
+
+    from lstm_model import network
+
+    windows, targets = cut_windows(settings)
+    model = network.build_network(settings, N_FEATURES)
+    pinball = network.pinball_loss(settings.levels)
+    model.compile(
+        keras.optimizers.Adam(settings.learning_rate),
+        lambda wanted, forecast: pinball(tf.reshape(wanted, [-1]), forecast),
+    )
+    return lambda: model.fit(windows, targets, batch_size=settings.batch_size, verbose=0)
+
+
+def prepare_torch(settings: Settings) -> Epoch:
+    """`torch.nn.LSTM`, windows picked by a shuffled index."""
+    import torch
+
+    torch.set_num_threads(settings.train_threads)
+    windows, targets = map(torch.from_numpy, cut_windows(settings))
+    lstm = torch.nn.LSTM(
+        N_FEATURES, settings.units, settings.layers, batch_first=True, dropout=settings.dropout
+    )
+    head = torch.nn.Linear(settings.units, len(settings.levels))
+    dropout = torch.nn.Dropout(settings.dropout)
+    levels = torch.tensor(settings.levels)
+    adam = torch.optim.Adam([*lstm.parameters(), *head.parameters()], settings.learning_rate)
+
+    def step(batch: Any) -> None:
+        raw = head(dropout(lstm(windows[batch])[0][:, -1]))
+        spread = torch.nn.functional.softplus(raw[:, 1:]).cumsum(1)
+        error = targets[batch, None] - torch.cat([raw[:, :1], raw[:, :1] + spread], 1)
+        loss = torch.maximum(levels * error, (levels - 1.0) * error).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+    def epoch() -> None:
+        for batch in torch.randperm(N_WINDOWS).split(settings.batch_size):
+            step(batch)
+
+    return epoch
+
+
+PREPARE = {"model.fit": prepare_keras, "ours": prepare_ours, "PyTorch": prepare_torch}
+
+
+def serve(name: str, batch: int) -> None:
+    """The contender's process: one epoch, and a line on stdout, for every line on stdin."""
+    reply = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not reach the protocol
+    epoch = None
+    for _ in sys.stdin:
+        epoch = epoch or PREPARE[name](Settings(batch_size=batch))
+        epoch()
+        reply.write("done\n")
+
+
+@dataclass
+class Contender:
+    """One process and what it took: first epoch with import and compilation, then the others."""
+
+    name: str
+    batch: int
+    process: subprocess.Popen[str]
+    first_s: float = 0.0
+    epochs_s: list[float] = field(default_factory=list)
+
+    def run_epoch(self) -> None:
+        """Run and time one epoch; the very first is the warm-up."""
+        started_s = time.perf_counter()
+        self._ask()
+        seconds = time.perf_counter() - started_s
+        if self.first_s:
+            self.epochs_s.append(seconds)
+        else:
+            self.first_s = seconds
+
+    def _ask(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("epoch\n")
+        self.process.stdin.flush()
+        if not self.process.stdout.readline():
+            raise SystemExit(f"{self.name} failed")
+
+    @property
+    def windows_per_s(self) -> float:
+        """Windows per second of the median epoch."""
+        return N_WINDOWS / statistics.median(self.epochs_s)
+
+
+@contextmanager
+def start(name: str, batch: int) -> Iterator[Contender]:
+    """A contender whose process ends with the block."""
+    command = [sys.executable, __file__, "--serve", name, "--batch", str(batch)]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(  # noqa: S603 - this very file
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True, env={**os.environ, **quiet, "PYTHONPATH": path},
+    )  # fmt: skip
+    try:
+        yield Contender(name, batch, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def compare(rounds: int) -> list[Contender]:
+    """Time every contender at every batch size, interleaved."""
+    names = [name for name in PREPARE if name != "PyTorch" or importlib.util.find_spec("torch")]
+    if "PyTorch" not in names:
+        console.print("PyTorch is not installed: left out")
+    with ExitStack() as stack, Bar(console=console) as bar:
+        contenders = [
+            stack.enter_context(start(name, batch)) for batch in BATCHES for name in names
+        ]
+        task = bar.add_task("training", total=(rounds + 1) * len(contenders))
+        for number in range(rounds + 1):
+            for contender in contenders:
+                bar.update(task, description=f"{contender.name}, batch {contender.batch}")
+                contender.run_epoch()
+                bar.advance(task)
+                time.sleep(PAUSE_S if number else 0.0)
+    return contenders
+
+
+def show(contenders: list[Contender]) -> None:
+    """Medians, ranges and ratios to `model.fit` of the same batch size."""
+    table = Table(title=f"Training, {N_WINDOWS:,} windows per epoch, {os.cpu_count()} cores")
+    for column in ("batch", "who", "first s", "median s", "range s", "windows/s", "x fit"):
+        table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
+    fit = {other.batch: other for other in contenders if other.name == "model.fit"}
+    for one in contenders:
+        rounds = zip(fit[one.batch].epochs_s, one.epochs_s, strict=True)
+        ratio = statistics.median(theirs / ours for theirs, ours in rounds)
+        table.add_row(
+            str(one.batch), one.name, f"{one.first_s:.1f}",
+            f"{statistics.median(one.epochs_s):.2f}",
+            f"{min(one.epochs_s):.2f}-{max(one.epochs_s):.2f}",
+            f"{one.windows_per_s:,.0f}", f"{ratio:.2f}",
+            end_section=one is contenders[len(contenders) // len(BATCHES) - 1],
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"Seconds per epoch; first: with import and compilation. x fit: median over the rounds of "
+        f"the ratio to model.fit in the same round. {platform.machine()}, "
+        f"Python {platform.python_version()}."
+    )
+
+
+def first_training(n_windows: int) -> None:
+    """Time a whole training in the child process at default settings."""
+    arrays = make_arrays(n_windows, n_windows // 10, Settings().lookback)
+    with tempfile.TemporaryDirectory() as folder, Bar(console=console) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def tell(progress: Progress) -> None:
+            bar.update(task, description=progress.stage, completed=progress.fraction)
+
+        result = run_training(TrainingJob(Settings(), **arrays), Path(folder), tell)
+    learnt_s = sum(epoch.seconds for epoch in result.history)
+    console.print(
+        f"First training over {n_windows:,} windows, default settings, in the background: "
+        f"{result.seconds:.1f} s for {result.epochs} epochs (best {result.best_epoch}); "
+        f"{result.seconds - learnt_s:.1f} s of it start, compilation and result files. "
+        f"Fused kernel: {'yes' if result.fallback is None else 'no, ' + result.fallback}."
+    )
+
+
+def main() -> None:
+    """Parse the options and run what they ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each contender")
+    parser.add_argument("--full", action="store_true", help="also time a first training")
+    parser.add_argument("--windows", type=int, default=100_000, help="windows of that training")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(options.serve, options.batch)
+        return
+    show(compare(options.rounds))
+    if options.full:
+        first_training(options.windows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""The network and its training: TensorFlow in this process and in the real training child."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lstm_model.config import Settings
+from lstm_model.errors import TrainingError
+from lstm_model.trainer import TrainingJob, TrainingResult, run_training
+
+pytestmark = pytest.mark.slow
+
+SMALL = Settings(
+    lookback=12, units=8, batch_size=64, max_epochs=3, dropout=0.2, train_timeout_s=120, seed=5
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """The module under test; imported here, so that the fast suite never loads TensorFlow."""
+    return import_network()
+
+
+def import_network() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TensorFlow's own imports
+        return importlib.import_module("lstm_model.network")
+
+
+def make_arrays(n_train: int = 3_000, n_validation: int = 600) -> dict[str, NDArray[Any]]:
+    """Rows whose target repeats, with noise, a feature of two candles before."""
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((n_train + n_validation + 20, 4)).astype(np.float32)
+    noise = random.standard_normal(len(rows)).astype(np.float32)
+    ends = np.arange(19, len(rows), dtype=np.int32)
+    return {
+        "rows": rows,
+        "targets": np.roll(rows[:, 1], 2) + 0.5 * noise,
+        "train_ends": ends[:n_train],
+        "validation_ends": ends[n_train:],
+    }
+
+
+def cut_windows(arrays: dict[str, NDArray[Any]], lookback: int) -> NDArray[np.float32]:
+    """Validation windows (M, L, F), by another road than the graph's."""
+    windows = np.lib.stride_tricks.sliding_window_view(arrays["rows"], lookback, axis=0)
+    return windows[arrays["validation_ends"] - lookback + 1].transpose(0, 2, 1)
+
+
+def make_job(settings: Settings = SMALL, **sizes: int) -> TrainingJob:
+    return TrainingJob(settings, **make_arrays(**sizes))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return run_training(make_job(), tmp_path_factory.mktemp("trained"), background=False)
+
+
+def changed(**changes: Any) -> Settings:
+    return SMALL.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SMALL, changed(layers=1), changed(layers=3, units=5), changed(loss="mse"), changed(dropout=0)],
+    ids=["default", "one layer", "three layers", "mse", "no dropout"],
+)
+def test_the_fused_kernel_equals_keras(network: Any, settings: Settings) -> None:
+    """Outputs and every gradient, on windows that the parity check at start has not seen."""
+    fused = importlib.import_module("lstm_model.fused")
+    arrays = make_arrays()
+    batch = {
+        "rows": arrays["rows"],
+        "ends": arrays["validation_ends"][:50],
+        "targets": arrays["targets"][arrays["validation_ends"][:50]],
+    }
+    stock = fused.StockNetwork(settings, network.build_network(settings, 4))
+    kernel = fused.FusedNetwork(settings, stock.weights())
+    loss = network.loss_of(settings)
+    assert fused.largest_difference(kernel, stock, loss, batch) < 1e-5
+    assert network.TrainingGraph(network.Job(settings, **arrays)).fallback is None
+
+
+def test_a_wrong_kernel_is_found_and_replaced(
+    network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = importlib.import_module("lstm_model.fused")
+    right = fused.block_lstm
+    monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
+    fit = network.fit_network(network.Job(SMALL, **make_arrays()), lambda message: None)
+    assert "differs from Keras" in fit.graph.fallback
+    assert fit.history[-1]["validation_loss"] < fit.history[0]["validation_loss"]
+
+
+def test_the_gradient_tensorflow_registers_would_be_found(
+    network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = importlib.import_module("lstm_model.fused")
+    monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: fused._block_lstm(x, w, b)[0])
+    graph = network.TrainingGraph(network.Job(SMALL, **make_arrays()))
+    assert graph.fallback is not None
+
+
+def test_quantiles_never_cross(network: Any) -> None:
+    model = network.build_network(SMALL, 4)
+    random = np.random.default_rng(1)
+    for scale in (0.1, 1.0, 10.0):
+        network.import_weights(
+            model,
+            {
+                name: (scale * random.standard_normal(array.shape)).astype(np.float32)
+                for name, array in network.export_weights(model).items()
+            },
+        )
+        windows = scale * random.standard_normal((200, SMALL.lookback, 4)).astype(np.float32)
+        assert (np.diff(np.asarray(model(windows)), axis=1) >= 0).all()
+
+
+def forecast_by_document(hidden: NDArray[Any], weights: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The quantile head exactly as the module's docstring states it: (B, U) to (B, K)."""
+    median = hidden @ weights["median/kernel"] + weights["median/bias"]
+    gaps = np.log1p(np.exp(hidden @ weights["gaps/kernel"] + weights["gaps/bias"]))
+    middle = gaps.shape[1] // 2
+    columns = [
+        median[:, 0] - gaps[:, level:middle].sum(axis=1) + gaps[:, middle:level].sum(axis=1)
+        for level in range(gaps.shape[1] + 1)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def test_the_documented_head_is_the_exported_one(network: Any) -> None:
+    keras = importlib.import_module("keras")
+    model = network.build_network(SMALL, 4)
+    weights = network.export_weights(model)
+    body = keras.Model(model.inputs[0], model.get_layer("dropout_2").output)
+    windows = np.random.default_rng(2).standard_normal((50, SMALL.lookback, 4)).astype(np.float32)
+    expected = forecast_by_document(np.asarray(body(windows)), weights)
+    np.testing.assert_allclose(np.asarray(model(windows)), expected, atol=1e-5)
+
+
+def test_pinball_loss_is_least_at_the_quantiles(network: Any) -> None:
+    loss = network.pinball_loss((0.1, 0.5, 0.9))
+    targets = np.random.default_rng(3).standard_normal(4_000).astype(np.float32)
+    quantiles = np.quantile(targets, (0.1, 0.5, 0.9)).astype(np.float32)
+    best = np.mean(loss(targets, np.tile(quantiles, (4_000, 1))))
+    for moved in (-0.3, 0.3):
+        assert np.mean(loss(targets, np.tile(quantiles + np.float32(moved), (4_000, 1)))) > best
+
+
+def test_the_validation_loss_is_the_mean_over_all_windows(network: Any) -> None:
+    """Whatever is left over for the last block, and with fewer windows than parts."""
+    arrays = make_arrays()
+    graph = network.TrainingGraph(network.Job(changed(batch_size=512), **arrays))
+    windows = cut_windows(arrays, SMALL.lookback)
+    targets = arrays["targets"][arrays["validation_ends"]]
+    losses = np.asarray(network.loss_of(SMALL)(targets, np.asarray(graph.model(windows))))
+    for count in (1, 2, 3, 65, 600):
+        found = graph.evaluate(arrays["validation_ends"][:count], 64)
+        assert found == pytest.approx(losses[:count].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("n_train", [1, 3, 9])
+def test_a_handful_of_windows_is_enough_to_train(network: Any, n_train: int) -> None:
+    job = network.Job(changed(max_epochs=1), **make_arrays(n_train=n_train, n_validation=1))
+    fit = network.fit_network(job, lambda message: None)
+    assert all(np.isfinite(array).all() for array in fit.best.values())
+
+
+def test_a_dropout_mask_keeps_the_mean(network: Any) -> None:
+    fused = importlib.import_module("lstm_model.fused")
+    mask = np.asarray(fused.dropout_mask([101, 99], 0.2, np.array([1, 2], np.int32)))
+    assert len(np.unique(mask)) == 2
+    assert (mask == 0).mean() == pytest.approx(0.2, abs=0.02)
+    assert mask.mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_early_stopping_restores_the_best_epoch(
+    network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 1.0, 2.0, 1.5, 0.5])
+    weights: list[dict[str, NDArray[Any]]] = []
+
+    def scripted(graph: Any, ends: NDArray[Any], block: int) -> float:
+        weights.append(graph.network.weights())
+        return next(losses)
+
+    monkeypatch.setattr(network.TrainingGraph, "evaluate", scripted)
+    job = network.Job(changed(max_epochs=9, patience=2), **make_arrays(n_train=300))
+    fit = network.fit_network(job, lambda message: None)
+    assert (len(fit.history), fit.best_epoch) == (4, 2)
+    restored = network.export_weights(fit.graph.model)
+    for name, array in weights[1].items():
+        np.testing.assert_array_equal(restored[name], array)
+    assert not np.array_equal(weights[3]["lstm_1/kernel"], restored["lstm_1/kernel"])
+
+
+def test_a_planted_signal_is_learnt(network: Any) -> None:
+    arrays = make_arrays()
+    fit = network.fit_network(
+        network.Job(changed(max_epochs=12, learning_rate=0.01), **arrays), lambda message: None
+    )
+    median = np.asarray(fit.graph.model(cut_windows(arrays, SMALL.lookback)))[:, 3]
+    target = arrays["targets"][arrays["validation_ends"]]
+    error = target - median
+    assert np.square(error).mean() < 0.5 * np.square(target).mean()
+
+
+def test_the_same_job_gives_the_same_weights(trained: TrainingResult, tmp_path: Path) -> None:
+    one_thread = make_job(changed(train_threads=1))
+    again = run_training(one_thread, tmp_path / "again")
+    assert trained.fallback is again.fallback is None
+    assert trained.history[0].loss == again.history[0].loss
+    assert trained.weights.keys() == again.weights.keys()
+    for name, array in trained.weights.items():
+        np.testing.assert_array_equal(array, again.weights[name])
+
+
+def test_another_seed_gives_other_weights(trained: TrainingResult, network: Any) -> None:
+    job = network.Job(changed(seed=6, max_epochs=1), **make_arrays(n_train=300))
+    fit = network.fit_network(job, lambda message: None)
+    assert not np.array_equal(fit.best["lstm_1/kernel"], trained.weights["lstm_1/kernel"])
+
+
+def test_plain_keras_loads_the_file(trained: TrainingResult, network: Any, tmp_path: Path) -> None:
+    """In a process that has never heard of this package."""
+    windows = cut_windows(make_arrays(), SMALL.lookback)[:40]
+    np.savez(tmp_path / "windows.npz", windows=windows)
+    source = (
+        "import sys, numpy as np, keras\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "windows = np.load('windows.npz')['windows']\n"
+        "np.savez('outputs.npz', outputs=np.asarray(model(windows)))\n"
+        "assert 'lstm_model' not in sys.modules\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", source, str(trained.network)], cwd=tmp_path, check=True, timeout=60,
+        capture_output=True,
+    )  # fmt: skip
+    model = network.build_network(SMALL, 4)
+    network.import_weights(model, trained.weights)
+    outputs = np.load(tmp_path / "outputs.npz")["outputs"]
+    np.testing.assert_allclose(outputs, np.asarray(model(windows)), atol=1e-6)
+
+
+def test_a_diverging_training_is_an_error(tmp_path: Path) -> None:
+    arrays = make_arrays(n_train=300)
+    arrays["targets"] = np.full_like(arrays["targets"], 3e38)
+    job = TrainingJob(changed(loss="mse"), **arrays)
+    with pytest.raises(TrainingError, match=r"loss is not finite.*lower learning_rate"):
+        run_training(job, tmp_path)
+
+
+def test_a_broken_job_is_an_error_with_the_log(tmp_path: Path) -> None:
+    job = make_job()
+    broken = replace(job, settings=changed(units=-1))
+    with pytest.raises(TrainingError, match=r"(?s)ended with code 1.*units"):
+        run_training(broken, tmp_path)
+
+
+def test_a_stop_ends_the_real_child(tmp_path: Path) -> None:
+    stages: list[str] = []
+    stop = threading.Event()
+
+    def stop_in_training(progress: Any) -> None:
+        stages.append(progress.stage)
+        if progress.stage == "training":
+            stop.set()
+
+    endless = make_job(changed(max_epochs=200, patience=50))
+    with pytest.raises(TrainingError, match="stopped"):
+        run_training(endless, tmp_path, stop_in_training, stop)
+    assert stages[0] == "starting"
+    assert not list(running_children(tmp_path))
+
+
+def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    job = make_job(changed(max_epochs=200, patience=50))
+    np.savez(tmp_path / "arrays.npz", **make_arrays())
+    (tmp_path / "settings.json").write_text(job.settings.model_dump_json())
+    source = (
+        "import sys, pathlib, numpy as np\n"
+        "from lstm_model.config import Settings\n"
+        "from lstm_model.trainer import TrainingJob, run_training\n"
+        "settings = Settings.model_validate_json(pathlib.Path('settings.json').read_text())\n"
+        "job = TrainingJob(settings, **np.load('arrays.npz'))\n"
+        "run_training(job, pathlib.Path('job'), lambda p: print(p.stage, flush=True))\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", source], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        assert any(line.strip() == "training" for line in parent.stdout)
+        assert list(running_children(tmp_path / "job"))
+        parent.send_signal(signal.SIGKILL)
+    deadline_s = time.monotonic() + 10.0
+    while list(running_children(tmp_path / "job")):
+        assert time.monotonic() < deadline_s, "the child outlives its parent"
+        time.sleep(0.05)
+
+
+def running_children(workdir: Path) -> Iterator[int]:
+    """Processes that were started for this job folder (Linux)."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if os.fsencode(str(workdir.resolve())) in words:
+            yield int(entry.name)

@@ -1,0 +1,209 @@
+"""The job-folder protocol, against small children that are not TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_model.config import Settings
+from lstm_model.errors import DataError, TrainingError
+from lstm_model.trainer import Progress, TrainingJob, TrainingResult, run_training
+
+GOOD_CHILD = """
+    import json, pathlib, sys
+    import numpy as np
+    folder = pathlib.Path(sys.argv[1])
+    with np.load(folder / "job.npz", allow_pickle=False) as job:
+        sys.stdout.buffer.write(bytes([0xFF, 0x0A]))  # a library says something, not in UTF-8
+        sys.stdout.flush()
+        print('["a list"]')
+        print(json.dumps({"stage": "compiling"}), flush=True)
+        loss = float(job["targets"][job["train_ends"]].mean())
+        print(json.dumps({"stage": "training", "epoch": 1, "fraction": 0.5, "loss": loss}))
+        np.savez(folder / "result.npz", **{"median/bias": job["rows"][0, :1]})
+    epoch = {"epoch": 1, "loss": loss, "validation_loss": 2.0, "seconds": 0.1}
+    result = {"epochs": 1, "best_epoch": 1, "history": [epoch], "fallback": None}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "network.keras").write_bytes(b"network")
+"""
+HANGING_CHILD = """
+    import os, pathlib, subprocess, sys, time
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    pathlib.Path(sys.argv[1], "pids").write_text(f"{os.getpid()} {other.pid}")
+    time.sleep(60)
+"""
+
+Train = Callable[..., TrainingResult]
+
+
+def make_job(**changes: Any) -> TrainingJob:
+    arrays: dict[str, Any] = {
+        "rows": np.ones((30, 2), np.float32),
+        "targets": np.full(30, 0.25, np.float32),
+        "train_ends": np.arange(7, 20, dtype=np.int32),
+        "validation_ends": np.arange(20, 30, dtype=np.int32),
+    }
+    return TrainingJob(**{"settings": Settings(lookback=8), **arrays, **changes})
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    def run(source: str, job: TrainingJob | None = None, **options: Any) -> TrainingResult:
+        script = tmp_path / "child.py"
+        script.write_text(textwrap.dedent(source))
+        command = (sys.executable, str(script))
+        return run_training(job or make_job(), tmp_path / "job", command=command, **options)
+
+    return run
+
+
+def assert_all_ended(pids: Path) -> None:
+    deadline_s = time.monotonic() + 5.0
+    for pid in map(int, pids.read_text().split()):
+        while is_running(pid):
+            assert time.monotonic() < deadline_s, f"process {pid} is still there"
+            time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is alive; one that ended and waits for its parent is not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def with_timeout(seconds: int) -> TrainingJob:
+    """Shorter than `Settings` allows a user."""
+    return make_job(settings=Settings(lookback=8).model_copy(update={"train_timeout_s": seconds}))
+
+
+def test_a_result_comes_back_with_progress(train: Train) -> None:
+    seen: list[Progress] = []
+    result = train(GOOD_CHILD, progress=seen.append)
+    np.testing.assert_array_equal(result.weights["median/bias"], np.ones(1, np.float32))
+    assert result.network.read_bytes() == b"network"
+    assert (result.epochs, result.best_epoch, result.fallback) == (1, 1, None)
+    assert result.history[0].validation_loss == 2.0
+    stages = [progress.stage for progress in seen]
+    assert stages[-2:] == ["compiling", "training"]
+    assert (seen[-1].fraction, seen[-1].loss) == (0.5, 0.25)
+
+
+def test_progress_is_repeated_while_the_child_is_silent(train: Train) -> None:
+    seen: list[Progress] = []
+    train("import time; time.sleep(2.5)" + GOOD_CHILD.replace("\n    ", "\n"), progress=seen.append)
+    assert sum(progress.stage == "starting" for progress in seen) >= 2
+
+
+def test_a_failing_child_is_quoted(train: Train) -> None:
+    with pytest.raises(TrainingError, match=r"code 3: the disk is full"):
+        train("import sys; sys.stderr.write('hint\\nthe disk is full\\n'); sys.exit(3)")
+
+
+def test_a_silent_failure_is_reported(train: Train) -> None:
+    with pytest.raises(TrainingError, match=r"code 2: it wrote no message"):
+        train("import sys; sys.exit(2)")
+
+
+def test_a_timeout_leaves_no_process(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"longer than train_timeout_s = 1 s"):
+        train(HANGING_CHILD, with_timeout(1))
+    assert_all_ended(tmp_path / "job" / "pids")
+
+
+@pytest.mark.parametrize("as_event", [True, False])
+def test_a_stop_leaves_no_process(train: Train, tmp_path: Path, as_event: bool) -> None:
+    pids, event = tmp_path / "job" / "pids", threading.Event()
+
+    def started() -> bool:
+        return pids.exists() and bool(pids.read_text())
+
+    def stop_soon(_: Progress) -> None:
+        if started():
+            event.set()
+
+    stop = event if as_event else started
+    with pytest.raises(TrainingError, match="stopped"):
+        train(HANGING_CHILD, progress=stop_soon, stop=stop)
+    assert_all_ended(pids)
+
+
+def test_an_error_of_the_caller_leaves_no_process(train: Train, tmp_path: Path) -> None:
+    pids = tmp_path / "job" / "pids"
+
+    def fail(_: Progress) -> None:
+        if pids.exists() and pids.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(HANGING_CHILD, progress=fail)
+    assert_all_ended(pids)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('job["rows"][0, :1]', 'job["rows"][0, :1] * np.nan', r"not finite: median/bias"),
+        ('(folder / "network.keras").write_bytes(b"network")', "", r"network\.keras"),
+        ('"best_epoch": 1, ', "", "best_epoch"),
+        ('job["rows"][0, :1]', "np.array([{}])", "no usable result"),
+    ],
+)
+def test_a_broken_result_is_refused(train: Train, old: str, new: str, problem: str) -> None:
+    assert old in GOOD_CHILD
+    with pytest.raises(TrainingError, match=problem):
+        train(GOOD_CHILD.replace(old, new))
+
+
+def test_the_child_sees_no_foreign_options(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(TrainingError, match=r"TF_CPP_MIN_LOG_LEVEL.*'-1'") as caught:
+        train(
+            "import os, sys, lstm_model\n"
+            "names = sorted(n for n in os.environ if n.startswith(('TF_', 'CUDA_')))\n"
+            "sys.exit(f\"{names} {os.environ['CUDA_VISIBLE_DEVICES']!r}\")"
+        )
+    assert "XLA" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"train_ends": np.empty(0, np.int32)}, "no training windows"),
+        ({"validation_ends": np.empty(0, np.int32)}, "no validation windows"),
+        ({"train_ends": np.array([6], np.int32)}, "beyond the 30 rows"),
+        ({"train_ends": np.array([30], np.int32)}, "beyond the 30 rows"),
+        ({"targets": np.zeros(29, np.float32)}, "do not match"),
+        ({"targets": np.full(30, np.nan, np.float32)}, "13 of 13 training windows"),
+        ({"rows": np.where(np.arange(60).reshape(30, 2) == 41, np.nan, 1)}, "validation windows"),
+    ],
+)
+def test_an_unusable_job_is_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        make_job(**changes)
+
+
+def test_rows_outside_every_window_may_be_unusable() -> None:
+    rows = np.ones((30, 2), np.float32)
+    rows[:5] = np.nan
+    make_job(rows=rows, train_ends=np.arange(12, 20, dtype=np.int32))
+
+
+def test_a_job_folder_names_its_settings(train: Train, tmp_path: Path) -> None:
+    train(GOOD_CHILD)
+    written = json.loads((tmp_path / "job" / "job.json").read_text())
+    assert Settings.model_validate_json(json.dumps(written["settings"])) == Settings(lookback=8)
