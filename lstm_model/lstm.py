@@ -29,7 +29,7 @@ Floats32 = NDArray[np.float32]
 
 _TILE = 4  # rows that BLAS's kernels take at once
 _SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS uses its small-matrix kernel
-_HALF, _ONE = np.float32(0.5), np.float32(1.0)
+_HALF = np.float32(0.5)
 _BLOCK = 128  # windows side by side; measured: 10 % faster than 64, larger gains little
 _PARTS = ("kernel", "recurrent", "bias")
 
@@ -63,27 +63,37 @@ class _Layer:
         """(L, B, U): hidden states over a window, from a zero state; L `inputs` (4, B, U)."""
         cell = np.zeros((rows, self.units), np.float32)
         hidden = np.zeros((len(inputs) + 1, rows, self.units), np.float32)
-        gates = np.empty((4, rows, self.units), np.float32)
-        for step, fed in enumerate(inputs):
-            self.advance(fed, hidden[step], hidden[step + 1], cell, gates)
+        gates = _Gates(rows, self.units)
+        before = hidden[0]
+        for fed, after in zip(inputs, hidden[1:], strict=True):
+            gates.advance(self.recurrent, fed, before, after, cell)
+            before = after
         return hidden[1:]
 
+
+class _Gates:
+    """Scratch space of one layer's step for B rows, cut into gates once instead of every step."""
+
+    def __init__(self, rows: int, units: int) -> None:
+        self._all = np.empty((4, rows, units), np.float32)
+        self._sigmoids = self._all[:3]
+        self._enter, self._forget, self._out, self._new = self._all
+
     def advance(
-        self, fed: Floats32, before: Floats32, after: Floats32, cell: Floats32, gates: Floats32
+        self, recurrent: Floats32, fed: Floats32, before: Floats32, after: Floats32, cell: Floats32
     ) -> None:
-        """One step: writes hidden state `after` (B, U), moves `cell` (B, U); `gates` is scratch."""
-        np.matmul(before, self.recurrent, out=gates)
-        gates += fed
+        """One step: from hidden state `before` (B, U) to `after`, moving `cell` (B, U)."""
+        gates, sigmoids, new = self._all, self._sigmoids, self._new
+        np.matmul(before, recurrent, out=gates)
+        np.add(gates, fed, out=gates)
         np.tanh(gates, out=gates)
-        sigmoids = gates[:3]
-        sigmoids *= _HALF
-        sigmoids += _HALF
-        enter, forget, out, new = gates
-        cell *= forget
-        new *= enter
-        cell += new
+        np.multiply(sigmoids, _HALF, out=sigmoids)
+        np.add(sigmoids, _HALF, out=sigmoids)
+        np.multiply(cell, self._forget, out=cell)
+        np.multiply(new, self._enter, out=new)
+        np.add(cell, new, out=cell)
         np.tanh(cell, out=after)
-        after *= out
+        np.multiply(after, self._out, out=after)
 
 
 def _by_gate(array: Floats32) -> Floats32:
@@ -158,6 +168,17 @@ class Lstm:
         parts = [self._predict_block(projected, *block) for block in _blocks(ends - first)]
         return np.concatenate(parts)
 
+    def predict_windows(self, windows: Floats) -> Floats:
+        """Quantiles after N windows of different pairs: (N, L, F), not scaled -> (N, K) float64.
+
+        The same bits as `predict` gives for each, in a fraction of the time for many.
+        """
+        parts = [
+            self._predict_apart(windows[start : start + _BLOCK])
+            for start in range(0, len(windows), _BLOCK)
+        ]
+        return np.concatenate([np.empty((0, self._head.levels)), *parts])
+
     def initial_state(self) -> LstmState:
         """The state before the first candle: zeros."""
         zeros = [np.zeros((_TILE, layer.units), np.float32) for layer in self._layers]
@@ -170,7 +191,7 @@ class Lstm:
             hidden, cell = state.hidden[number], state.cell[number]
             if number:
                 fed = layer.feed(state.hidden[number - 1])
-            layer.advance(fed, hidden.copy(), hidden, cell, np.empty((4, *cell.shape), np.float32))
+            _Gates(*cell.shape).advance(layer.recurrent, fed, hidden.copy(), hidden, cell)
         return np.asarray(self._head(state.hidden[-1])[0])
 
     def _check_shapes(self) -> None:
@@ -194,11 +215,24 @@ class Lstm:
         """Quantiles of the neighbouring windows that end in rows `[begin, end)`."""
         rows, start = _tiled(end - begin), begin - self.lookback + 1
         inputs = [projected[:, a : a + rows] for a in range(start, start + self.lookback)]
+        return self._run(inputs, rows)[: end - begin]
+
+    def _predict_apart(self, windows: Floats) -> Floats:
+        """Quantiles of at most a block of windows (B, L, F) that share no candles."""
+        rows = _tiled(len(windows))
+        by_time = np.zeros((self.lookback, rows, self.features))
+        by_time[:, : len(windows)] = windows.swapaxes(0, 1)
+        projected = self._project(by_time.reshape(-1, self.features))
+        inputs = [projected[:, a * rows : (a + 1) * rows] for a in range(self.lookback)]
+        return self._run(inputs, rows)[: len(windows)]
+
+    def _run(self, inputs: Sequence[Floats32], rows: int) -> Floats:
+        """(B, K): every layer over L `inputs` (4, B, U) of the first."""
         hidden = self._layers[0].run(inputs, rows)
         for layer in self._layers[1:]:
             fed = layer.feed(hidden.reshape(-1, hidden.shape[-1]))
             hidden = layer.run(list(fed.reshape(4, self.lookback, rows, -1).swapaxes(0, 1)), rows)
-        return self._head(hidden[-1])[: end - begin]
+        return self._head(hidden[-1])
 
 
 def _tiled(rows: int) -> int:
