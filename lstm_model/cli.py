@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,8 @@ def print_card(card: ModelCard) -> None:
     """A model card as tables: what it was made of, and its scores beside the baselines."""
     console.print(_facts(card))
     console.print(_scores(card))
-    console.print(_verdict(card))
+    console.print(_gains(card))
+    console.print(card_verdict(card))
 
 
 def _facts(card: ModelCard) -> Table:
@@ -156,35 +157,44 @@ def _facts(card: ModelCard) -> Table:
 def _scores(card: ModelCard) -> Table:
     table = Table(
         title="Scores on the test block, newer than anything trained on",
-        caption="R2 against zero return; one candle late: entered a candle after the forecast",
+        caption="R2 against zero return; late: entered one candle after the forecast; bps",
     )
-    for column in ("forecast", "R2", "hit rate", "coverage", "width bps", "Winkler bps"):
+    for column in ("forecast", "R2", "R2 late", "hits", "late", "cover", "width", "Winkler"):
         table.add_column(column, justify="left" if column == "forecast" else "right")
-    for name, scores in card.scores.items():
-        title = _TITLES[name.removesuffix("_delayed")]
-        late = ", one candle late" if name.endswith("_delayed") else ""
-        table.add_row(title + late, *(_cell(scores, key) for key in _SCORE_FORMATS))
+    for name, title in _FORECASTERS.items():
+        table.add_row(title, *_score_cells(card.scores[name], card.scores[f"{name}_delayed"]))
     return table
 
 
-_TITLES = {
+_FORECASTERS = {
     "lstm": "LSTM as served",
-    "lstm_raw": "LSTM before shrinkage",
-    "ridge": "ridge regression",
+    "lstm_raw": "LSTM unshrunk",
+    "ridge": "ridge",
     "reversal": "reversal",
-    "zero": "zero return, EWMA volatility",
+    "zero": "zero, EWMA",
 }
-_SCORE_FORMATS = {
-    "r2": "{:+.2%}", "hit_rate": "{:.1%}", "coverage": "{:.1%}", "width_bps": "{:.1f}",
-    "winkler_bps": "{:.1f}",
-}  # fmt: skip
 
 
-def _cell(scores: Mapping[str, float], key: str) -> str:
-    return _SCORE_FORMATS[key].format(scores[key]) if key in scores else ""
+def _score_cells(scores: Mapping[str, float], late: Mapping[str, float]) -> Iterator[str]:
+    """R2 and hit rate beside their delayed twins, then the interval's scores in basis points."""
+    for key, form in (("r2", "{:+.2%}"), ("hit_rate", "{:.1%}")):
+        yield from (form.format(twin[key]) if key in twin else "" for twin in (scores, late))
+    for key, form in (("coverage", "{:.1%}"), ("width_bps", "{:.1f}"), ("winkler_bps", "{:.1f}")):
+        yield form.format(scores[key]) if key in scores else ""
 
 
-def _verdict(card: ModelCard) -> str:
+def _gains(card: ModelCard) -> str:
+    """R squared of the LSTM as served with each baseline's error as the reference."""
+    skill = card.skill
+    gains = (
+        f"{name} {skill[f'r2_vs_{name}']:+.2%} (late {skill[f'r2_vs_{name}_delayed']:+.2%})"
+        for name in ("zero", "ridge", "reversal")
+    )
+    return "Squared error saved against " + ", ".join(gains) + "."
+
+
+def card_verdict(card: ModelCard) -> str:
+    """Whether the mean has skill, in a sentence."""
     skill = card.skill
     p_value = max(skill["p_value"], skill["p_value_delayed"])
     return (

@@ -21,6 +21,7 @@ from lstm_model.forecast import Forecast
 from lstm_model.journal import Journal, JournalRow
 from lstm_model.market import Candles, Ints, timeframe_ms
 from lstm_model.outlook import Frame, Outlook, Terms
+from lstm_model.sizing import NO_MODEL
 from lstm_model.store import StoredModel
 from lstm_model.trainer import Progress
 from lstm_model.walk_forward import Model, ModelMaker, Slot, slot_at
@@ -243,7 +244,8 @@ class LiveEngine:
         except LstmModelError as error:
             if not self._stopping.is_set():
                 self._retry_at_s = time.monotonic() + _RETRY_S
-                self._tell(f"Training failed, the last good model keeps serving: {error}")
+                meanwhile = "the last good model keeps serving" if self._models else NO_MODEL
+                self._tell(f"Training failed, {meanwhile}: {error}")
 
     def _serve(self, stored: StoredModel) -> None:
         if self._models and self._models[-1].card.version == stored.card.version:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import shutil
 import tempfile
 import time
@@ -35,6 +36,10 @@ from lstm_model.lstm import Lstm
 from lstm_model.market import Candles, Floats, Ints, timeframe_ms
 from lstm_model.store import ModelStore, StoredModel
 from lstm_model.trainer import ProgressCallback, Stop, TrainingJob, TrainingResult, run_training
+
+logger = logging.getLogger(__name__)
+
+_MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
 
 History = Callable[[str], Candles | None]
 
@@ -143,6 +148,26 @@ class ModelMaker:
         enough = WARM_UP + self.settings.lookback + self.settings.horizon
         return [candles for candles in recent if len(candles) > enough]
 
+    def check_history(self, slot: Slot) -> None:
+        """Refuse when there is nothing to train the slot's model on; warn of what is missing.
+
+        Raises
+        ------
+        DataError
+            No pair has candles before the slot; says what to download.
+        """
+        series = self.training_candles(slot)
+        if not series:
+            raise DataError(self._no_history(slot))
+        for candles in series:
+            wanted = (slot.data_end_ms - int(candles.date_ms[0])) // self._step_ms
+            missing = 1.0 - len(candles) / wanted
+            if missing > _MISSING_FRACTION:
+                logger.warning(
+                    "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
+                    "download-data --timeframes %s`", candles.pair, 100 * missing, self.timeframe,
+                )  # fmt: skip
+
     def version(self, candles: Sequence[Candles]) -> str:
         """Content address of the model that these candles make."""
         return version_id(
@@ -173,9 +198,8 @@ class ModelMaker:
             The store cannot be written.
         """
         self.store.check_writable()
+        self.check_history(slot)
         candles = self.training_candles(slot)
-        if not candles:
-            raise DataError(self._no_history(slot))
         panel = build_panel(candles, self.settings)
         split = purged_split(panel, self.settings)
         scaler = Scaler.fit(panel.rows[split.train])
