@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from freqtrade.configuration import setup_utils_configuration
+from freqtrade.data.dataprovider import DataProvider
 from freqtrade.data.history import load_pair_history
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import FreqtradeException
+from freqtrade.exceptions import FreqtradeException, OperationalException
 
 from lstm_model.config import Settings, parse_settings
 from lstm_model.engine import LiveEngine, WalkForwardEngine
@@ -115,14 +116,28 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
     return ModelMaker(settings, config["timeframe"], pairs, store, history)
 
 
+def whitelist_of(provider: DataProvider) -> list[str]:
+    """The whitelist now; empty where freqtrade has none, as in `plot-dataframe`."""
+    try:
+        return list(provider.current_whitelist())
+    except OperationalException:
+        return []
+
+
 def open_engine(
-    config: Config, whitelist: Sequence[str], exchange: Any, *, can_short: bool
+    config: Config, provider: DataProvider, *, can_short: bool
 ) -> WalkForwardEngine | LiveEngine:
-    """The engine for this run: live for dry run and live, walk-forward for everything else."""
+    """The engine for this run: live for dry run and live, walk-forward for everything else.
+
+    Raises
+    ------
+    LstmModelError
+        Settings, pairs, store or journal cannot be used.
+    """
     settings = settings_of(config)
-    maker = model_maker(config, settings, whitelist)
-    fee_pair = (list(whitelist) or training_pairs(config, settings, whitelist))[0]
-    terms = Terms(settings, taker_fee(config, exchange, fee_pair), can_short)
+    maker = model_maker(config, settings, whitelist_of(provider))
+    fee = taker_fee(config, provider._exchange, maker.pairs[0])
+    terms = Terms(settings, fee, can_short)
     if not trades_now(config):
         return WalkForwardEngine(maker, terms)
     engine = LiveEngine(

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     loss: Literal["quantile", "mse"] = Field(
         "quantile", description="`quantile`: pinball loss over `levels`; `mse`: one plain output."
     )
-    learning_rate: float = Field(0.002, gt=0.0, le=0.1, description="Adam's step size.")
+    learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
     max_epochs: int = Field(8, ge=1, le=200, description="Most passes over the training windows.")
     patience: int = Field(
@@ -59,7 +59,7 @@ class Settings(BaseModel):
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of every random draw in training.")
     train_candles: int = Field(
-        30_000, ge=500, le=2_000_000, description="Most recent candles per pair to train on."
+        60_000, ge=500, le=2_000_000, description="Most recent candles per pair to train on."
     )
     retrain_candles: int = Field(
         8_064, ge=50, le=1_000_000,

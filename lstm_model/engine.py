@@ -117,6 +117,7 @@ class LiveEngine:
         self._step_ms = timeframe_ms(maker.timeframe)
         self._facts: dict[str, dict[int, JournalRow]] = {}
         self._skilled: dict[str, bool] = {}
+        self._told_ms: dict[str, int] = {}
         self._models: tuple[Model, ...] = ()  # the one in force and the next, oldest first
         self._slot: Slot | None = None
         self._retry_at_s = 0.0
@@ -135,17 +136,20 @@ class LiveEngine:
         self._maker.store.check_writable()
         self._maker.store.remove_leftovers()
         self._journal.last("", self._maker.timeframe)
-        stored = self._maker.store.champion(self._lineage)
-        if stored is not None:
+        for stored in reversed(self._maker.store.champions(self._lineage, 2)):
             self._serve(stored)
 
     def tick(self, now_ms: int) -> None:
-        """Begin a training in the background when the schedule has one due."""
-        lead_ms = self._terms.settings.training_lag_candles * self._step_ms
+        """Begin a training in the background when the schedule has one due.
+
+        One candle after its data has ended: before, the last candle may not be there yet.
+        """
+        lead_ms = (self._terms.settings.training_lag_candles - 1) * self._step_ms
         slot = slot_at(now_ms + lead_ms, self._step_ms, self._terms.settings)
         busy = self._learning is not None and self._learning.is_alive()
         if busy or slot == self._slot or time.monotonic() < self._retry_at_s:
             return
+        self._retry_at_s = time.monotonic() + _RETRY_S  # if it fails, whatever the reason
         self._learning = threading.Thread(target=self._learn, args=(slot,), name="lstm-learning")
         self._learning.start()
 
@@ -167,6 +171,8 @@ class LiveEngine:
         return Outlook(candles.pair, candles.date_ms, self._terms)
 
     def _outlook(self, candles: Candles) -> Outlook:
+        if not len(candles):
+            raise DataError("the exchange gave no candles")
         self._maker.remember(candles)
         facts = self._known_facts(candles)
         models = self._models  # the learning thread may replace them meanwhile
@@ -174,7 +180,9 @@ class LiveEngine:
         self._journal.record(made)
         facts.update({row.candle_ms: row for row in made})
         outlook = self._assemble(candles, facts, models)
-        if made:
+        newest = int(candles.date_ms[-1])
+        if newest > self._told_ms.get(candles.pair, 0):
+            self._told_ms[candles.pair] = newest
             logger.info("%s", outlook.line(len(candles) - 1))
         return outlook
 
@@ -183,6 +191,8 @@ class LiveEngine:
         first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
         if candles.pair not in self._facts:
             rows = self._journal.read(candles.pair, self._maker.timeframe, first, end)
+            ours = set(self._maker.store.promoted(self._lineage))
+            rows = [row for row in rows if row.version in ours]
             rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
             self._facts[candles.pair] = {row.candle_ms: row for row in rows}
         facts = self._facts[candles.pair]
@@ -201,7 +211,7 @@ class LiveEngine:
         recent, new = candles.rows(begin, len(candles)), new - begin
         frame = Frame(recent, self._terms.settings.lookback)
         outlook = Outlook(candles.pair, recent.date_ms, self._terms)
-        for model, rows in _in_force(models, recent):
+        for model, rows in self._in_force(models, recent):
             outlook.fill(model, frame, np.intersect1d(rows, new))
         known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
         return [_journal_row(outlook, row, self._maker.timeframe) for row in known.tolist()]
@@ -211,7 +221,7 @@ class LiveEngine:
     ) -> Outlook:
         """The known forecasts in the order of the candles."""
         outlook = Outlook(candles.pair, candles.date_ms, self._terms)
-        for model, rows in _in_force(models, candles):
+        for model, rows in self._in_force(models, candles):
             outlook.version[rows] = model.card.version
         dates = candles.date_ms.tolist()
         numbers = [number for number, date in enumerate(dates) if date in facts]
@@ -221,6 +231,16 @@ class LiveEngine:
             versions = [row.version for row in known]
             outlook.restore(numbers, versions, [self._is_skilled(name) for name in versions])
         return outlook
+
+    def _in_force(self, models: Sequence[Model], candles: Candles) -> Iterator[tuple[Model, Ints]]:
+        """The models, newest first, and the rows of the candles each may forecast."""
+        lag_ms = self._terms.settings.training_lag_candles * self._step_ms
+        closes = candles.date_ms + candles.step_ms
+        newer = np.full(len(closes), False)
+        for model in reversed(models):
+            served = (closes >= model.card.train_end_ms + lag_ms) & ~newer
+            newer |= served
+            yield model, np.flatnonzero(served)
 
     def _is_skilled(self, version: str) -> bool:
         if version not in self._skilled:
@@ -240,10 +260,9 @@ class LiveEngine:
             )
             self._maker.store.promote(self._lineage, stored.card.version)
             self._serve(stored)
-            self._slot = slot
-        except LstmModelError as error:
+            self._slot, self._retry_at_s = slot, 0.0
+        except (LstmModelError, OSError, ValueError, MemoryError) as error:
             if not self._stopping.is_set():
-                self._retry_at_s = time.monotonic() + _RETRY_S
                 meanwhile = "the last good model keeps serving" if self._models else NO_MODEL
                 self._tell(f"Training failed, {meanwhile}: {error}")
 
@@ -258,16 +277,6 @@ class LiveEngine:
     def _tell(self, message: str) -> None:
         logger.info("%s", message)
         self.news.append(message)
-
-
-def _in_force(models: Sequence[Model], candles: Candles) -> Iterator[tuple[Model, Ints]]:
-    """The models, newest first, and the rows of the candles each may forecast."""
-    closes = candles.date_ms + candles.step_ms
-    newer = np.full(len(closes), False)
-    for model in reversed(models):
-        served = (closes >= model.card.serves_from_ms) & ~newer
-        newer |= served
-        yield model, np.flatnonzero(served)
 
 
 def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:

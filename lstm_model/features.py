@@ -240,9 +240,8 @@ def compute_features(candles: Candles) -> FeatureRows:
 
 
 def _settled(candles: Candles) -> NDArray[np.bool_]:
-    """(T,) bool: no candle with a NaN among this one and the `WARM_UP` before it."""
-    broken = ~np.isfinite(
-        candles.close + candles.open + candles.high + candles.low + candles.volume
-    )
+    """(T,) bool: no NaN or impossible price among this one and the `WARM_UP` before it."""
+    prices = np.stack([candles.open, candles.high, candles.low, candles.close])
+    broken = ~((prices > 0.0) & (prices < np.inf)).all(axis=0) | ~np.isfinite(candles.volume)
     seen = np.concatenate([np.ones(WARM_UP + 1, dtype=np.int64), broken]).cumsum()
     return np.asarray(seen[WARM_UP + 1 :] == seen[: -WARM_UP - 1])

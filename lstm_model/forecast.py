@@ -130,9 +130,8 @@ def paired_test(loss: Floats, reference: Floats, horizon: int) -> PairedTest:
     centred = gains - gains.mean()
     count = len(gains)
     variance = float(centred @ centred) / count
-    for lag in range(1, min(horizon, count - 1) + 1):
-        covariance = float(centred[lag:] @ centred[:-lag]) / count
-        variance += 2.0 * (1.0 - lag / (horizon + 1.0)) * covariance
+    for lag in range(1, min(horizon, count)):
+        variance += 2.0 * float(centred[lag:] @ centred[:-lag]) / count
     if variance <= 0.0:
         return PairedTest(float(gains.mean()), 0.0, 1.0)
     statistic = float(gains.mean() / np.sqrt(variance / count))

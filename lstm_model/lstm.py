@@ -52,7 +52,7 @@ class _Layer:
     def feed(self, inputs: Floats32) -> Floats32:
         """(N, inputs) -> (4, N, U): `inputs @ kernel + bias`; N a multiple of four."""
         out = np.empty((4, len(inputs), self.units), np.float32)
-        size = min(_BLOCK, _SMALL_PRODUCT // self.kernel[0].size // _TILE * _TILE)
+        size = _rows_of_product(self.kernel[0].size)
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
             np.matmul(inputs[rows], self.kernel, out=out[:, rows])
@@ -105,6 +105,29 @@ def _by_gate(array: Floats32) -> Floats32:
     return np.stack([i * _HALF, f * _HALF, o * _HALF, g])
 
 
+def _check_shapes(weights: Mapping[str, Floats32]) -> None:
+    """Refuse missing, foreign and misshapen arrays, so that serving cannot fail later."""
+    layers = sorted({name.split("/")[0] for name in weights if name.startswith("lstm_")})
+    inputs = weights["scaler/mean"].shape[0]
+    wanted: dict[str, tuple[int, ...]] = {"scaler/mean": (inputs,), "scaler/scale": (inputs,)}
+    for name in layers:
+        units = weights[f"{name}/recurrent"].shape[0]
+        wanted[f"{name}/kernel"] = (inputs, 4 * units)
+        wanted[f"{name}/recurrent"] = (units, 4 * units)
+        wanted[f"{name}/bias"] = (4 * units,)
+        inputs = units
+    wanted |= {"median/kernel": (inputs, 1), "median/bias": (1,)}
+    if any(name.startswith("gaps/") for name in weights):
+        count = weights["gaps/bias"].shape[0]
+        wanted |= {"gaps/kernel": (inputs, count // 2 * 2), "gaps/bias": (count,)}
+    found = {name: array.shape for name, array in weights.items()}
+    if not layers or found != wanted:
+        wrong = sorted(
+            name for name in found.keys() | wanted if found.get(name) != wanted.get(name)
+        )
+        raise ValueError(f"missing, foreign or misshapen: {', '.join(wrong) or 'layers'}")
+
+
 @dataclass
 class LstmState:
     """Hidden and cell state of every layer: (4, U) float32 each, four equal rows."""
@@ -137,13 +160,14 @@ class Lstm:
     def __init__(self, weights: Mapping[str, Floats32], lookback: int) -> None:
         self.lookback = lookback
         try:
+            _check_shapes(weights)
             names = sorted(name.split("/")[0] for name in weights if name.endswith("/recurrent"))
             self._layers = [_Layer.of(weights, name) for name in names]
             self._mean, self._scale = weights["scaler/mean"], weights["scaler/scale"]
             self._head = _Head.of(weights)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, IndexError) as error:
             raise StoreError(f"the stored weights do not form a network: {error}") from None
-        self._check_shapes()
+        self._block = min(_rows_of_product(layer.recurrent[0].size) for layer in self._layers)
 
     @property
     def features(self) -> int:
@@ -165,7 +189,9 @@ class Lstm:
             return np.empty((0, self._head.levels))
         first = int(ends[0]) - self.lookback + 1
         projected = self._project(rows[first : int(ends[-1]) + 1])
-        parts = [self._predict_block(projected, *block) for block in _blocks(ends - first)]
+        parts = [
+            self._predict_block(projected, *block) for block in _blocks(ends - first, self._block)
+        ]
         return np.concatenate(parts)
 
     def predict_windows(self, windows: Floats) -> Floats:
@@ -174,8 +200,8 @@ class Lstm:
         The same bits as `predict` gives for each, in a fraction of the time for many.
         """
         parts = [
-            self._predict_apart(windows[start : start + _BLOCK])
-            for start in range(0, len(windows), _BLOCK)
+            self._predict_apart(windows[start : start + self._block])
+            for start in range(0, len(windows), self._block)
         ]
         return np.concatenate([np.empty((0, self._head.levels)), *parts])
 
@@ -193,17 +219,6 @@ class Lstm:
                 fed = layer.feed(state.hidden[number - 1])
             _Gates(*cell.shape).advance(layer.recurrent, fed, hidden.copy(), hidden, cell)
         return np.asarray(self._head(state.hidden[-1])[0])
-
-    def _check_shapes(self) -> None:
-        inputs = self.features
-        for number, layer in enumerate(self._layers, start=1):
-            found = (layer.kernel.shape, layer.recurrent.shape, layer.bias.shape)
-            wanted = ((4, inputs, layer.units), (4, layer.units, layer.units), (4, 1, layer.units))
-            if found != wanted:
-                raise StoreError(f"stored layer lstm_{number} has shapes {found}, not {wanted}")
-            inputs = layer.units
-        if not self._layers or self._head.inputs != inputs or self._scale.shape != (self.features,):
-            raise StoreError("the stored weights do not form a network: layers do not fit")
 
     def _project(self, rows: Floats) -> Floats32:
         """(4, T + 4 to 7, U): the first layer's input for every candle; the rest is padding."""
@@ -233,6 +248,11 @@ class Lstm:
             fed = layer.feed(hidden.reshape(-1, hidden.shape[-1]))
             hidden = layer.run(list(fed.reshape(4, self.lookback, rows, -1).swapaxes(0, 1)), rows)
         return self._head(hidden[-1])
+
+
+def _rows_of_product(size: int) -> int:
+    """Rows that a matrix of `size` numbers takes at once, whole tiles."""
+    return max(_TILE, min(_BLOCK, _SMALL_PRODUCT // size // _TILE * _TILE))
 
 
 def _tiled(rows: int) -> int:
@@ -280,9 +300,9 @@ def _dense(state: Floats, kernel: Floats32, bias: Floats32) -> Floats:
     return np.asarray((state[:, :, None] * kernel).sum(axis=1) + bias)
 
 
-def _blocks(ends: Ints) -> Iterator[tuple[int, int]]:
+def _blocks(ends: Ints, size: int) -> Iterator[tuple[int, int]]:
     """Runs of neighbouring `ends`, cut into blocks `[first, last + 1)`."""
     breaks = np.flatnonzero(np.diff(ends) != 1) + 1
     for run in np.split(ends, breaks):
-        for start in range(int(run[0]), int(run[-1]) + 1, _BLOCK):
-            yield start, min(start + _BLOCK, int(run[-1]) + 1)
+        for start in range(int(run[0]), int(run[-1]) + 1, size):
+            yield start, min(start + size, int(run[-1]) + 1)

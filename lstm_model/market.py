@@ -152,8 +152,13 @@ def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:
     if (steps < 0).any():
         first = _utc(dates[1:][steps < 0][0])
         raise DataError(f"{pair}: candles are not in order of time, first at {first}")
-    if (dates % timeframe_ms(timeframe) != 0).any():
-        raise DataError(f"{pair}: candles do not lie on the {timeframe} grid; wrong timeframe?")
+    off_grid = dates % timeframe_ms(timeframe) != 0
+    if off_grid.any():
+        first = _utc(dates[off_grid][0])
+        raise DataError(
+            f"{pair}: candles do not lie on the {timeframe} grid, first at {first}: "
+            "wrong timeframe?"
+        )
 
 
 def _utc(time_ms: Any) -> str:

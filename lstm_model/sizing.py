@@ -60,7 +60,7 @@ def decide(
     expected = np.expm1(forecast.mean)
     direction = np.where(expected < 0.0, -1 if can_short else 1, 1)
     edge = direction * expected - round_trip_cost(fee_fraction, settings)
-    known = np.isfinite(edge)
+    known = np.isfinite(forecast.mean) & np.isfinite(edge)
     enter = known & skilled & (np.nan_to_num(edge) > 0.0)
     side = np.where(enter, direction, 0)
     return Decision(

@@ -209,12 +209,23 @@ class ModelStore:
         StoreError
             If the pointer file is damaged.
         """
-        for version in dict.fromkeys(reversed(self._champions().get(lineage, []))):
+        return next(iter(self.champions(lineage, 1)), None)
+
+    def champions(self, lineage: str, count: int) -> list[StoredModel]:
+        """The last `count` promoted versions that are intact, newest first."""
+        found: list[StoredModel] = []
+        for version in self.promoted(lineage):
+            if len(found) == count:
+                break
             try:
-                return self.load(version)
+                found.append(self.load(version))
             except StoreError as error:
                 self._warn(f"champion {version} of {lineage} is unusable: {error}")
-        return None
+        return found
+
+    def promoted(self, lineage: str) -> list[str]:
+        """Versions that were ever champion, newest first, each once."""
+        return list(dict.fromkeys(reversed(self._champions().get(lineage, []))))
 
     def remove_leftovers(self) -> list[Path]:
         """Remove what writers that crashed over an hour ago left half-written."""

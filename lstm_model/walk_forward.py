@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
 
+_FOREVER_MS = 2**62
+
 History = Callable[[str], Candles | None]
 
 # The code that decides a model's weights and card; a change of any makes new versions.
@@ -129,15 +131,22 @@ class ModelMaker:
         self._load_history = history
         self._recent: dict[str, Candles] = {}
         self._step_ms = timeframe_ms(timeframe)
+        self._history_candles = settings.train_candles + WARM_UP + settings.lookback
 
     def history(self, pair: str) -> Candles | None:
         """All candles known so far: those on disk, continued by those the bot has seen."""
         stored, recent = self._load_history(pair), self._recent.get(pair)
-        return recent if stored is None else stored if recent is None else stored.then(recent)
+        if stored is None or recent is None:
+            return recent if stored is None else stored
+        later = stored.between(int(recent.date_ms[-1]) + 1, _FOREVER_MS)
+        return stored.then(recent).then(later)
 
     def remember(self, candles: Candles) -> None:
-        """Keep the newest candles of a pair, which are not on disk yet."""
-        self._recent[candles.pair] = candles
+        """Keep what the bot sees of a pair, which is not on disk yet, as long as it is of use."""
+        if len(candles):
+            seen = self._recent.get(candles.pair, candles).then(candles)
+            oldest = int(candles.date_ms[-1]) - 2 * self._history_candles * self._step_ms
+            self._recent[candles.pair] = seen.between(oldest, _FOREVER_MS)
 
     def training_candles(self, slot: Slot) -> list[Candles]:
         """Every pair's candles that the slot's model may learn from; pairs without any left out."""

@@ -70,10 +70,12 @@ class LSTMStrategy(IStrategy):
         super().__init__(config)
 
     def bot_start(self, **kwargs: Any) -> None:
-        """Load the champion before the first candle; a second start begins from nothing."""
+        """Load the champion before the first candle; a second start begins from nothing.
+
+        freqtrade itself turns our errors, which are `ValueError`s, into one line here.
+        """
         self._stop_engine()
-        with _as_freqtrade_errors():
-            self._engine = self._open_engine()
+        self._engine = self._open_engine()
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's only notice that this strategy ends (also on /reload_config)."""
@@ -132,9 +134,7 @@ class LSTMStrategy(IStrategy):
         return {**self.__dict__, "_engine": None}
 
     def _open_engine(self) -> LiveEngine | WalkForwardEngine:
-        return bot.open_engine(
-            self.config, self.dp.current_whitelist(), self.dp._exchange, can_short=self.can_short
-        )
+        return bot.open_engine(self.config, self.dp, can_short=self.can_short)
 
     def _stop_engine(self) -> None:
         if isinstance(self._engine, LiveEngine):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment
+from freqtrade.data.dataprovider import DataProvider
 
+from lstm_model.bot import load_config, open_engine
+from lstm_model.engine import WalkForwardEngine
 from lstm_model.replay.demo import loopback_overlay
 from lstm_model.replay.exchange import LoopbackExchange, open_market
 
@@ -201,6 +204,12 @@ def test_init_gives_a_strategy_that_freqtrade_finds(tmp_path: Path) -> None:
     run("freqtrade", "create-userdir")
     assert "freqtrade trade --dry-run" in run("lstm_model", "init")
     assert re.search(r"LSTMStrategy.*OK", run("freqtrade", "list-strategies"))
+
+
+def test_tools_without_a_pairlist_such_as_plot_dataframe_still_get_an_engine(bot: Bot) -> None:
+    config = load_config(["config.json"], {"user_data_dir": str(bot.userdir)})
+    engine = open_engine(config, DataProvider(config, None), can_short=False)
+    assert isinstance(engine, WalkForwardEngine)
 
 
 def test_the_shipped_overlay_points_at_the_default_port() -> None:

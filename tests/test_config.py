@@ -1,0 +1,150 @@
+"""Every option is checked before anything starts, and says what is allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lstm_model.config import Settings, parse_settings, settings_table
+from lstm_model.errors import ConfigError
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+# A value other than the default for every option, and whether it changes what is trained.
+OTHER: dict[str, tuple[Any, bool]] = {
+    "lookback": (30, True),
+    "horizon": (3, True),
+    "levels": ([0.1, 0.5, 0.9], True),
+    "units": (8, True),
+    "layers": (1, True),
+    "dropout": (0.0, True),
+    "loss": ("mse", True),
+    "learning_rate": (0.01, True),
+    "batch_size": (64, True),
+    "max_epochs": (3, True),
+    "patience": (1, True),
+    "seed": (2, True),
+    "train_candles": (5_000, True),
+    "retrain_candles": (100, True),
+    "training_lag_candles": (1, False),
+    "validation_fraction": (0.2, True),
+    "test_fraction": (0.2, True),
+    "train_pairs": (["BTC/USDT"], False),
+    "train_threads": (1, False),
+    "train_timeout_s": (60, False),
+    "require_skill": (False, False),
+    "skill_p_value": (0.5, False),
+    "slippage_fraction": (0.0, False),
+    "kelly_fraction": (1.0, False),
+    "max_stake_fraction": (0.5, False),
+    "store_dir": ("/elsewhere", False),
+    "journal_url": ("sqlite://", False),
+}
+
+
+def test_no_section_means_defaults() -> None:
+    assert parse_settings(None) == parse_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("horizn", "horizon"), ("look_back", "lookback"), ("kelly_fracton", "kelly_fraction")],
+)
+def test_an_unknown_option_gets_a_suggestion(typo: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f'unknown option "{typo}". Did you mean "{meant}"?'):
+        parse_settings({typo: 1})
+
+
+def test_an_option_like_no_other_gets_the_list() -> None:
+    with pytest.raises(ConfigError, match=r'"zzz"\. Known options: batch_size, d'):
+        parse_settings({"zzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lookback", 7), ("lookback", 501), ("horizon", 0), ("units", 3), ("layers", 5),
+        ("dropout", 0.9), ("learning_rate", 0.0), ("batch_size", 4), ("max_epochs", 0),
+        ("seed", -1), ("train_candles", 499), ("validation_fraction", 0.0),
+        ("test_fraction", 0.5), ("skill_p_value", 0.0), ("slippage_fraction", -0.1),
+        ("kelly_fraction", 1.1), ("max_stake_fraction", 0.0), ("store_dir", ""),
+        ("loss", "mae"), ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
+        ("dropout", float("nan")), ("slippage_fraction", float("inf")), ("lookback", True),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_named_with_what_was_found(name: str, value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=rf'section "lstm": {name}: .*found {re.escape(repr(value))}'
+    ):
+        parse_settings({name: value})
+
+
+@pytest.mark.parametrize("levels", [[0.1, 0.5, 0.9], [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]])
+def test_symmetric_levels_are_taken(levels: list[float]) -> None:
+    assert parse_settings({"levels": levels}).levels == tuple(levels)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [], [0.5], [0.1, 0.9], [0.1, 0.5, 0.8], [0.9, 0.5, 0.1], [0.0, 0.5, 1.0],
+        [0.1, 0.5, 0.5, 0.9], [0.1, 0.1, 0.5, 0.9, 0.9], "0.1", [0.1, "0.5", 0.9],
+    ],
+)  # fmt: skip
+def test_levels_that_make_no_intervals_are_refused(levels: object) -> None:
+    with pytest.raises(ConfigError, match="levels"):
+        parse_settings({"levels": levels})
+
+
+def test_two_wrong_options_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"units: .*; .*unknown option"):
+        parse_settings({"units": 0, "unit": 0})
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"must stay below 0\.6"):
+        parse_settings({"validation_fraction": 0.4, "test_fraction": 0.4})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().horizon = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_the_digest_changes_with_what_is_trained_and_only_with_that(name: str) -> None:
+    value, decides = OTHER[name]
+    changed = parse_settings({name: value})
+    assert getattr(changed, name) != getattr(Settings(), name)
+    assert (changed.digest() != Settings().digest()) == decides
+
+
+def test_the_digest_of_equal_settings_is_equal() -> None:
+    levels = list(Settings().levels)
+    assert parse_settings({"levels": levels, "lookback": 60}).digest() == Settings().digest()
+
+
+def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
+    rows = settings_table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(Settings.model_fields)
+    for row, field in zip(rows, Settings.model_fields.values(), strict=True):
+        assert field.description
+        assert row.endswith(f"{field.description} |")
+    assert "| `lookback` | `60` | from 8 to 500 |" in settings_table()
+    assert "| `loss` | `quantile` | `quantile`, `mse` |" in settings_table()
+
+
+def test_the_readme_holds_every_row_of_this_table() -> None:
+    if not README.is_file():
+        pytest.skip("there is no README.md")
+    lines = set(README.read_text().splitlines())
+    assert [row for row in settings_table().splitlines() if row not in lines] == []
+
+
+def test_settings_survive_json() -> None:
+    made = parse_settings({"train_pairs": ["BTC/USDT"], "horizon": 3})
+    assert Settings.model_validate_json(made.model_dump_json()) == made

@@ -1,0 +1,226 @@
+"""The card says what a model is worth: signal is found, noise and bounce are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from series import make_candles
+
+from lstm_model.calibration import POOLED
+from lstm_model.config import Settings
+from lstm_model.dataset import Panel, Split, build_panel, purged_split
+from lstm_model.evaluation import Evaluation, evaluate
+from lstm_model.features import FEATURE_NAMES
+from lstm_model.market import Candles
+
+SETTINGS = Settings(lookback=10, horizon=2)
+VOLUME = FEATURE_NAMES.index("volume_48")
+# Quantiles of the scaled return as a network that knows nothing but the deviation gives them.
+SPREAD = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def prepared(*series: Candles, settings: Settings = SETTINGS) -> tuple[Panel, Split]:
+    panel = build_panel(series, settings)
+    return panel, purged_split(panel, settings)
+
+
+def around(location: np.ndarray) -> np.ndarray:
+    return location[:, None] + SPREAD
+
+
+def fitted(panel: Panel, split: Split) -> Predict:
+    """A small stand-in for a network: least squares on the newest candle's features."""
+    inputs = np.column_stack([panel.rows, np.ones(len(panel.rows))])
+    seen = inputs[split.train]
+    weights = np.linalg.lstsq(seen, panel.target()[split.train], rcond=None)[0]
+    return lambda ends: around(inputs[ends] @ weights)
+
+
+def guess(panel: Panel) -> Predict:
+    location = np.random.default_rng(7).normal(size=len(panel.rows))
+    return lambda ends: around(location[ends])
+
+
+def one_pair(seed: int = 0, **options: float) -> tuple[Panel, Split]:
+    return prepared(make_candles(4_000, seed=seed, **options))
+
+
+@pytest.fixture(scope="module")
+def signal() -> tuple[Panel, Split, Evaluation]:
+    pairs = [make_candles(3_000, signal=0.4), make_candles(3_000, signal=0.4, seed=1, pair="E/U")]
+    panel, split = prepared(*pairs)
+    return panel, split, evaluate(panel, split, SETTINGS, fitted(panel, split))
+
+
+def test_a_planted_signal_beats_zero_at_once_and_one_candle_late(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    made = signal[2]
+    assert made.skill["r2_vs_zero"] > 0.05
+    assert made.skill["r2_vs_zero_delayed"] > 0.03
+    assert max(made.skill["p_value"], made.skill["p_value_delayed"]) < 0.05
+    assert made.scores["lstm"]["hit_rate"] > 0.55
+    assert made.calibration.shrinkage > 0.7
+
+
+def test_noise_has_no_skill_and_is_shrunk_away() -> None:
+    shrinkages, proven = [], 0
+    for seed in range(12):
+        panel, split = one_pair(seed)
+        made = evaluate(panel, split, SETTINGS, fitted(panel, split))
+        shrinkages.append(made.calibration.shrinkage)
+        proven += max(made.skill["p_value"], made.skill["p_value_delayed"]) <= 0.05
+        assert made.skill["r2_vs_zero"] < 0.01
+    assert np.mean(shrinkages) < 0.15
+    assert proven <= 1
+
+
+def test_a_wild_guess_is_worth_nothing_and_served_as_zero() -> None:
+    panel, split = one_pair()
+    made = evaluate(panel, split, SETTINGS, guess(panel))
+    assert made.calibration.shrinkage < 0.05
+    assert made.scores["lstm_raw"]["r2"] < -0.5
+    assert made.skill["r2_vs_zero"] > -0.01
+
+
+def test_a_true_signal_is_not_shrunk() -> None:
+    panel, split = one_pair(signal=0.8)
+    foretold = np.nan_to_num(panel.target()) + np.random.default_rng(0).normal(size=len(panel.rows))
+    slope = 0.5  # of outcomes on a forecast with as much noise as signal
+    made = evaluate(panel, split, SETTINGS, lambda ends: around(foretold[ends] * slope))
+    assert made.calibration.shrinkage > 0.75
+
+
+def test_a_reversed_signal_is_never_turned_around() -> None:
+    panel, split = one_pair(signal=0.8)
+    predict = fitted(panel, split)
+    made = evaluate(panel, split, SETTINGS, lambda ends: around(-predict(ends)[:, 3]))
+    assert made.calibration.shrinkage == 0.0
+    assert made.skill["r2_vs_zero"] == 0.0
+    assert made.skill["p_value"] == 1.0
+
+
+def test_a_signal_is_worth_at_most_itself() -> None:
+    panel, split = one_pair(signal=0.8)
+    predict = fitted(panel, split)
+    made = evaluate(panel, split, SETTINGS, lambda ends: around(0.1 * predict(ends)[:, 3]))
+    assert made.calibration.shrinkage == 1.0
+
+
+def test_bid_ask_bounce_pays_at_once_and_not_one_candle_late() -> None:
+    settings = Settings(lookback=10, horizon=1)
+    panel, split = prepared(make_candles(4_000, bounce=0.001), settings=settings)
+    made = evaluate(panel, split, settings, fitted(panel, split))
+    assert made.scores["reversal"]["r2"] > 0.05
+    assert made.scores["reversal"]["hit_rate"] > 0.55
+    assert made.scores["reversal_delayed"]["r2"] < 0.0
+    assert made.skill["p_value"] < 0.05
+    assert made.skill["p_value_delayed"] > 0.05
+
+
+def test_every_score_has_its_delayed_twin(signal: tuple[Panel, Split, Evaluation]) -> None:
+    scores, skill = signal[2].scores, signal[2].skill
+    for name in ("lstm", "lstm_raw", "zero", "ridge", "reversal"):
+        assert {"r2"} <= scores[name].keys() & scores[f"{name}_delayed"].keys()
+    for name in ("r2_vs_zero", "r2_vs_ridge", "r2_vs_reversal", "p_value"):
+        assert {name, f"{name}_delayed"} <= skill.keys()
+    assert scores["zero"]["r2"] == scores["zero_delayed"]["r2"] == 0.0
+
+
+def test_every_number_is_finite(signal: tuple[Panel, Split, Evaluation]) -> None:
+    numbers = [x for entry in signal[2].scores.values() for x in entry.values()]
+    assert np.isfinite([*numbers, *signal[2].skill.values()]).all()
+
+
+def test_ridge_finds_a_linear_signal(signal: tuple[Panel, Split, Evaluation]) -> None:
+    made = signal[2]
+    assert made.scores["ridge"]["r2"] > 0.05
+    assert abs(made.skill["r2_vs_ridge"]) < 0.05
+
+
+def test_intervals_cover_what_they_promise_beside_ewmas(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    for name in ("lstm", "zero"):
+        scores = signal[2].scores[name]
+        assert scores["coverage"] == pytest.approx(0.9, abs=0.035)
+        assert 0.0 < scores["pinball_bps"] < scores["width_bps"] < scores["winkler_bps"]
+    assert signal[2].skill["winkler_vs_zero"] > 0.0
+
+
+def test_every_pair_is_calibrated_and_a_new_one_gets_the_mean(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    scales = signal[2].calibration.log_scales
+    assert scales.keys() == {POOLED, "BTC/USDT", "E/U"}
+    mean = np.mean([scales["BTC/USDT"], scales["E/U"]], axis=0)
+    np.testing.assert_allclose(scales[POOLED], mean)
+
+
+def with_other_test_outcomes(panel: Panel, split: Split) -> Panel:
+    realized, delayed = panel.realized.copy(), panel.delayed.copy()
+    realized[split.test] = 5.0 * realized[split.test][::-1] + 0.01
+    delayed[split.test] = -delayed[split.test]
+    return replace(panel, realized=realized, delayed=delayed)
+
+
+@pytest.mark.parametrize("columns", [1, 7])
+def test_no_outcome_of_the_test_block_changes_the_shrinkage(
+    signal: tuple[Panel, Split, Evaluation], columns: int
+) -> None:
+    panel, split, _ = signal
+    predict = fitted(panel, split)
+    pick = slice(3, 4) if columns == 1 else slice(None)
+    made, other = (
+        evaluate(p, split, SETTINGS, lambda ends: predict(ends)[:, pick])
+        for p in (panel, with_other_test_outcomes(panel, split))
+    )
+    assert made.calibration.shrinkage == other.calibration.shrinkage
+    assert made.calibration.residuals == other.calibration.residuals
+    assert made.scores["lstm"]["r2"] != other.scores["lstm"]["r2"]
+
+
+def test_no_outcome_of_validation_or_test_changes_a_baseline_forecast(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    """The baselines' scores are functions of what they learnt from training rows alone."""
+    panel, split, made = signal
+    realized = panel.realized.copy()
+    realized[split.validation] = 7.0
+    other = evaluate(replace(panel, realized=realized), split, SETTINGS, fitted(panel, split))
+    for name in ("ridge", "reversal"):
+        assert other.scores[name] == made.scores[name]
+
+
+def test_a_network_without_quantiles_is_calibrated_from_its_validation_errors(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, split, _ = signal
+    predict = fitted(panel, split)
+    made = evaluate(panel, split, SETTINGS, lambda ends: predict(ends)[:, 3:4])
+    assert len(made.calibration.residuals) == len(SETTINGS.levels)
+    assert made.scores["lstm"]["coverage"] == pytest.approx(0.9, abs=0.035)
+    assert made.skill["r2_vs_zero"] > 0.05
+
+
+def test_a_constant_forecast_is_scored_without_a_warning() -> None:
+    panel, split = one_pair()
+    made = evaluate(panel, split, SETTINGS, lambda ends: around(np.zeros(len(ends))))
+    assert made.skill["r2_vs_zero"] == 0.0
+    assert "hit_rate" not in made.scores["lstm"]
+
+
+def test_correlated_pairs_do_not_count_twice() -> None:
+    candles = make_candles(3_000, signal=0.15)
+    panel, split = prepared(candles)
+    alone = evaluate(panel, split, SETTINGS, fitted(panel, split))
+    clones = [replace(candles, pair=f"C{number}/USDT") for number in range(5)]
+    pooled, pooled_split = prepared(*clones)
+    together = evaluate(pooled, pooled_split, SETTINGS, fitted(pooled, pooled_split))
+    assert together.skill["p_value"] == pytest.approx(alone.skill["p_value"], rel=1e-3)
+    assert together.calibration.shrinkage == pytest.approx(alone.calibration.shrinkage, rel=1e-3)
