@@ -16,9 +16,10 @@ from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import FreqtradeException, OperationalException
 
 from lstm_model.config import Settings, parse_settings
-from lstm_model.engine import LiveEngine, WalkForwardEngine
+from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import ConfigError
 from lstm_model.journal import Journal
+from lstm_model.live import LiveEngine
 from lstm_model.market import Candles, timeframe_ms
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore

@@ -16,8 +16,8 @@ from rich.table import Table
 import lstm_model
 from lstm_model.card import ModelCard
 from lstm_model.config import settings_table
-from lstm_model.engine import describe, summary
 from lstm_model.errors import LstmModelError
+from lstm_model.wording import describe, summary
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -170,7 +171,7 @@ def settings_table() -> str:
     rows = ["| option | default | allowed | what it does |", "| --- | --- | --- | --- |"]
     schema = Settings.model_json_schema()["properties"]
     for name, field in Settings.model_fields.items():
-        default = "null" if field.default is None else str(field.default).replace("'", '"')
+        default = json.dumps(field.default)
         rows.append(f"| `{name}` | `{default}` | {_allowed(schema[name])} | {field.description} |")
     return "\n".join(rows)
 
@@ -184,4 +185,4 @@ def _allowed(schema: Mapping[str, Any]) -> str:
 
 
 def _bound(schema: Mapping[str, Any], key: str, word: str) -> str:
-    return f"{word}{schema[key]:g}" if key in schema else ""
+    return f"{word}{schema[key]:,}" if key in schema else ""

@@ -5,7 +5,7 @@ Shapes: N candles, K quantile levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,12 +86,12 @@ class Outlook:
         self.forecast.mean[rows] = made.mean
         self.forecast.volatility[rows] = made.volatility
 
-    def restore(
-        self, rows: Sequence[int], versions: Sequence[str], skilled: Sequence[bool]
+    def credit(
+        self, rows: Sequence[int], versions: Sequence[str], is_skilled: Callable[[str], bool]
     ) -> None:
         """Say which versions made the forecasts of `rows`."""
         self.version[list(rows)] = versions
-        self._skilled[list(rows)] = skilled
+        self._skilled[list(rows)] = [is_skilled(version) for version in versions]
 
     @cached_property
     def decision(self) -> Decision:

@@ -47,7 +47,8 @@ History = Callable[[str], Candles | None]
 
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
-    "calibration", "dataset", "evaluation", "features", "forecast", "fused", "lstm", "network",
+    "calibration", "dataset", "evaluation", "features", "forecast", "fused", "lstm", "market",
+    "network",
 )  # fmt: skip
 
 
@@ -101,8 +102,11 @@ class Model:
 
     def forecast(self, pair: str, rows: Floats, volatility: Floats, ends: Ints) -> Forecast:
         """Forecasts after the windows that end in rows `ends` (N,) of one pair's features."""
-        raw = self.lstm.predict(rows, ends)
-        return self.calibration.apply(raw, volatility[ends], self.card.settings["horizon"], pair)
+        return self.calibrated(pair, self.lstm.predict(rows, ends), volatility[ends])
+
+    def calibrated(self, pair: str, raw: Floats, volatility: Floats) -> Forecast:
+        """The network's raw output (N, K) as forecasts of one pair; `volatility` (N,)."""
+        return self.calibration.apply(raw, volatility, self.card.settings["horizon"], pair)
 
     def is_skilled(self, settings: Settings) -> bool:
         """Whether its out-of-sample skill is significant, at once and one candle late."""
@@ -138,8 +142,7 @@ class ModelMaker:
         stored, recent = self._load_history(pair), self._recent.get(pair)
         if stored is None or recent is None:
             return recent if stored is None else stored
-        later = stored.between(int(recent.date_ms[-1]) + 1, _FOREVER_MS)
-        return stored.then(recent).then(later)
+        return stored.then(recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS))
 
     def remember(self, candles: Candles) -> None:
         """Keep what the bot sees of a pair, which is not on disk yet, as long as it is of use."""

@@ -10,10 +10,12 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from lstm_model import bot
-from lstm_model.engine import LiveEngine, WalkForwardEngine
+from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import LstmModelError
 from lstm_model.features import WARM_UP
+from lstm_model.live import LiveEngine
 from lstm_model.market import Candles
+from lstm_model.outlook import Outlook
 
 
 @contextmanager
@@ -83,23 +85,17 @@ class LSTMStrategy(IStrategy):
         super().ft_bot_cleanup()
 
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
-        """Let the learning schedule look at the clock; pass its news on to Telegram."""
+        """Forecast new candles of all pairs at once; let the schedule look at the clock."""
         if not isinstance(self._engine, LiveEngine):
             return
         self._engine.tick(int(current_time.timestamp() * 1000))
+        self._engine.foresee(list(self._new_candles(self._engine)))
         while self._engine.news:
             self.dp.send_msg(self._engine.news.popleft(), always_send=True)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
-        with _as_freqtrade_errors():
-            candles = Candles.from_frame(dataframe, metadata["pair"], self.timeframe)
-            if isinstance(self._engine, LiveEngine):
-                outlook = self._engine.outlook(candles)
-            else:
-                self._engine = self._engine or self._open_engine()
-                outlook = self._engine.outlook(candles, self.startup_candle_count)
-        columns = outlook.columns(candles.close)
-        return dataframe.assign(**columns)
+        outlook = self._outlook(dataframe, metadata["pair"])
+        return dataframe.assign(**outlook.columns(dataframe["close"].to_numpy(dtype="float64")))
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         for side, column in ((1, "enter_long"), (-1, "enter_short")):
@@ -135,6 +131,22 @@ class LSTMStrategy(IStrategy):
 
     def _open_engine(self) -> LiveEngine | WalkForwardEngine:
         return bot.open_engine(self.config, self.dp, can_short=self.can_short)
+
+    def _new_candles(self, engine: LiveEngine) -> Iterator[Candles]:
+        for pair in self.dp.current_whitelist():
+            frame = self.dp.ohlcv(pair, self.timeframe, copy=False)
+            if not frame.empty and engine.awaits(
+                pair, int(frame["date"].iloc[-1].timestamp() * 1000)
+            ):
+                yield Candles.from_frame(frame, pair, self.timeframe)
+
+    def _outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
+        if isinstance(self._engine, LiveEngine):  # freqtrade makes one line of our errors here
+            return self._engine.outlook(Candles.from_frame(dataframe, pair, self.timeframe))
+        with _as_freqtrade_errors():
+            self._engine = self._engine or self._open_engine()
+            candles = Candles.from_frame(dataframe, pair, self.timeframe)
+            return self._engine.outlook(candles, self.startup_candle_count)
 
     def _stop_engine(self) -> None:
         if isinstance(self._engine, LiveEngine):

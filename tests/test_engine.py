@@ -17,9 +17,10 @@ from instant_training import SETTINGS, InstantTraining, make_maker, make_terms
 from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candles
 
 from lstm_model.config import Settings
-from lstm_model.engine import LiveEngine, WalkForwardEngine
+from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import DataError, LstmModelError, StoreError, TrainingError
 from lstm_model.journal import Journal, JournalRow
+from lstm_model.live import LiveEngine
 from lstm_model.market import Candles
 from lstm_model.outlook import Frame, Outlook
 from lstm_model.sizing import NO_FORECAST, NO_MODEL
@@ -466,6 +467,43 @@ def test_a_pair_the_model_never_saw_gets_forecasts_at_once(bot: Bot) -> None:
     assert is_forecast(bot.engine.outlook(stranger))[-1]
 
 
+# ---------------------------------------------------------------- many pairs at once
+
+
+def test_what_is_foreseen_for_all_pairs_is_what_each_pair_gets_alone(
+    bot: Bot, past: tuple[Outlook, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.run(FIRST, FIRST + 1, pair="ETH/USDT")
+    bot.at(FIRST + 1)
+    frames = [bot.frame(PAIR), bot.frame("ETH/USDT")]
+    assert all(bot.engine.awaits(c.pair, int(c.date_ms[-1])) for c in frames)
+    bot.engine.foresee(frames)
+    assert [bot.journal.last(c.pair, "5m").candle_ms for c in frames] == [frames[0].date_ms[-1]] * 2
+    monkeypatch.setattr(Model, "forecast", None)  # nothing is left to forecast
+    said = {FIRST + 1: facts(bot.engine.outlook(frames[0]), -1)}
+    assert differences(said, past[0]) == []
+    assert not bot.engine.awaits(PAIR, int(frames[0].date_ms[-1]))
+
+
+def test_a_fault_while_foreseeing_costs_nothing(
+    bot: Bot, past: tuple[Outlook, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.at(FIRST + 1)
+    monkeypatch.setattr("lstm_model.lstm.Lstm.predict_windows", None)
+    bot.engine.foresee([bot.frame()])
+    assert differences({FIRST + 1: facts(bot.engine.outlook(bot.frame()), -1)}, past[0]) == []
+
+
+def test_an_unusable_newest_candle_is_not_foreseen(bot: Bot) -> None:
+    bot.run(FIRST, FIRST + 1)
+    empty = change(SERIES[0], FIRST + 1, volume=0.0)
+    bot.at(FIRST + 1)
+    bot.engine.foresee([empty.between(bot.close_ms - FRAME * STEP_MS, bot.close_ms)])
+    assert bot.journal.last(PAIR, "5m").candle_ms == SERIES[0].date_ms[FIRST]
+
+
 # ---------------------------------------------------------------- whatever fails: no trade
 
 
@@ -746,7 +784,7 @@ def test_a_failed_training_is_told_and_tried_again_later_only(
     assert len(bot.engine.news) == 1
     assert str(error) in bot.engine.news[0]
     later_s = time.monotonic() + 601.0
-    monkeypatch.setattr("lstm_model.engine.time.monotonic", lambda: later_s)
+    monkeypatch.setattr("lstm_model.background.time.monotonic", lambda: later_s)
     monkeypatch.setattr("lstm_model.walk_forward.run_training", training)
     assert is_forecast(bot.close_candle(FIRST + 3))[-1]
     bot.engine.stop()

@@ -16,9 +16,9 @@ from lstm_model.walk_forward import Model, ModelMaker, slot_at
 pytestmark = pytest.mark.slow
 
 START_MS = 1_700_006_400_000  # a midnight, UTC
-NOW_MS = START_MS + 9 * DAY_MS
+NOW_MS = START_MS + 16 * DAY_MS
 SETTINGS = parse_settings(
-    {"lookback": 32, "horizon": 10, "units": 24, "max_epochs": 5, "train_candles": 10_000,
+    {"lookback": 32, "horizon": 10, "units": 24, "max_epochs": 4, "learning_rate": 0.002, "train_candles": 20_000,
      "retrain_candles": 1_440, "test_fraction": 0.25}
 )  # fmt: skip
 
@@ -26,7 +26,7 @@ SETTINGS = parse_settings(
 def candles_of(market: Market, pair: str) -> Candles:
     """Everything the market has traded so far, as the bot would have downloaded it."""
     listing = market.listing(pair.replace("/", ""))
-    found = listing.candles("1m", NOW_MS, START_MS, NOW_MS, limit=20_000)
+    found = listing.candles("1m", NOW_MS, START_MS, NOW_MS, limit=30_000)
     instrument = listing.instrument
     tick, lot = 10.0**-instrument.price_decimals, 10.0**-instrument.amount_decimals
     prices = (
@@ -43,7 +43,7 @@ def trained_on(market: Market, folder: Path) -> StoredModel:
 
 
 def test_a_learnable_market_is_learnt(tmp_path: Path) -> None:
-    stored = trained_on(synthetic_market(seed=1, days=9, start_ms=START_MS), tmp_path)
+    stored = trained_on(synthetic_market(seed=1, days=16, start_ms=START_MS), tmp_path)
     skill = stored.card.skill
     assert skill["r2_vs_zero"] > 0.01
     assert skill["r2_vs_zero_delayed"] > 0.01
@@ -54,7 +54,7 @@ def test_a_learnable_market_is_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_random_walk_is_not_and_the_card_says_so(tmp_path: Path, seed: int) -> None:
-    market = synthetic_market(seed=seed, days=9, start_ms=START_MS, learnable=False)
+    market = synthetic_market(seed=seed, days=16, start_ms=START_MS, learnable=False)
     stored = trained_on(market, tmp_path)
     assert stored.card.skill["r2_vs_zero"] < 0.005
     assert not Model.of(stored, SETTINGS).is_skilled(SETTINGS)

@@ -1,0 +1,224 @@
+"""Forecasts for a running bot: each candle once, written down before it can cause an order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from lstm_model.background import BackgroundTraining
+from lstm_model.errors import DataError, LstmModelError
+from lstm_model.features import WARM_UP
+from lstm_model.forecast import Forecast
+from lstm_model.journal import Journal, JournalRow
+from lstm_model.market import Candles
+from lstm_model.outlook import Frame, Outlook, Terms
+from lstm_model.walk_forward import Model, ModelMaker
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Facts = dict[int, JournalRow]  # by open time of the candle
+
+
+class _Due(NamedTuple):
+    """A pair of which the newest candle alone is still to be forecast."""
+
+    candles: Candles
+    frame: Frame
+
+
+class LiveEngine:
+    """Answers at once with the models it has; a training never makes the bot wait.
+
+    Parameters
+    ----------
+    lineage : names the champion in the store, e.g. "binance-spot-5m-1f2e3d4c"
+    """
+
+    def __init__(self, maker: ModelMaker, terms: Terms, journal: Journal, lineage: str) -> None:
+        self._maker, self._terms, self._journal = maker, terms, journal
+        self._training = BackgroundTraining(maker, terms, lineage)
+        self._facts: dict[str, Facts] = {}
+        self._told_ms: dict[str, int] = defaultdict(int)
+        self.news = self._training.news
+
+    def start(self) -> None:
+        """Load the last champions.
+
+        Raises
+        ------
+        StoreError
+            The store or the journal cannot be used; better known before the bot trades.
+        """
+        self._journal.last("", self._maker.timeframe)
+        self._training.start()
+
+    def tick(self, now_ms: int) -> None:
+        """Begin a training in the background when the schedule has one due."""
+        self._training.tick(now_ms)
+
+    def stop(self) -> None:
+        """End a running training and release everything; returns when no thread is left."""
+        self._training.stop()
+        self._journal.close()
+
+    def awaits(self, pair: str, newest_ms: int) -> bool:
+        """Whether `foresee` could spare `outlook` the work for this newest candle."""
+        return newest_ms > self._told_ms[pair] > 0
+
+    def foresee(self, series: Sequence[Candles]) -> None:
+        """Forecast the newest candle of many pairs in one pass, for `outlook` to find.
+
+        What cannot be forecast here is left to `outlook`, pair by pair.
+        """
+        self._guarded("all pairs", lambda: self._foresee(series), None)
+
+    def outlook(self, candles: Candles) -> Outlook:
+        """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
+        nothing = Outlook(candles.pair, candles.date_ms, self._terms)
+        return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
+
+    def _guarded(self, name: str, work: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """The outer frame: a fault of ours costs a forecast, never the bot."""
+        try:
+            return work()
+        except LstmModelError as error:
+            logger.error("%s: no forecast: %s", name, error)
+        except Exception:
+            logger.exception("%s: no forecast", name)
+        return otherwise
+
+    def _foresee(self, series: Sequence[Candles]) -> None:
+        by_model: dict[str, list[_Due]] = defaultdict(list)
+        models = {model.card.version: model for model in self._training.models}
+        for candles in series:
+            for version, due in self._newest_alone(candles):
+                by_model[version].append(due)
+        made = [
+            row for version, due in by_model.items() for row in self._at_once(models[version], due)
+        ]
+        self._keep(made)
+
+    def _newest_alone(self, candles: Candles) -> Iterator[tuple[str, _Due]]:
+        """The version in force, if exactly the newest candle is due and can be forecast."""
+        if self._first_new(candles) != len(candles) - 1:
+            return
+        recent = self._recent(candles, len(candles) - 1)
+        frame = Frame(recent, self._terms.settings.lookback)
+        for model, rows in self._training.in_force(recent):
+            if len(recent) - 1 in rows and frame.usable[-1]:
+                yield model.card.version, _Due(recent, frame)
+
+    def _at_once(self, model: Model, due: Sequence[_Due]) -> Iterator[JournalRow]:
+        lookback = self._terms.settings.lookback
+        raw = model.lstm.predict_windows(
+            np.stack([one.frame.features.rows[-lookback:] for one in due])
+        )
+        for (candles, frame), output in zip(due, raw[:, None], strict=True):
+            outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
+            volatility = frame.features.volatility[-1:]
+            outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))
+            outlook.credit([0], [model.card.version], self._training.is_skilled)
+            yield _journal_row(outlook, 0, self._maker.timeframe)
+
+    def _outlook(self, candles: Candles) -> Outlook:
+        if not len(candles):
+            raise DataError("the exchange gave no candles")
+        self._maker.remember(candles)
+        self._keep(self._forecast_new(candles))
+        outlook = self._assemble(candles)
+        newest = int(candles.date_ms[-1])
+        if newest > self._told_ms[candles.pair]:
+            self._told_ms[candles.pair] = newest
+            logger.info("%s", outlook.line(len(candles) - 1))
+        return outlook
+
+    def _keep(self, made: Sequence[JournalRow]) -> None:
+        """Into the journal first: what is not written down is not acted upon."""
+        self._journal.record(made)
+        for row in made:
+            self._facts[row.pair][row.candle_ms] = row
+
+    def _known_facts(self, candles: Candles) -> Facts:
+        """What was forecast for these candles already; older ones are forgotten."""
+        first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
+        if candles.pair not in self._facts:
+            rows = self._journal.read(candles.pair, self._maker.timeframe, first, end)
+            ours = self._training.versions()
+            rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
+            self._facts[candles.pair] = {row.candle_ms: row for row in rows if row.version in ours}
+        facts = self._facts[candles.pair]
+        for candle_ms in [candle_ms for candle_ms in facts if candle_ms < first]:
+            del facts[candle_ms]
+        return facts
+
+    def _first_new(self, candles: Candles) -> int:
+        """Number of the first candle after the newest that was forecast."""
+        facts = self._known_facts(candles)
+        return int(np.searchsorted(candles.date_ms, max(facts, default=-1), side="right"))
+
+    def _recent(self, candles: Candles, first: int) -> Candles:
+        """The candles that forecasting from number `first` on looks at."""
+        begin = first - WARM_UP - self._terms.settings.lookback
+        return candles.rows(max(0, begin), len(candles))
+
+    def _forecast_new(self, candles: Candles) -> list[JournalRow]:
+        first = self._first_new(candles)
+        if first == len(candles) or not self._training.models:
+            return []
+        recent = self._recent(candles, first)
+        frame = Frame(recent, self._terms.settings.lookback)
+        outlook = Outlook(candles.pair, recent.date_ms, self._terms)
+        new = first - len(candles) + len(recent)
+        for model, rows in self._training.in_force(recent):
+            outlook.fill(model, frame, rows[rows >= new])
+        known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
+        return [_journal_row(outlook, row, self._maker.timeframe) for row in known.tolist()]
+
+    def _assemble(self, candles: Candles) -> Outlook:
+        """The known forecasts in the order of the candles."""
+        outlook, facts = (
+            Outlook(candles.pair, candles.date_ms, self._terms),
+            self._facts[candles.pair],
+        )
+        for model, rows in self._training.in_force(candles):
+            outlook.version[rows] = model.card.version
+        dates = candles.date_ms.tolist()
+        numbers = [number for number, date in enumerate(dates) if date in facts]
+        known = [facts[dates[number]] for number in numbers]
+        if known:
+            outlook.put(np.array(numbers), _as_forecast(known, outlook.forecast.levels))
+            versions = [row.version for row in known]
+            outlook.credit(numbers, versions, self._training.is_skilled)
+        return outlook
+
+
+def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
+    forecast = outlook.forecast
+    return JournalRow(
+        pair=outlook.pair,
+        timeframe=timeframe,
+        candle_ms=int(outlook.date_ms[row]),
+        version=str(outlook.version[row]),
+        quantiles=tuple(forecast.quantiles[row].tolist()),
+        volatility=float(forecast.volatility[row]),
+        mean=float(forecast.mean[row]),
+        low=float(forecast.low[row]),
+        high=float(forecast.high[row]),
+        reason=str(outlook.decision.reason[row]),
+        created_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _as_forecast(known: Sequence[JournalRow], levels: tuple[float, ...]) -> Forecast:
+    return Forecast(
+        levels,
+        np.array([row.quantiles for row in known]),
+        np.array([row.mean for row in known]),
+        np.array([row.volatility for row in known]),
+    )
