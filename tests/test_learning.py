@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 START_MS = 1_700_006_400_000  # a midnight, UTC
 NOW_MS = START_MS + 16 * DAY_MS
 SETTINGS = parse_settings(
-    {"lookback": 32, "horizon": 10, "units": 24, "max_epochs": 4, "learning_rate": 0.002, "train_candles": 20_000,
-     "retrain_candles": 1_440, "test_fraction": 0.25}
+    {"lookback": 32, "horizon": 10, "units": 24, "max_epochs": 4, "learning_rate": 0.002,
+     "train_candles": 20_000, "retrain_candles": 1_440, "test_fraction": 0.25}
 )  # fmt: skip
 
 
