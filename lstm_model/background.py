@@ -47,18 +47,22 @@ class BackgroundTraining:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
+    def start(self, now_ms: int) -> None:
         """Load the last champions.
 
         Raises
         ------
         StoreError
             The store cannot be used; better known before the bot trades.
+        DataError
+            There is no model and nothing to train one on.
         """
         self._maker.store.check_writable()
         self._maker.store.remove_leftovers()
         for stored in reversed(self._maker.store.champions(self._lineage, 2)):
             self._serve(stored)
+        if not self.models:
+            self._maker.check_history(slot_at(now_ms, self._step_ms, self._terms.settings))
 
     def tick(self, now_ms: int) -> None:
         """Begin a training when the schedule has one due; returns at once.

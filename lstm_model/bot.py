@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -144,7 +145,7 @@ def open_engine(
     engine = LiveEngine(
         maker, terms, Journal(_journal_url(config, settings)), lineage(config, settings)
     )
-    engine.start()
+    engine.start(time.time_ns() // 1_000_000)
     return engine
 
 

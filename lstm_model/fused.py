@@ -85,7 +85,10 @@ def _block_lstm(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Callable[[Tens
         back = tf.raw_ops.BlockLSTMGradV2(
             **shared, **out._asdict(), cs_grad=tf.zeros_like(h_grad), h_grad=h_grad
         )
-        return back.x_grad, back.w_grad, back.b_grad
+        # For a batch of no windows the kernel leaves these two as it found the memory.
+        empty = tf.equal(tf.shape(x)[1], 0)
+        w_grad = tf.where(empty, tf.zeros_like(w), back.w_grad)
+        return back.x_grad, w_grad, tf.where(empty, tf.zeros_like(b), back.b_grad)
 
     return out.h, gradient
 

@@ -26,8 +26,9 @@ Facts = dict[int, JournalRow]  # by open time of the candle
 
 
 class _Due(NamedTuple):
-    """A pair of which the newest candle alone is still to be forecast."""
+    """A pair of which the newest candle alone is still to be forecast, by `model`."""
 
+    model: Model
     candles: Candles
     frame: Frame
 
@@ -47,16 +48,18 @@ class LiveEngine:
         self._told_ms: dict[str, int] = defaultdict(int)
         self.news = self._training.news
 
-    def start(self) -> None:
+    def start(self, now_ms: int) -> None:
         """Load the last champions.
 
         Raises
         ------
         StoreError
             The store or the journal cannot be used; better known before the bot trades.
+        DataError
+            There is no model and nothing to train one on.
         """
         self._journal.last("", self._maker.timeframe)
-        self._training.start()
+        self._training.start(now_ms)
 
     def tick(self, now_ms: int) -> None:
         """Begin a training in the background when the schedule has one due."""
@@ -94,32 +97,28 @@ class LiveEngine:
         return otherwise
 
     def _foresee(self, series: Sequence[Candles]) -> None:
-        by_model: dict[str, list[_Due]] = defaultdict(list)
-        models = {model.card.version: model for model in self._training.models}
+        by_version: dict[str, list[_Due]] = defaultdict(list)
         for candles in series:
-            for version, due in self._newest_alone(candles):
-                by_model[version].append(due)
-        made = [
-            row for version, due in by_model.items() for row in self._at_once(models[version], due)
-        ]
-        self._keep(made)
+            for due in self._newest_alone(candles):
+                by_version[due.model.card.version].append(due)
+        self._keep([row for together in by_version.values() for row in self._at_once(together)])
 
-    def _newest_alone(self, candles: Candles) -> Iterator[tuple[str, _Due]]:
-        """The version in force, if exactly the newest candle is due and can be forecast."""
+    def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
+        """The pair, if exactly its newest candle is due and a model may forecast it."""
         if self._first_new(candles) != len(candles) - 1:
             return
         recent = self._recent(candles, len(candles) - 1)
         frame = Frame(recent, self._terms.settings.lookback)
         for model, rows in self._training.in_force(recent):
             if len(recent) - 1 in rows and frame.usable[-1]:
-                yield model.card.version, _Due(recent, frame)
+                yield _Due(model, recent, frame)
 
-    def _at_once(self, model: Model, due: Sequence[_Due]) -> Iterator[JournalRow]:
+    def _at_once(self, together: Sequence[_Due]) -> Iterator[JournalRow]:
+        """Forecasts of pairs that share a model, from one pass through it."""
         lookback = self._terms.settings.lookback
-        raw = model.lstm.predict_windows(
-            np.stack([one.frame.features.rows[-lookback:] for one in due])
-        )
-        for (candles, frame), output in zip(due, raw[:, None], strict=True):
+        windows = np.stack([due.frame.features.rows[-lookback:] for due in together])
+        raw = together[0].model.lstm.predict_windows(windows)
+        for (model, candles, frame), output in zip(together, raw[:, None], strict=True):
             outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
             volatility = frame.features.volatility[-1:]
             outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))

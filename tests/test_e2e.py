@@ -183,6 +183,19 @@ def test_an_unwritable_store_says_so(other_bot: Bot) -> None:
     assert (other_bot.userdir / "lstm").read_text() == "a file where a folder should be"
 
 
+def test_a_dry_run_without_any_candles_does_not_start(
+    tmp_path: Path, exchange: LoopbackExchange
+) -> None:
+    outcome = bot_in(tmp_path, exchange).run("trade", "--strategy", "LSTMStrategy")
+    assert_clear_error(outcome, "freqtrade download-data")
+
+
+def test_a_dry_run_with_an_unwritable_store_does_not_start(other_bot: Bot) -> None:
+    (other_bot.userdir / "lstm").write_text("a file where a folder should be")
+    outcome = other_bot.run("trade", "--strategy", "LSTMStrategy")
+    assert_clear_error(outcome, str(other_bot.userdir / "lstm"))
+
+
 def test_a_damaged_model_is_set_aside_and_made_anew(
     bot: Bot, first: Outcome, time_range: str
 ) -> None:

@@ -96,7 +96,7 @@ class Bot:
         return self.series[pair].between(0, self.close_ms)
 
     def start(self) -> Bot:
-        self.engine.start()
+        self.at(FIRST).engine.start(now_ms(FIRST))
         return self
 
     def at(self, row: int) -> Bot:
@@ -465,6 +465,11 @@ def test_a_pair_the_model_never_saw_gets_forecasts_at_once(bot: Bot) -> None:
     bot.close_candle(FIRST)
     stranger = replace(SERIES[0], pair="NEW/USDT").rows(FIRST - FRAME, FIRST + 1)
     assert is_forecast(bot.engine.outlook(stranger))[-1]
+
+
+def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="freqtrade download-data"):
+        Bot(tmp_path / "live", disk={}.get).start()
 
 
 # ---------------------------------------------------------------- many pairs at once

@@ -176,6 +176,16 @@ def test_the_validation_loss_is_the_mean_over_all_windows(network: Any) -> None:
         assert found == pytest.approx(losses[:count].mean(), rel=1e-4)
 
 
+def test_a_batch_smaller_than_its_parts_is_learnt_the_same_every_time(network: Any) -> None:
+    """One part of it is empty; the kernel's gradient of nothing was whatever lay in memory."""
+    job = network.Job(changed(max_epochs=1), **make_arrays(n_train=1, n_validation=1))
+    losses = {
+        network.fit_network(job, lambda _: None).history[0]["validation_loss"] for _ in range(8)
+    }
+    assert len(losses) == 1
+    assert np.isfinite(losses.pop())
+
+
 @pytest.mark.parametrize("n_train", [1, 3, 9])
 def test_a_handful_of_windows_is_enough_to_train(network: Any, n_train: int) -> None:
     job = network.Job(changed(max_epochs=1), **make_arrays(n_train=n_train, n_validation=1))
