@@ -34,6 +34,13 @@ _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange an
 # Smaller than the defaults, so that a first look takes minutes: eight days to learn from.
 _LSTM = {"horizon": 10, "train_candles": 12_000, "retrain_candles": 2_880, "max_epochs": 6}
 
+_CLOSING = {
+    "synthetic": "Everything above happened on an invented market that carries a learnable signal "
+    "on purpose; it says nothing about profit on a real one.",
+    "random-walk": "Everything above happened on an invented random walk: nothing in it can be "
+    "learnt, and skill that a card calls proven is luck, in up to 5 % of cases.",
+}
+
 
 def loopback_overlay(url: str) -> dict[str, Any]:
     """freqtrade configuration that points ccxt's Binance at a loopback exchange.
@@ -214,10 +221,7 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
             step()
         demo.trade(minutes)
         console.print(demo.summary())
-    console.print(
-        "Everything above happened on an invented market that carries a learnable signal; it says "
-        "nothing about profit on a real one."
-    )
+    console.print(_CLOSING.get(market, "Everything above was a replay of recorded data."))
 
 
 def _freqtrade(*arguments: str) -> list[str]:
