@@ -154,9 +154,18 @@ def _journal_url(config: Config, settings: Settings) -> str:
 
 
 def load_config(files: Sequence[str], overrides: Config) -> Config:
-    """Read freqtrade configuration files as freqtrade does, without starting it."""
+    """Read freqtrade configuration files as freqtrade does, without starting it.
+
+    Raises
+    ------
+    ConfigError
+        What freqtrade has against them.
+    """
     args = {"config": list(files), **overrides}
-    return cast(Config, setup_utils_configuration(args, RunMode.UTIL_NO_EXCHANGE))
+    try:
+        return cast(Config, setup_utils_configuration(args, RunMode.UTIL_NO_EXCHANGE))
+    except FreqtradeException as error:
+        raise ConfigError(str(error)) from None
 
 
 def train_now(config: Config, progress: ProgressCallback, now_ms: int) -> Model:

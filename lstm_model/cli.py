@@ -17,7 +17,6 @@ import lstm_model
 from lstm_model.card import ModelCard
 from lstm_model.config import settings_table
 from lstm_model.errors import LstmModelError
-from lstm_model.wording import describe, summary
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -80,6 +79,7 @@ def exchange(market: str, port: int, seed: int, days: int) -> None:
 def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
     """Train the model that is due now and make it the champion."""
     from lstm_model import bot
+    from lstm_model.wording import describe, summary
 
     config = _load(configs, userdir, datadir)
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as bar:

@@ -13,6 +13,10 @@ class ConfigError(LstmModelError):
     """The configuration or the installation is wrong; raised before anything starts."""
 
 
+class MissingPackageError(ConfigError, ImportError):
+    """A package is not installed. As an `ImportError` freqtrade reports it in one line."""
+
+
 class DataError(LstmModelError):
     """Candles or trades from the exchange, the data directory or the caller are unusable."""
 

@@ -18,13 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.errors import ConfigError
+from lstm_model.errors import MissingPackageError
 from lstm_model.market import Candles, Floats
 
 try:
     import talib
 except ImportError as missing:  # pragma: no cover - depends on the installation
-    raise ConfigError('TA-Lib is not installed; run: pip install "ta-lib>=0.6.8"') from missing
+    raise MissingPackageError(
+        f'TA-Lib cannot be imported ({missing}); run: pip install "ta-lib>=0.6.8"'
+    ) from None
 
 VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
 _FAST_HALFLIFE = 8  # chosen: reacts within the lookback

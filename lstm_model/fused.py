@@ -233,17 +233,22 @@ def choose_network(
 def largest_difference(
     fused: TrainableNetwork, stock: TrainableNetwork, loss: Loss, batch: Mapping[str, Tensor]
 ) -> float:
-    """Largest difference in outputs and gradients, relative to the stock network's largest."""
+    """Largest difference in outputs and gradients, relative to the stock network's largest.
+
+    A gradient that cancels to almost nothing has no digits of its own to compare: it counts
+    relative to a tenth of the largest of all.
+    """
     names = stock.weights()
     forecast, gradients = _outputs_and_gradients(fused, loss, batch)
     expected, stock_gradients = _outputs_and_gradients(stock, loss, batch)
     layers = [name.removesuffix("/recurrent") for name in names if name.endswith("/recurrent")]
     unpacked = _unpack(gradients, layers)
-    pairs = [(forecast, expected)]
-    pairs += [
-        (unpacked[name], gradient) for name, gradient in zip(names, stock_gradients, strict=True)
+    floor = 0.1 * max(float(np.abs(gradient).max()) for gradient in stock_gradients)
+    differences = [
+        _relative_difference(unpacked[name], gradient, floor)
+        for name, gradient in zip(names, stock_gradients, strict=True)
     ]
-    return max(_relative_difference(found, wanted) for found, wanted in pairs)
+    return max(_relative_difference(forecast, expected, 0.0), *differences)
 
 
 def _outputs_and_gradients(
@@ -259,6 +264,8 @@ def _outputs_and_gradients(
     return forecast.numpy(), [gradient.numpy() for gradient in gradients]
 
 
-def _relative_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    scale = float(np.abs(wanted).max()) or 1.0
+def _relative_difference(
+    found: NDArray[np.float32], wanted: NDArray[np.float32], floor: float
+) -> float:
+    scale = max(float(np.abs(wanted).max()), floor) or 1.0
     return float(np.abs(found - wanted).max()) / scale

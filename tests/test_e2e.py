@@ -196,6 +196,29 @@ def test_a_dry_run_with_an_unwritable_store_does_not_start(other_bot: Bot) -> No
     assert_clear_error(outcome, str(other_bot.userdir / "lstm"))
 
 
+@pytest.mark.parametrize(
+    "command", [["freqtrade", "list-strategies"], ["lstm_model", "models"]], ids=lambda c: c[0]
+)
+def test_without_ta_lib_one_line_says_what_to_install(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "talib.py").write_text('raise ImportError("no such library")')
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "-c", "config.json", "--userdir", str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert "pip install" in text
+    assert "Traceback" not in text
+
+
+def test_our_command_names_a_missing_configuration_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lstm_model", "models", "-c", "nothere.json"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert_clear_error(Outcome(done.returncode, done.stdout + done.stderr), "nothere.json")
+
+
 def test_a_damaged_model_is_set_aside_and_made_anew(
     bot: Bot, first: Outcome, time_range: str
 ) -> None:

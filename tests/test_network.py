@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lstm_model.config import Settings
+from lstm_model.config import Settings, parse_settings
 from lstm_model.errors import TrainingError
+from lstm_model.lstm import Lstm
 from lstm_model.trainer import TrainingJob, TrainingResult, run_training
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,7 @@ def changed(**changes: Any) -> Settings:
 def test_the_fused_kernel_equals_keras(network: Any, settings: Settings) -> None:
     """Outputs and every gradient, on windows that the parity check at start has not seen."""
     fused = importlib.import_module("lstm_model.fused")
+    network.keras.utils.set_random_seed(0)
     arrays = make_arrays()
     batch = {
         "rows": arrays["rows"],
@@ -96,6 +98,18 @@ def test_the_fused_kernel_equals_keras(network: Any, settings: Settings) -> None
     loss = network.loss_of(settings)
     assert fused.largest_difference(kernel, stock, loss, batch) < 1e-5
     assert network.TrainingGraph(network.Job(settings, **arrays)).fallback is None
+
+
+def test_a_gradient_that_cancels_to_nothing_is_no_reason_to_fall_back(network: Any) -> None:
+    """With these weights and windows the median's bias has a gradient of 2e-9, all rounding."""
+    fused = importlib.import_module("lstm_model.fused")
+    network.keras.utils.set_random_seed(79)
+    settings, arrays = changed(layers=1), make_arrays()
+    ends = arrays["train_ends"][:8]
+    batch = {"rows": arrays["rows"], "ends": ends, "targets": arrays["targets"][ends]}
+    stock = fused.StockNetwork(settings, network.build_network(settings, 4))
+    kernel = fused.FusedNetwork(settings, stock.weights())
+    assert fused.largest_difference(kernel, stock, network.loss_of(settings), batch) < 1e-5
 
 
 def test_a_wrong_kernel_is_found_and_replaced(
@@ -153,6 +167,31 @@ def test_the_documented_head_is_the_exported_one(network: Any) -> None:
     windows = np.random.default_rng(2).standard_normal((50, SMALL.lookback, 4)).astype(np.float32)
     expected = forecast_by_document(np.asarray(body(windows)), weights)
     np.testing.assert_allclose(np.asarray(model(windows)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"layers": 1, "units": 7}, {"layers": 3, "units": 20, "lookback": 17}, {"loss": "mse"}],
+    ids=str,
+)
+def test_serving_in_numpy_equals_keras(network: Any, options: dict[str, Any]) -> None:
+    settings = parse_settings(options)
+    model = network.build_network(settings, 16)
+    random = np.random.default_rng(0)
+    biased = [random.normal(0.0, 0.3, weight.shape) for weight in model.trainable_weights]
+    for weight, values in zip(model.trainable_weights, biased, strict=True):
+        weight.assign(values.astype(np.float32))
+    scaler = {
+        "scaler/mean": random.normal(size=16).astype(np.float32),
+        "scaler/scale": random.uniform(0.5, 2.0, 16).astype(np.float32),
+    }
+    rows = random.normal(size=(settings.lookback + 40, 16))
+    scaled = ((rows - scaler["scaler/mean"]) / scaler["scaler/scale"]).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(scaled, settings.lookback, axis=0)
+    wanted = model(windows.swapaxes(1, 2)).numpy()
+    lstm = Lstm({**network.export_weights(model), **scaler}, settings.lookback)
+    found = lstm.predict(rows, np.arange(settings.lookback - 1, len(rows)))
+    np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_pinball_loss_is_least_at_the_quantiles(network: Any) -> None:
