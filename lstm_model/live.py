@@ -99,13 +99,13 @@ class LiveEngine:
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
         for candles in series:
-            for due in self._newest_alone(candles):
+            for due in self._newest_alone(_closed(candles)):
                 by_version[due.model.card.version].append(due)
         self._keep([row for together in by_version.values() for row in self._at_once(together)])
 
     def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
         """The pair, if exactly its newest candle is due and a model may forecast it."""
-        if self._first_new(candles) != len(candles) - 1:
+        if not len(candles) or self._first_new(candles) != len(candles) - 1:
             return
         recent = self._recent(candles, len(candles) - 1)
         frame = Frame(recent, self._terms.settings.lookback)
@@ -128,8 +128,9 @@ class LiveEngine:
     def _outlook(self, candles: Candles) -> Outlook:
         if not len(candles):
             raise DataError("the exchange gave no candles")
-        self._maker.remember(candles)
-        self._keep(self._forecast_new(candles))
+        closed = _closed(candles)
+        self._maker.remember(closed)
+        self._keep(self._forecast_new(closed))
         outlook = self._assemble(candles)
         newest = int(candles.date_ms[-1])
         if newest > self._told_ms[candles.pair]:
@@ -167,7 +168,7 @@ class LiveEngine:
         return candles.rows(max(0, begin), len(candles))
 
     def _forecast_new(self, candles: Candles) -> list[JournalRow]:
-        first = self._first_new(candles)
+        first = self._first_new(candles) if len(candles) else 0
         if first == len(candles) or not self._training.models:
             return []
         recent = self._recent(candles, first)
@@ -195,6 +196,15 @@ class LiveEngine:
             versions = [row.version for row in known]
             outlook.credit(numbers, versions, self._training.is_skilled)
         return outlook
+
+
+def _closed(candles: Candles) -> Candles:
+    """Without a newest candle that is still open, which freqtrade sometimes hands over.
+
+    It comes just after its opening; half a candle of tolerance leaves room for clocks that differ.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    return candles.between(0, now_ms - candles.step_ms // 2 + 1)
 
 
 def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:

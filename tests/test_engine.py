@@ -472,6 +472,22 @@ def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> 
         Bot(tmp_path / "live", disk={}.get).start()
 
 
+def test_a_candle_that_is_still_open_is_not_forecast(
+    bot: Bot, past: tuple[Outlook, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.at(FIRST + 1)
+    opened = change(SERIES[0], FIRST + 1, volume=1.0).between(0, bot.close_ms)
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.live.time.time_ns", lambda: (close_of(FIRST) + 2_000) * 1_000_000)
+        bot.engine.foresee([opened])
+        outlook = bot.engine.outlook(opened)
+    assert not is_forecast(outlook)[-1]
+    assert outlook.decision.side[-1] == 0
+    said = bot.run(FIRST + 1, FIRST + 2)
+    assert differences(said, past[0]) == []
+
+
 # ---------------------------------------------------------------- many pairs at once
 
 
