@@ -67,10 +67,12 @@ class BackgroundTraining:
     def tick(self, now_ms: int) -> None:
         """Begin a training when the schedule has one due; returns at once.
 
-        One candle after its data has ended: before, the last candle may not be there yet.
+        The first is of the model in force now. Later ones begin one candle after their data has
+        ended: before, the last candle may not be there yet.
         """
         lead_ms = (self._terms.settings.training_lag_candles - 1) * self._step_ms
-        slot = slot_at(now_ms + lead_ms, self._step_ms, self._terms.settings)
+        ahead_ms = lead_ms if self.models else 0
+        slot = slot_at(now_ms + ahead_ms, self._step_ms, self._terms.settings)
         busy = self._thread is not None and self._thread.is_alive()
         if busy or slot == self._slot or time.monotonic() < self._retry_at_s:
             return

@@ -172,7 +172,9 @@ def test_an_option_out_of_range_is_named_with_its_bound(bot: Bot) -> None:
 
 
 def test_too_little_history_says_what_to_download(other_bot: Bot) -> None:
-    outcome = other_bot.backtest(days_ago(5.95, 5.6))
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin = int((midnight - timedelta(days=6)).timestamp())  # of the market, and of a slot
+    outcome = other_bot.backtest(f"--timerange={begin + 36_000}-{begin + 72_000}")
     assert_clear_error(outcome, "too little history", "freqtrade download-data")
 
 

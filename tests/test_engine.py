@@ -472,6 +472,15 @@ def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> 
         Bot(tmp_path / "live", disk={}.get).start()
 
 
+def test_a_first_start_just_before_a_change_of_models_need_not_wait_for_it(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    first = SWITCH - LAG // 2
+    assert is_forecast(bot.close_candle(first))[-1]
+    bot.run(first + 1, SWITCH + 1)
+    assert len({bot.close_candle(SWITCH).version[row] for row in (-2, -1)}) == 2
+    bot.engine.stop()
+
+
 def test_a_candle_that_is_still_open_is_not_forecast(
     bot: Bot, past: tuple[Outlook, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
