@@ -68,6 +68,16 @@ class ModelCard(BaseModel):
     weights: dict[str, list[int]] = {}
     checksums: dict[str, str] = {}
 
+    @property
+    def p_value(self) -> float:
+        """Of the mean's skill against zero return: the worse of at once and one candle late."""
+        return max(self.skill["p_value"], self.skill["p_value_delayed"])
+
+    @property
+    def proven(self) -> bool:
+        """Whether that skill is significant at the usual 5 %."""
+        return self.p_value <= 0.05
+
     @field_validator("settings", mode="before")
     @classmethod
     def _as_plain_json(cls, value: Any) -> Any:

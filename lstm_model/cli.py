@@ -196,11 +196,10 @@ def _gains(card: ModelCard) -> str:
 def card_verdict(card: ModelCard) -> str:
     """Whether the mean has skill, in a sentence."""
     skill = card.skill
-    p_value = max(skill["p_value"], skill["p_value_delayed"])
     return (
         f"Skill of the mean against zero: p = {skill['p_value']:.3f}, one candle late "
         f"p = {skill['p_value_delayed']:.3f}: "
-        + ("proven at 5 %." if p_value <= 0.05 else "NOT proven; with require_skill no entries.")
+        + ("proven at 5 %." if card.proven else "NOT proven; with require_skill no entries.")
         + f" Intervals against EWMA volatility: Winkler {skill['winkler_vs_zero']:+.1%}."
     )
 

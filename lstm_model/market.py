@@ -1,4 +1,4 @@
-"""Candles, timeframe arithmetic and the trade dtype: what the exchange says, checked at the door.
+"""Candles and timeframe arithmetic: what the exchange says, checked at the door.
 
 Intervals are half-open, `[open, open + timeframe)`; times are integer UTC milliseconds.
 """
@@ -21,11 +21,6 @@ PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("date", *PRICE_COLUMNS, "volume")
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-# One public trade. `taker_buy`: the taker bought, so the trade lifted the ask.
-TRADE = np.dtype(
-    [("id", "i8"), ("time_ms", "i8"), ("price", "f8"), ("amount", "f8"), ("taker_buy", "?")]
-)
 
 
 def timeframe_ms(timeframe: str) -> int:

@@ -110,9 +110,7 @@ class Model:
 
     def is_skilled(self, settings: Settings) -> bool:
         """Whether its out-of-sample skill is significant, at once and one candle late."""
-        skill = self.card.skill
-        worst = max(skill["p_value"], skill["p_value_delayed"])
-        return not settings.require_skill or worst <= settings.skill_p_value
+        return not settings.require_skill or self.card.p_value <= settings.skill_p_value
 
 
 class ModelMaker:
@@ -160,8 +158,8 @@ class ModelMaker:
         enough = WARM_UP + self.settings.lookback + self.settings.horizon
         return [candles for candles in recent if len(candles) > enough]
 
-    def check_history(self, slot: Slot) -> None:
-        """Refuse when there is nothing to train the slot's model on; warn of what is missing.
+    def check_history(self, slot: Slot) -> list[Candles]:
+        """The `training_candles`, refused when there are none; warns of what is missing.
 
         Raises
         ------
@@ -179,6 +177,7 @@ class ModelMaker:
                     "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
                     "download-data --timeframes %s`", candles.pair, 100 * missing, self.timeframe,
                 )  # fmt: skip
+        return series
 
     def version(self, candles: Sequence[Candles]) -> str:
         """Content address of the model that these candles make."""
@@ -210,8 +209,7 @@ class ModelMaker:
             The store cannot be written.
         """
         self.store.check_writable()
-        self.check_history(slot)
-        candles = self.training_candles(slot)
+        candles = self.check_history(slot)
         panel = build_panel(candles, self.settings)
         split = purged_split(panel, self.settings)
         scaler = Scaler.fit(panel.rows[split.train])

@@ -45,7 +45,7 @@ def summary(model: Model) -> str:
     """A model's card in one line."""
     card = model.card
     skill, scores = card.skill, card.scores["lstm"]
-    verdict = "proven" if max(skill["p_value"], skill["p_value_delayed"]) <= 0.05 else "not proven"
+    verdict = "proven" if card.proven else "not proven"
     return (
         f"Model {card.version}, trained on {card.windows['train']:,} windows until "
         f"{minute(card.train_end_ms)}: skill {verdict}; R2 against zero {skill['r2_vs_zero']:+.2%} "
