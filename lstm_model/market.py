@@ -1,4 +1,4 @@
-"""Candles and timeframe arithmetic: what the exchange says, checked at the door.
+"""Candles, trades, order flow and timeframes: what the exchange says, checked at the door.
 
 Intervals are half-open, `[open, open + timeframe)`; times are integer UTC milliseconds.
 """
@@ -6,7 +6,7 @@ Intervals are half-open, `[open, open + timeframe)`; times are integer UTC milli
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +19,24 @@ Ints = NDArray[np.int64]
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 CANDLE_COLUMNS = ("date", *PRICE_COLUMNS, "volume")
+
+# One trade, with two clocks: the exchange's and ours at the moment it was received.
+TRADE = np.dtype(
+    [("id", np.int64), ("time_ms", np.int64), ("received_ns", np.int64), ("price", np.float64),
+     ("amount", np.float64), ("taker_buy", np.bool_)], align=True,
+)  # fmt: skip
+
+# Who traded how much within one candle. Amounts in base, `quote` in quote currency; NaN where
+# unknown. `coverage` in [0, 1] is the share of the candle's trades that is in the record; 0 says
+# that nothing is known. Klines know neither `realized_volatility` (square root of the sum of
+# squared log returns from trade to trade) nor `largest` (amount of the largest trade).
+FLOW = np.dtype(
+    [("date_ms", np.int64), ("trades", np.float64), ("volume", np.float64),
+     ("quote_volume", np.float64), ("taker_base", np.float64), ("taker_quote", np.float64),
+     ("coverage", np.float64), ("realized_volatility", np.float64), ("largest", np.float64)],
+)  # fmt: skip
+_AMOUNTS = [name for name in FLOW.names or () if name not in ("date_ms", "coverage")]
+Records = NDArray[np.void]
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -48,6 +66,21 @@ def candle_open_ms(time_ms: Ints | int, step_ms: int) -> Any:
     return time_ms - time_ms % step_ms
 
 
+def unknown_flow(date_ms: Ints) -> Records:
+    """(T,) FLOW records of candles of which no trade is known.
+
+    Examples
+    --------
+    >>> unknown_flow(np.array([0, 300_000]))["coverage"]
+    array([0., 0.])
+    """
+    flow = np.zeros(len(date_ms), FLOW)
+    flow["date_ms"] = date_ms
+    for name in _AMOUNTS:
+        flow[name] = np.nan
+    return flow
+
+
 @dataclass(frozen=True)
 class Candles:
     """T candles of one pair, oldest first, on a regular grid with holes left out.
@@ -57,6 +90,7 @@ class Candles:
     date_ms : (T,) int64, open time
     open, high, low, close : (T,) float64, quote currency
     volume : (T,) float64, base currency
+    flow : (T,) FLOW, or None where nobody asked for order flow
     """
 
     pair: str
@@ -67,6 +101,7 @@ class Candles:
     low: Floats
     close: Floats
     volume: Floats
+    flow: Records | None = None
 
     def __len__(self) -> int:
         return len(self.date_ms)
@@ -99,7 +134,8 @@ class Candles:
     def rows(self, start: int, stop: int) -> Self:
         """Rows `[start, stop)` as views."""
         columns = {name: getattr(self, name)[start:stop] for name in _ARRAYS}
-        return type(self)(self.pair, self.step_ms, **columns)
+        flow = None if self.flow is None else self.flow[start:stop]
+        return type(self)(self.pair, self.step_ms, **columns, flow=flow)
 
     def between(self, start_ms: int, end_ms: int) -> Self:
         """Candles that open in `[start_ms, end_ms)`."""
@@ -114,7 +150,21 @@ class Candles:
         columns = {
             name: np.concatenate([getattr(older, name), getattr(newer, name)]) for name in _ARRAYS
         }
-        return type(self)(self.pair, self.step_ms, **columns)
+        joined = type(self)(self.pair, self.step_ms, **columns)
+        known = [part.flow for part in (older, newer) if part.flow is not None]
+        return joined.with_flow(np.concatenate(known)) if known else joined
+
+    def with_flow(self, flow: Records) -> Self:
+        """The same candles with the order flow of those that `flow` (N,) FLOW knows.
+
+        Its records may be of other candles too, but must be in order of time.
+        """
+        mine = unknown_flow(self.date_ms)
+        place = np.searchsorted(flow["date_ms"], self.date_ms)
+        known = np.flatnonzero(place < len(flow))
+        known = known[flow["date_ms"][place[known]] == self.date_ms[known]]
+        mine[known] = flow[place[known]]
+        return replace(self, flow=mine)
 
     def on_grid(self) -> Self:
         """The same candles with every hole filled by NaN candles, so that rows are equidistant."""
@@ -125,7 +175,8 @@ class Candles:
         columns = {name: np.full(len(grid), np.nan) for name in _ARRAYS[1:]}
         for name, column in columns.items():
             column[rows] = getattr(self, name)
-        return type(self)(self.pair, self.step_ms, np.asarray(grid, dtype=np.int64), **columns)
+        whole = type(self)(self.pair, self.step_ms, np.asarray(grid, dtype=np.int64), **columns)
+        return whole if self.flow is None else whole.with_flow(self.flow)
 
     def sound(self) -> NDArray[np.bool_]:
         """(T,) bool: finite positive prices, `low <= open, close <= high`, something traded."""
@@ -136,7 +187,7 @@ class Candles:
             return ordered & np.isfinite(self.high) & (self.volume > 0.0)
 
 
-_ARRAYS = tuple(field.name for field in fields(Candles))[2:]
+_ARRAYS = tuple(field.name for field in fields(Candles))[2:-1]
 
 
 def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from series import START_MS, STEP_MS, change, drop, make_candles, to_frame
 
 from lstm_model.errors import DataError
-from lstm_model.market import Candles, candle_open_ms, timeframe_ms
+from lstm_model.market import Candles, candle_open_ms, timeframe_ms, unknown_flow
 
 TIMES = st.integers(0, 4_000_000_000_000)
 TIMEFRAMES = st.sampled_from(["1m", "3m", "5m", "15m", "1h", "4h", "1d"])
@@ -150,3 +150,31 @@ def test_then_continues_and_the_newer_candles_win(a: int, b: int, c: int) -> Non
 )  # fmt: skip
 def test_only_the_spoilt_candle_is_not_sound(values: dict[str, float]) -> None:
     assert np.flatnonzero(~change(make_candles(9), 4, **values).sound()).tolist() == [4]
+
+
+def known_flow(candles: Candles) -> np.ndarray:
+    flow = unknown_flow(candles.date_ms)
+    flow["coverage"], flow["trades"] = 1.0, np.arange(len(candles), dtype=np.float64)
+    return flow
+
+
+def test_order_flow_stays_with_its_candle() -> None:
+    candles = make_candles(12)
+    flow = known_flow(candles)
+    candles = candles.with_flow(flow)
+    holed = drop(candles, [3, 4]).with_flow(flow)
+    assert holed.rows(2, 5).flow["trades"].tolist() == [2.0, 5.0, 6.0]
+    grid = holed.on_grid()
+    assert grid.flow["coverage"].tolist() == [1.0] * 3 + [0.0] * 2 + [1.0] * 7
+    assert grid.flow["date_ms"].tolist() == grid.date_ms.tolist()
+    joined = candles.rows(0, 6).then(make_candles(12).rows(4, 12))
+    assert joined.flow["coverage"].tolist() == [1.0] * 4 + [0.0] * 8
+    assert make_candles(12).on_grid().flow is None
+
+
+def test_flow_of_other_candles_is_not_taken() -> None:
+    candles = make_candles(4)
+    flow = known_flow(candles)
+    flow["date_ms"] += 1
+    assert candles.with_flow(flow).flow["coverage"].tolist() == [0.0] * 4
+    assert candles.with_flow(flow[:0]).flow["coverage"].tolist() == [0.0] * 4
