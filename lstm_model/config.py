@@ -19,7 +19,8 @@ DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _NOT_IN_VERSION = {
     "store_dir", "journal_url", "train_threads", "train_timeout_s", "training_lag_candles",
     "require_skill", "skill_p_value", "slippage_fraction", "kelly_fraction",
-    "max_stake_fraction", "train_pairs",
+    "max_stake_fraction", "train_pairs", "trade_stream", "tape_trades", "stream_silence_s",
+    "require_fresh_stream",
 }  # fmt: skip
 
 
@@ -98,6 +99,24 @@ class Settings(BaseModel):
     )
     max_stake_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Cap of a stake, as a fraction of freqtrade's own stake."
+    )
+    order_flow: bool = Field(
+        False,
+        description="Let the network see order flow too; `freqtrade-lstm download-flow` gets the "
+        "past of it.",
+    )
+    trade_stream: bool = Field(
+        True, description="In dry run and live, follow every trade and forecast inside the candle."
+    )
+    tape_trades: int = Field(
+        20_000, ge=1_000, le=1_000_000, description="Newest trades kept in memory per pair."
+    )
+    stream_silence_s: int = Field(
+        15, ge=2, le=600,
+        description="Seconds without a sign of life after which the trade stream counts as stale.",
+    )  # fmt: skip
+    require_fresh_stream: bool = Field(
+        False, description="Enter only while the trade stream of the pair is fresh."
     )
     store_dir: str = Field(
         "lstm", min_length=1,

@@ -41,6 +41,11 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "slippage_fraction": (0.0, False),
     "kelly_fraction": (1.0, False),
     "max_stake_fraction": (0.5, False),
+    "order_flow": (True, True),
+    "trade_stream": (False, False),
+    "tape_trades": (5_000, False),
+    "stream_silence_s": (30, False),
+    "require_fresh_stream": (True, False),
     "store_dir": ("/elsewhere", False),
     "journal_url": ("sqlite://", False),
 }
