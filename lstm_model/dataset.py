@@ -99,7 +99,7 @@ def build_panel(series: Sequence[Candles], settings: Settings) -> Panel:
 
 def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, NDArray[Any]]:
     candles = candles.on_grid()
-    features = compute_features(candles)
+    features = compute_features(candles, order_flow=settings.order_flow)
     realized = realized_return(candles, settings.horizon)
     delayed = realized_return(candles, settings.horizon, delay=1)
     labelled = np.isfinite(realized) & np.isfinite(delayed)

@@ -39,7 +39,7 @@ class WalkForwardEngine:
             A model could not be made.
         """
         outlook = Outlook(candles.pair, candles.date_ms, self._terms)
-        frame = Frame(self._with_past(candles), self._terms.settings.lookback)
+        frame = Frame(self._with_past(candles), self._terms.settings)
         closes = candles.date_ms[skip:] + candles.step_ms
         for slot, rows in _by_slot(closes, candles.step_ms, self._terms):
             model = self._model(slot)

@@ -1,4 +1,6 @@
-"""What the network sees of a candle: 16 causal, scale-free numbers. `FEATURES` is their one source.
+"""What the network sees of a candle: causal, scale-free numbers. `FEATURES` is their one source.
+
+16 of them come from the candles; six more, on request, from the order flow (`FLOW_FEATURES`).
 
 Every feature is an exact function of a bounded number of past candles, so a row has the same bits
 whether it is computed live, in a backtest or from a file that begins elsewhere. That rules out
@@ -13,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import MissingPackageError
-from lstm_model.market import Candles, Floats
+from lstm_model.market import Candles, Floats, Records, unknown_flow
 
 try:
     import talib
@@ -30,6 +32,7 @@ except ImportError as missing:  # pragma: no cover - depends on the installation
 
 VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
 _FAST_HALFLIFE = 8  # chosen: reacts within the lookback
+_ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
 _CLIP = 10.0  # chosen: one wild candle must not set the scale of a feature
 _DAY_MS = 86_400_000
 
@@ -86,10 +89,30 @@ def ewma(values: Floats, halflife: int) -> Floats:
 
 
 class Ingredients:
-    """What several features share, computed once per call."""
+    """What several features share, computed once per call, for all candles or for the newest.
+
+    A feature asks `now`, `ago`, `total` and `mean` for what it needs of a series. Here they answer
+    with columns (T,); `OpenRow` answers with the newest row's number alone.
+    """
 
     def __init__(self, candles: Candles) -> None:
         self.candles = candles
+
+    def now(self, series: Floats) -> Any:
+        """The series itself."""
+        return series
+
+    def ago(self, series: Floats, candles: int) -> Any:
+        """The series as it was so many candles before."""
+        return lagged(series, candles)
+
+    def total(self, series: Floats, window: int) -> Any:
+        """Sum over the last `window` candles."""
+        return window_sum(series, window)
+
+    def mean(self, series: Floats, halflife: int) -> Any:
+        """Exponentially weighted mean."""
+        return ewma(series, halflife)
 
     @cached_property
     def log_close(self) -> Floats:
@@ -100,21 +123,49 @@ class Ingredients:
         return self.log_close - lagged(self.log_close, 1)
 
     @cached_property
-    def volatility(self) -> Floats:
+    def squared_return(self) -> Floats:
+        return self.log_return**2
+
+    @cached_property
+    def volatility(self) -> Any:
         """(T,) EWMA standard deviation of one candle's log return; NaN where nothing moved."""
         return self._volatility(VOLATILITY_HALFLIFE)
 
     @cached_property
-    def fast_volatility(self) -> Floats:
+    def fast_volatility(self) -> Any:
         return self._volatility(_FAST_HALFLIFE)
 
-    def _volatility(self, halflife: int) -> Floats:
-        variance = ewma(self.log_return**2, halflife)
+    def _volatility(self, halflife: int) -> Any:
+        variance = self.mean(self.squared_return, halflife)
         return np.sqrt(np.where(variance > 0.0, variance, np.nan))
 
-    def log_ratio(self, top: Floats, bottom: Floats) -> Floats:
+    @cached_property
+    def flow(self) -> Records:
+        flow = self.candles.flow
+        return unknown_flow(self.candles.date_ms) if flow is None else flow
+
+    @cached_property
+    def covered(self) -> Floats:
+        """(T,) one where order flow is known well enough to be used, else zero."""
+        known = (self.flow["coverage"] >= _ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
+        return known.astype(np.float64)
+
+    def of_flow(self, name: str) -> Floats:
+        """(T,) a column of the order flow, zero where masked."""
+        return np.where(self.covered > 0.0, self.flow[name], 0.0)
+
+    @cached_property
+    def traded(self) -> Floats:
+        return self.of_flow("volume")
+
+    @cached_property
+    def net_bought(self) -> Floats:
+        """(T,) what takers bought less what they sold."""
+        return 2.0 * self.of_flow("taker_base") - self.traded
+
+    def log_ratio(self, top: Floats, bottom: Floats) -> Any:
         """(T,) log(top / bottom) in units of volatility."""
-        return np.log(top / bottom) / self.volatility
+        return np.log(self.now(top) / self.now(bottom)) / self.volatility
 
 
 class Feature(NamedTuple):
@@ -123,13 +174,13 @@ class Feature(NamedTuple):
     name: str
     warm_up: int  # candles before its own that it looks back on
     unit: str
-    compute: Callable[[Ingredients], Floats]
+    compute: Callable[[Ingredients], Any]
 
 
 def _past_return(candles: int) -> Feature:
-    def compute(of: Ingredients) -> Floats:
-        move = of.log_close - lagged(of.log_close, candles)
-        return np.asarray(move / (of.volatility * np.sqrt(candles)))
+    def compute(of: Ingredients) -> Any:
+        move = of.now(of.log_close) - of.ago(of.log_close, candles)
+        return move / (of.volatility * np.sqrt(candles))
 
     return Feature(f"return_{candles}", _warm_up(candles), "volatility", compute)
 
@@ -138,51 +189,85 @@ def _warm_up(own: int) -> int:
     return max(own, ewma_window(VOLATILITY_HALFLIFE))
 
 
-def _body(of: Ingredients) -> Floats:
+def _body(of: Ingredients) -> Any:
     candles = of.candles
-    return np.asarray(talib.BOP(candles.open, candles.high, candles.low, candles.close))
+    return of.now(talib.BOP(candles.open, candles.high, candles.low, candles.close))
 
 
-def _range(of: Ingredients) -> Floats:
+def _range(of: Ingredients) -> Any:
     return of.log_ratio(of.candles.high, of.candles.low)
 
 
-def _upper_shadow(of: Ingredients) -> Floats:
+def _upper_shadow(of: Ingredients) -> Any:
     return of.log_ratio(of.candles.high, np.maximum(of.candles.open, of.candles.close))
 
 
-def _lower_shadow(of: Ingredients) -> Floats:
+def _lower_shadow(of: Ingredients) -> Any:
     return of.log_ratio(np.minimum(of.candles.open, of.candles.close), of.candles.low)
 
 
-def _channel(of: Ingredients) -> Floats:
+def _channel(of: Ingredients) -> Any:
     candles = of.candles
-    return np.asarray(talib.WILLR(candles.high, candles.low, candles.close, 20) / 50.0 + 1.0)
+    return of.now(talib.WILLR(candles.high, candles.low, candles.close, 20)) / 50.0 + 1.0
 
 
-def _trend(of: Ingredients) -> Floats:
-    return np.asarray(talib.AROONOSC(of.candles.high, of.candles.low, 25) / 100.0)
+def _trend(of: Ingredients) -> Any:
+    return of.now(talib.AROONOSC(of.candles.high, of.candles.low, 25)) / 100.0
 
 
-def _momentum(of: Ingredients) -> Floats:
-    return window_sum(of.log_return, 14) / window_sum(np.abs(of.log_return), 14)
+def _momentum(of: Ingredients) -> Any:
+    return of.total(of.log_return, 14) / of.total(np.abs(of.log_return), 14)
 
 
-def _relative_volume(of: Ingredients) -> Floats:
-    return np.log1p(of.candles.volume / (window_sum(of.candles.volume, 48) / 48.0))
-
-
-def _signed_volume(of: Ingredients) -> Floats:
+def _relative_volume(of: Ingredients) -> Any:
     volume = of.candles.volume
-    return window_sum(np.sign(of.log_return) * volume, 12) / window_sum(volume, 12)
+    return np.log1p(of.now(volume) / (of.total(volume, 48) / 48.0))
 
 
-def _volatility_ratio(of: Ingredients) -> Floats:
+def _signed_volume(of: Ingredients) -> Any:
+    volume = of.candles.volume
+    return of.total(np.sign(of.log_return) * volume, 12) / of.total(volume, 12)
+
+
+def _volatility_ratio(of: Ingredients) -> Any:
     return np.log(of.fast_volatility / of.volatility)
 
 
-def _day_phase(of: Ingredients) -> Floats:
-    return np.asarray((of.candles.date_ms % _DAY_MS) * (2.0 * np.pi / _DAY_MS))
+def _day_phase(of: Ingredients) -> Any:
+    return of.now(of.candles.date_ms.astype(np.float64)) % _DAY_MS * (2.0 * np.pi / _DAY_MS)
+
+
+def _share(top: Any, bottom: Any) -> Any:
+    """`top / bottom`, zero where there is nothing to divide by."""
+    return np.where(bottom > 0.0, top / np.where(bottom > 0.0, bottom, 1.0), 0.0)
+
+
+def _imbalance(of: Ingredients) -> Any:
+    return _share(of.now(of.net_bought), of.now(of.traded))
+
+
+def _imbalance_12(of: Ingredients) -> Any:
+    return _share(of.total(of.net_bought, 12), of.total(of.traded, 12))
+
+
+def _imbalance_decay(of: Ingredients) -> Any:
+    return _share(of.mean(of.net_bought, _FAST_HALFLIFE), of.mean(of.traded, _FAST_HALFLIFE))
+
+
+def _trade_intensity(of: Ingredients) -> Any:
+    trades = of.of_flow("trades")
+    usual = _share(of.total(trades, 48), of.total(of.covered, 48))
+    return of.now(of.covered) * np.log((of.now(trades) + 1.0) / (usual + 1.0))
+
+
+def _vwap_deviation(of: Ingredients) -> Any:
+    vwap = _share(of.now(of.of_flow("quote_volume")), of.now(of.traded))
+    close = of.now(of.candles.close)
+    return np.log(close / np.where(vwap > 0.0, vwap, close)) / of.volatility
+
+
+def _coverage(of: Ingredients) -> Any:
+    return of.now(np.nan_to_num(of.flow["coverage"]))
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -203,8 +288,34 @@ FEATURES: tuple[Feature, ...] = (
     Feature("day_sin", 0, "sine of the time of day", lambda of: np.sin(_day_phase(of))),
     Feature("day_cos", 0, "cosine of the time of day", lambda of: np.cos(_day_phase(of))),
 )  # fmt: skip
-FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
-WARM_UP = max(feature.warm_up for feature in FEATURES)
+# With `order_flow`; zero where coverage is too low to know.
+FLOW_FEATURES: tuple[Feature, ...] = (
+    Feature("imbalance", 0, "fraction, -1 to 1", _imbalance),
+    Feature("imbalance_12", 11, "fraction, -1 to 1", _imbalance_12),
+    Feature(
+        "imbalance_decay", ewma_window(_FAST_HALFLIFE) - 1, "fraction, -1 to 1", _imbalance_decay
+    ),
+    Feature("trade_intensity", 47, "log of the multiple of the mean", _trade_intensity),
+    Feature("vwap_deviation", _warm_up(0), "volatility", _vwap_deviation),
+    Feature("flow_coverage", 0, "fraction of the candle's trades", _coverage),
+)
+WARM_UP = max(feature.warm_up for feature in FEATURES + FLOW_FEATURES)
+
+
+def feature_set(order_flow: bool) -> tuple[Feature, ...]:
+    """What the network sees, in the order of its inputs."""
+    return FEATURES + FLOW_FEATURES if order_flow else FEATURES
+
+
+def feature_names(order_flow: bool) -> tuple[str, ...]:
+    """Names of `feature_set`.
+
+    Examples
+    --------
+    >>> len(feature_names(False)), feature_names(True)[-1]
+    (16, 'flow_coverage')
+    """
+    return tuple(feature.name for feature in feature_set(order_flow))
 
 
 @dataclass(frozen=True)
@@ -226,22 +337,23 @@ class FeatureRows:
         return np.isfinite(self.rows[:, 0])
 
 
-def compute_features(candles: Candles) -> FeatureRows:
+def compute_features(candles: Candles, *, order_flow: bool = False) -> FeatureRows:
     """Features of every candle; row t looks at candles up to t and no further.
 
     `candles` must be on a complete grid (`Candles.on_grid`): holes are NaN rows, and a row is
-    unknown while a NaN lies among the `WARM_UP` candles before it.
+    unknown while a NaN lies among the `WARM_UP` candles before it. Unknown order flow is no NaN:
+    its features are zero, as is `flow_coverage`.
     """
     of = Ingredients(candles)
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns = [feature.compute(of) for feature in FEATURES]
+        columns = [feature.compute(of) for feature in feature_set(order_flow)]
         volatility = of.volatility
     rows = np.clip(np.stack(columns, axis=1), -_CLIP, _CLIP)
-    rows[~(np.isfinite(rows).all(axis=1) & _settled(candles))] = np.nan
+    rows[~(np.isfinite(rows).all(axis=1) & settled(candles))] = np.nan
     return FeatureRows(rows, volatility)
 
 
-def _settled(candles: Candles) -> NDArray[np.bool_]:
+def settled(candles: Candles) -> NDArray[np.bool_]:
     """(T,) bool: no NaN or impossible price among this one and the `WARM_UP` before it."""
     prices = np.stack([candles.open, candles.high, candles.low, candles.close])
     broken = ~((prices > 0.0) & (prices < np.inf)).all(axis=0) | ~np.isfinite(candles.volume)

@@ -108,7 +108,7 @@ class LiveEngine:
         if not len(candles) or self._first_new(candles) != len(candles) - 1:
             return
         recent = self._recent(candles, len(candles) - 1)
-        frame = Frame(recent, self._terms.settings.lookback)
+        frame = Frame(recent, self._terms.settings)
         for model, rows in self._training.in_force(recent):
             if len(recent) - 1 in rows and frame.usable[-1]:
                 yield _Due(model, recent, frame)
@@ -172,7 +172,7 @@ class LiveEngine:
         if first == len(candles) or not self._training.models:
             return []
         recent = self._recent(candles, first)
-        frame = Frame(recent, self._terms.settings.lookback)
+        frame = Frame(recent, self._terms.settings)
         outlook = Outlook(candles.pair, recent.date_ms, self._terms)
         new = first - len(candles) + len(recent)
         for model, rows in self._training.in_force(recent):

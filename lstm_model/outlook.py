@@ -25,10 +25,10 @@ from lstm_model.walk_forward import Model
 class Frame:
     """Candles of one pair on a complete grid, with their features and usable windows."""
 
-    def __init__(self, candles: Candles, lookback: int) -> None:
+    def __init__(self, candles: Candles, settings: Settings) -> None:
         self.candles = candles.on_grid()
-        self.features = compute_features(self.candles)
-        self.usable = usable_windows(self.features, self.candles.sound(), lookback)
+        self.features = compute_features(self.candles, order_flow=settings.order_flow)
+        self.usable = usable_windows(self.features, self.candles.sound(), settings.lookback)
 
     def rows_of(self, date_ms: Ints) -> Ints:
         """Row of each open time; all must be on the grid."""

@@ -30,7 +30,7 @@ from lstm_model.config import Settings
 from lstm_model.dataset import Panel, Scaler, Split, build_panel, purged_split
 from lstm_model.errors import DataError, StoreError
 from lstm_model.evaluation import evaluate
-from lstm_model.features import FEATURE_NAMES, WARM_UP
+from lstm_model.features import WARM_UP, feature_names
 from lstm_model.forecast import Forecast
 from lstm_model.lstm import Lstm
 from lstm_model.market import Candles, Floats, Ints, timeframe_ms
@@ -93,7 +93,7 @@ class Model:
             The version was made by another release or for other settings.
         """
         card = stored.card
-        if card.feature_names != FEATURE_NAMES:
+        if card.feature_names != feature_names(settings.order_flow):
             raise StoreError(f"model {card.version} was trained on other features; train anew")
         if card.settings.get("lookback") != settings.lookback:
             raise StoreError(f"model {card.version} was trained for other settings; train anew")
@@ -239,7 +239,7 @@ class ModelMaker:
             timeframe=self.timeframe,
             pairs=panel.pairs,
             settings=self.settings.model_dump(mode="json"),
-            feature_names=FEATURE_NAMES,
+            feature_names=feature_names(self.settings.order_flow),
             train_start_ms=int(min(series.date_ms[0] for series in candles)),
             train_end_ms=slot.data_end_ms,
             serves_from_ms=slot.serves_from_ms,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lstm_model.market import Candles
+from lstm_model.market import Candles, unknown_flow
 
 STEP_MS = 300_000
 START_MS = 1_699_920_000_000  # a midnight
@@ -40,6 +40,23 @@ def make_candles(
     prices = [np.round(x / tick) * tick if tick else x for x in (open_, high, low, close)]
     volume = 10.0 * np.exp(mood + 0.1 * random.normal(size=count))
     return Candles(pair, STEP_MS, start_ms + STEP_MS * np.arange(count), *prices, volume)
+
+
+def with_flow(candles: Candles, *, seed: int = 0, holes: float = 0.1) -> Candles:
+    """The candles with an invented order flow, a share `holes` of it partly or wholly unknown."""
+    random = np.random.default_rng((seed, 1))
+    count = len(candles)
+    flow = unknown_flow(candles.date_ms)
+    bought = random.beta(4, 4, count)
+    flow["trades"] = np.rint(40.0 * random.gamma(2.0, 1.0, count) + 1.0)
+    flow["volume"], flow["taker_base"] = candles.volume, bought * candles.volume
+    vwap = candles.low + random.random(count) * (candles.high - candles.low)
+    flow["quote_volume"] = vwap * candles.volume
+    flow["taker_quote"] = bought * flow["quote_volume"]
+    flow["coverage"] = np.where(random.random(count) < holes, random.random(count), 1.0)
+    flow[random.random(count) < holes / 2] = unknown_flow(np.zeros(1, np.int64))[0]
+    flow["date_ms"] = candles.date_ms
+    return candles.with_flow(flow)
 
 
 def slow_noise(random: np.random.Generator, count: int, memory: float) -> np.ndarray:

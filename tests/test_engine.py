@@ -280,7 +280,7 @@ def test_a_planted_model_from_the_future_is_caught(tmp_path: Path) -> None:
     later = Model.of(maker.make(slot_of(FIRST + PERIOD)), SETTINGS)
     candles = SERIES[0].rows(0, FIRST + 1)
     outlook = Outlook(PAIR, candles.date_ms, make_terms())
-    outlook.fill(later, Frame(candles, SETTINGS.lookback), np.array([FIRST]))
+    outlook.fill(later, Frame(candles, SETTINGS), np.array([FIRST]))
     assert foresees(outlook, maker.store)
 
 

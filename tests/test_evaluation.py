@@ -13,11 +13,11 @@ from lstm_model.calibration import POOLED
 from lstm_model.config import Settings
 from lstm_model.dataset import Panel, Split, build_panel, purged_split
 from lstm_model.evaluation import Evaluation, evaluate
-from lstm_model.features import FEATURE_NAMES
+from lstm_model.features import feature_names
 from lstm_model.market import Candles
 
 SETTINGS = Settings(lookback=10, horizon=2)
-VOLUME = FEATURE_NAMES.index("volume_48")
+VOLUME = feature_names(False).index("volume_48")
 # Quantiles of the scaled return as a network that knows nothing but the deviation gives them.
 SPREAD = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from series import change, drop, make_candles, recorded_candles, same_bits
+from series import change, drop, make_candles, recorded_candles, same_bits, with_flow
 
 from lstm_model.features import (
-    FEATURE_NAMES,
     FEATURES,
+    FLOW_FEATURES,
     WARM_UP,
     Feature,
     FeatureRows,
@@ -21,6 +21,7 @@ from lstm_model.features import (
     compute_features,
     ewma,
     ewma_window,
+    feature_names,
     lagged,
     window_sum,
 )
@@ -32,7 +33,7 @@ BY_NAME = {feature.name: feature for feature in FEATURES}
 
 
 def rows_of(candles: Candles) -> Floats:
-    made = compute_features(candles)
+    made = compute_features(candles, order_flow=candles.flow is not None)
     return np.column_stack([made.rows, made.volatility])
 
 
@@ -50,13 +51,17 @@ def prefixes_agree(compute: Compute, candles: Candles, stops: list[int]) -> bool
 @pytest.mark.parametrize("tick", [0.0, 0.1])
 def test_features_of_a_prefix_are_the_prefix_of_features(tick: float) -> None:
     stops = [1, 2, 20, 25, 26, 60, WARM_UP, WARM_UP + 1, *range(WARM_UP + 2, COUNT, 7)]
-    assert prefixes_agree(rows_of, make_candles(COUNT, tick=tick), stops)
+    candles = make_candles(COUNT, tick=tick)
+    assert prefixes_agree(rows_of, candles, stops)
+    assert prefixes_agree(rows_of, with_flow(candles), stops)
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, COUNT), st.sampled_from([0.0, 0.05, 1.0]))
 def test_no_series_shows_a_lookahead(seed: int, stop: int, tick: float) -> None:
-    assert prefixes_agree(rows_of, make_candles(COUNT, seed=seed, tick=tick), [stop])
+    candles = make_candles(COUNT, seed=seed, tick=tick)
+    assert prefixes_agree(rows_of, candles, [stop])
+    assert prefixes_agree(rows_of, with_flow(candles, seed=seed), [stop])
 
 
 def _peeks_one_candle_ahead(candles: Candles) -> Floats:
@@ -88,16 +93,16 @@ def test_a_planted_lookahead_is_caught(leak: Compute) -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 119), st.sampled_from([0.0, 0.05, 1.0]))
 def test_a_row_does_not_know_where_the_series_began(seed: int, start: int, tick: float) -> None:
-    candles = make_candles(COUNT, seed=seed, tick=tick)
+    candles = with_flow(make_candles(COUNT, seed=seed, tick=tick), seed=seed)
     later = rows_of(candles.rows(start, COUNT))
     assert same_bits(later[WARM_UP:], rows_of(candles)[start + WARM_UP :])
-    for feature in FEATURES:
+    for feature in FEATURES + FLOW_FEATURES:
         warm = feature.warm_up
         mine = column_of(feature, candles.rows(start, COUNT))[warm:]
         assert same_bits(mine, column_of(feature, candles)[start + warm :]), feature.name
 
 
-@pytest.mark.parametrize("feature", FEATURES, ids=FEATURE_NAMES)
+@pytest.mark.parametrize("feature", FEATURES, ids=feature_names(False))
 def test_a_feature_looks_back_as_far_as_it_says(feature: Feature) -> None:
     candles, now = make_candles(COUNT), COUNT - 1
     oldest = now - feature.warm_up
@@ -118,7 +123,7 @@ def test_a_feature_looks_back_as_far_as_it_says(feature: Feature) -> None:
         assert any(column_of(feature, at_warm_up)[now] != before for at_warm_up in spoilt)
 
 
-@pytest.mark.parametrize("feature", FEATURES, ids=FEATURE_NAMES)
+@pytest.mark.parametrize("feature", FEATURES, ids=feature_names(False))
 def test_a_feature_is_known_once_it_is_warm_and_not_before(feature: Feature) -> None:
     known = np.isfinite(column_of(feature, make_candles(COUNT)))
     assert known[feature.warm_up :].all()
@@ -127,6 +132,7 @@ def test_a_feature_is_known_once_it_is_warm_and_not_before(feature: Feature) -> 
 
 def test_there_are_16_features_with_names_of_their_own() -> None:
     assert len(BY_NAME) == len(FEATURES) == 16
+    assert feature_names(True) == (*BY_NAME, *(feature.name for feature in FLOW_FEATURES))
     assert max(feature.warm_up for feature in FEATURES) == WARM_UP
     assert all(feature.unit for feature in FEATURES)
 
@@ -250,3 +256,67 @@ def test_features_of_recorded_candles_look_back_only() -> None:
     candles = recorded_candles("BTC/USDT", "5m").on_grid().rows(0, 3_000)
     assert prefixes_agree(rows_of, candles, [500, 1_000, 1_777, 2_999])
     assert compute_features(candles).known[WARM_UP:].mean() > 0.5
+
+
+def flow_rows(candles: Candles) -> dict[str, Floats]:
+    rows = compute_features(candles, order_flow=True).rows
+    return dict(zip(feature_names(True), rows.T, strict=True))
+
+
+def test_order_flow_changes_no_other_feature() -> None:
+    candles = with_flow(make_candles(COUNT))
+    with_it = compute_features(candles, order_flow=True).rows[:, : len(FEATURES)]
+    assert same_bits(with_it, compute_features(candles).rows)
+
+
+@pytest.mark.parametrize("coverage", [0.0, 0.5, 0.949])
+def test_flow_that_is_hardly_covered_is_masked_and_says_so(coverage: float) -> None:
+    candles = with_flow(make_candles(COUNT), holes=0.0)
+    candles.flow["coverage"] = coverage
+    made = flow_rows(candles)
+    for feature in FLOW_FEATURES[:-1]:
+        assert (made[feature.name][WARM_UP:] == 0.0).all(), feature.name
+    assert (made["flow_coverage"][WARM_UP:] == coverage).all()
+
+
+def test_without_any_flow_the_rows_are_known_and_neutral() -> None:
+    made = compute_features(make_candles(COUNT), order_flow=True)
+    assert made.known[WARM_UP:].all()
+    assert (made.rows[WARM_UP:, len(FEATURES) :] == 0.0).all()
+
+
+def test_one_uncovered_candle_leaves_the_sums_to_the_others() -> None:
+    candles = with_flow(make_candles(COUNT), holes=0.0)
+    at = COUNT - 5
+    candles.flow["coverage"][at] = 0.2
+    made = flow_rows(candles)
+    flow = np.delete(candles.flow[COUNT - 12 :], 7)
+    wanted = (2.0 * flow["taker_base"] - flow["volume"]).sum() / flow["volume"].sum()
+    assert made["imbalance_12"][-1] == pytest.approx(wanted, rel=1e-12)
+    assert made["imbalance"][at] == 0.0
+
+
+def test_takers_who_only_buy_are_an_imbalance_of_one() -> None:
+    candles = with_flow(make_candles(COUNT), holes=0.0)
+    candles.flow["taker_base"] = candles.flow["volume"]
+    made = flow_rows(candles)
+    for name in ("imbalance", "imbalance_12", "imbalance_decay"):
+        np.testing.assert_allclose(made[name][WARM_UP:], 1.0, rtol=1e-12)
+
+
+def test_flow_features_have_no_scale() -> None:
+    candles = with_flow(make_candles(COUNT), holes=0.0)
+    flow = candles.flow.copy()
+    for name, factor in {"volume": 7.0, "taker_base": 7.0, "quote_volume": 7e3}.items():
+        flow[name] *= factor
+    prices = {name: getattr(candles, name) * 1e3 for name in ("open", "high", "low", "close")}
+    scaled = replace(candles, **prices, volume=candles.volume * 7.0, flow=flow)
+    np.testing.assert_allclose(rows_of(scaled), rows_of(candles), rtol=0.0, atol=1e-9)
+
+
+def test_a_price_above_the_vwap_is_a_positive_deviation() -> None:
+    candles = with_flow(make_candles(COUNT), holes=0.0)
+    candles.flow["quote_volume"] = candles.flow["volume"] * candles.close * 0.999
+    deviation = flow_rows(candles)["vwap_deviation"][WARM_UP:]
+    volatility = compute_features(candles).volatility[WARM_UP:]
+    np.testing.assert_allclose(deviation, np.log(1 / 0.999) / volatility, rtol=1e-9)

@@ -15,7 +15,7 @@ from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 from lstm_model.config import Settings
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.features import FEATURE_NAMES, WARM_UP
+from lstm_model.features import WARM_UP, feature_names
 from lstm_model.market import Candles
 from lstm_model.walk_forward import Model, ModelMaker, Slot, slot_at
 
@@ -163,7 +163,7 @@ def test_the_card_says_what_the_model_was_made_from(maker: ModelMaker) -> None:
     assert (card.train_end_ms, card.serves_from_ms) == (SLOT.data_end_ms, SLOT.serves_from_ms)
     assert card.train_start_ms == maker.training_candles(SLOT)[0].date_ms[0]
     assert card.pairs == ("BTC/USDT", "ETH/USDT")
-    assert (card.timeframe, card.feature_names) == ("5m", FEATURE_NAMES)
+    assert (card.timeframe, card.feature_names) == ("5m", feature_names(False))
     assert card.version == version(maker)
     assert card.windows["train"] > 1_000 > card.windows["test"] > card.windows["validation"] > 10
 
@@ -257,7 +257,7 @@ def test_a_model_for_other_settings_or_features_is_refused(
 ) -> None:
     with pytest.raises(StoreError, match="other settings; train anew"):
         served(maker, SETTINGS.model_copy(update={"lookback": 9}))
-    monkeypatch.setattr("lstm_model.walk_forward.FEATURE_NAMES", ("tea_leaves",))
+    monkeypatch.setattr("lstm_model.walk_forward.feature_names", lambda _: ("tea_leaves",))
     with pytest.raises(StoreError, match="other features; train anew"):
         served(maker)
 
