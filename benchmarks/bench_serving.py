@@ -88,7 +88,7 @@ def cases(lstm: Lstm, network: Any, rows: Any) -> list[tuple[Any, ...]]:
          "predict", lambda: network.predict(first, verbose=0), 300),
         ("one window", lambda: lstm.predict(hundred[0], last),
          "tf.function", lambda: compiled(first).numpy(), 300),
-        ("one step", lambda: lstm.step(state, rows[0]), "", None, 2_000),
+        ("one step", lambda: lstm.step(state, rows[:1]), "", None, 2_000),
         ("100 pairs, one window each", lambda: lstm.predict_windows(np.stack(hundred)),
          "predict, one batch", lambda: network.predict(batch, verbose=0), 20),
         ("100,000 windows", lambda: lstm.predict(rows, ends),

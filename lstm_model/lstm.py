@@ -59,8 +59,8 @@ class _Layer:
         out += self.bias
         return out
 
-    def run(self, inputs: Sequence[Floats32], rows: int) -> Floats32:
-        """(L, B, U): hidden states over a window, from a zero state; L `inputs` (4, B, U)."""
+    def run(self, inputs: Sequence[Floats32], rows: int) -> tuple[Floats32, Floats32]:
+        """Hidden states (L, B, U) over L `inputs` (4, B, U) from zero, and the last cell (B, U)."""
         cell = np.zeros((rows, self.units), np.float32)
         hidden = np.zeros((len(inputs) + 1, rows, self.units), np.float32)
         gates = _Gates(rows, self.units)
@@ -68,7 +68,7 @@ class _Layer:
         for fed, after in zip(inputs, hidden[1:], strict=True):
             gates.advance(self.recurrent, fed, before, after, cell)
             before = after
-        return hidden[1:]
+        return hidden[1:], cell
 
 
 class _Gates:
@@ -130,13 +130,21 @@ def _check_shapes(weights: Mapping[str, Floats32]) -> None:
 
 @dataclass
 class LstmState:
-    """Hidden and cell state of every layer: (4, U) float32 each, four equal rows."""
+    """Hidden and cell state of every layer for N series: (N and more, U) float32 each.
+
+    N is filled up to a multiple of four rows; what the others hold does not matter.
+    """
 
     hidden: list[Floats32]
     cell: list[Floats32]
 
     def copy(self) -> LstmState:
         return LstmState([h.copy() for h in self.hidden], [c.copy() for c in self.cell])
+
+    def rows(self, numbers: Sequence[int]) -> LstmState:
+        """A copy for the series with these numbers, in this order."""
+        padded = [*numbers, *([0] * (_tiled(len(numbers)) - len(numbers)))]
+        return LstmState([h[padded] for h in self.hidden], [c[padded] for c in self.cell])
 
 
 class Lstm:
@@ -206,19 +214,25 @@ class Lstm:
         return np.concatenate([np.empty((0, self._head.levels)), *parts])
 
     def initial_state(self) -> LstmState:
-        """The state before the first candle: zeros."""
+        """The state of one series before its first candle: zeros."""
         zeros = [np.zeros((_TILE, layer.units), np.float32) for layer in self._layers]
         return LstmState(zeros, [h.copy() for h in zeros])
 
-    def step(self, state: LstmState, row: Floats) -> Floats:
-        """Advance `state` by one candle, in place, and forecast: `row` (F,) -> (K,) float64."""
-        fed = self._project(row[None, :])[:, :1]
+    def state_after(self, windows: Floats) -> LstmState:
+        """The state of N series after their candles (N, any number, F), from zeros."""
+        inputs, rows = self._by_time(windows)
+        hidden, cells = self._over_layers(inputs, rows)
+        return LstmState([h[-1].copy() for h in hidden], cells)
+
+    def step(self, state: LstmState, rows: Floats) -> Floats:
+        """Advance `state` by a candle, in place, and forecast: `rows` (N, F) -> (N, K) float64."""
+        fed = self._project(rows)[:, : len(state.cell[0])]
         for number, layer in enumerate(self._layers):
             hidden, cell = state.hidden[number], state.cell[number]
             if number:
                 fed = layer.feed(state.hidden[number - 1])
             _Gates(*cell.shape).advance(layer.recurrent, fed, hidden.copy(), hidden, cell)
-        return np.asarray(self._head(state.hidden[-1])[0])
+        return self._head(state.hidden[-1])[: len(rows)]
 
     def _project(self, rows: Floats) -> Floats32:
         """(4, T + 4 to 7, U): the first layer's input for every candle; the rest is padding."""
@@ -234,20 +248,35 @@ class Lstm:
 
     def _predict_apart(self, windows: Floats) -> Floats:
         """Quantiles of at most a block of windows (B, L, F) that share no candles."""
-        rows = _tiled(len(windows))
-        by_time = np.zeros((self.lookback, rows, self.features))
+        inputs, rows = self._by_time(windows)
+        return self._run(inputs, rows)[: len(windows)]
+
+    def _by_time(self, windows: Floats) -> tuple[list[Floats32], int]:
+        """Inputs of the first layer, (4, rows, U) per candle, for windows (B, any number, F)."""
+        rows, count = _tiled(len(windows)), windows.shape[1]
+        by_time = np.zeros((count, rows, self.features))
         by_time[:, : len(windows)] = windows.swapaxes(0, 1)
         projected = self._project(by_time.reshape(-1, self.features))
-        inputs = [projected[:, a * rows : (a + 1) * rows] for a in range(self.lookback)]
-        return self._run(inputs, rows)[: len(windows)]
+        return [projected[:, a * rows : (a + 1) * rows] for a in range(count)], rows
 
     def _run(self, inputs: Sequence[Floats32], rows: int) -> Floats:
         """(B, K): every layer over L `inputs` (4, B, U) of the first."""
-        hidden = self._layers[0].run(inputs, rows)
+        hidden, _ = self._over_layers(inputs, rows)
+        return self._head(hidden[-1][-1])
+
+    def _over_layers(
+        self, inputs: Sequence[Floats32], rows: int
+    ) -> tuple[list[Floats32], list[Floats32]]:
+        """Every layer's hidden states (L, B, U) and last cell (B, U)."""
+        hidden, cell = self._layers[0].run(inputs, rows)
+        states, cells = [hidden], [cell]
         for layer in self._layers[1:]:
-            fed = layer.feed(hidden.reshape(-1, hidden.shape[-1]))
-            hidden = layer.run(list(fed.reshape(4, self.lookback, rows, -1).swapaxes(0, 1)), rows)
-        return self._head(hidden[-1])
+            fed = layer.feed(states[-1].reshape(-1, states[-1].shape[-1]))
+            by_time = list(fed.reshape(4, len(inputs), rows, -1).swapaxes(0, 1))
+            hidden, cell = layer.run(by_time, rows)
+            states.append(hidden)
+            cells.append(cell)
+        return states, cells
 
 
 def _rows_of_product(size: int) -> int:

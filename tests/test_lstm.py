@@ -13,8 +13,8 @@ from lstm_model.lstm import Lstm
 FEATURES, LEVELS = 16, 7
 
 
-def make_rows(count: int = 700) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(count, FEATURES))
+def make_rows(count: int = 700, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, FEATURES))
 
 
 def make_lstm(units: int = 8, lookback: int = 12, levels: int = LEVELS, layers: int = 2) -> Lstm:
@@ -98,19 +98,32 @@ def test_step_by_step_equals_the_window(units: int, layers: int) -> None:
     lstm, rows = make_lstm(units, layers=layers), make_rows(12)
     state = lstm.initial_state()
     for row in rows:
-        last = lstm.step(state, row)
-    np.testing.assert_allclose(last, alone(lstm, rows, 11), rtol=0.0, atol=1e-6)
+        last = lstm.step(state, row[None])
+    np.testing.assert_allclose(last[0], alone(lstm, rows, 11), rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_step_on_a_kept_state_equals_the_window_for_many_series(layers: int) -> None:
+    lstm, count = make_lstm(50, layers=layers), 9
+    windows = np.stack([make_rows(12, seed=seed) for seed in range(count)])
+    kept = lstm.state_after(windows[:, :-1])
+    wanted = lstm.predict_windows(windows)
+    made = lstm.step(kept.rows(range(count)), windows[:, -1])
+    np.testing.assert_allclose(made, wanted, rtol=0.0, atol=1e-6)
+    some = [7, 2, 3]
+    few = lstm.step(kept.rows(some), windows[some, -1])
+    assert same_bits(few, made[some])
 
 
 def test_a_copied_state_leaves_the_original_alone() -> None:
     lstm, rows = make_lstm(), make_rows(12)
     state = lstm.initial_state()
     for row in rows[:6]:
-        lstm.step(state, row)
+        lstm.step(state, row[None])
     probe = state.copy()
-    first = lstm.step(probe, rows[6])
-    lstm.step(probe, rows[7])
-    assert same_bits(lstm.step(state, rows[6]), first)
+    first = lstm.step(probe, rows[6:7])
+    lstm.step(probe, rows[7:8])
+    assert same_bits(lstm.step(state, rows[6:7]), first)
 
 
 def test_quantiles_rise() -> None:
