@@ -31,9 +31,9 @@ except ImportError as missing:  # pragma: no cover - depends on the installation
     ) from None
 
 VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
-_FAST_HALFLIFE = 8  # chosen: reacts within the lookback
-_ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
-_CLIP = 10.0  # chosen: one wild candle must not set the scale of a feature
+FAST_HALFLIFE = 8  # chosen: reacts within the lookback
+ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
+CLIP = 10.0  # chosen: one wild candle must not set the scale of a feature
 _DAY_MS = 86_400_000
 
 
@@ -133,7 +133,7 @@ class Ingredients:
 
     @cached_property
     def fast_volatility(self) -> Any:
-        return self._volatility(_FAST_HALFLIFE)
+        return self._volatility(FAST_HALFLIFE)
 
     def _volatility(self, halflife: int) -> Any:
         variance = self.mean(self.squared_return, halflife)
@@ -147,7 +147,7 @@ class Ingredients:
     @cached_property
     def covered(self) -> Floats:
         """(T,) one where order flow is known well enough to be used, else zero."""
-        known = (self.flow["coverage"] >= _ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
+        known = (self.flow["coverage"] >= ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
         return known.astype(np.float64)
 
     def of_flow(self, name: str) -> Floats:
@@ -251,7 +251,7 @@ def _imbalance_12(of: Ingredients) -> Any:
 
 
 def _imbalance_decay(of: Ingredients) -> Any:
-    return _share(of.mean(of.net_bought, _FAST_HALFLIFE), of.mean(of.traded, _FAST_HALFLIFE))
+    return _share(of.mean(of.net_bought, FAST_HALFLIFE), of.mean(of.traded, FAST_HALFLIFE))
 
 
 def _trade_intensity(of: Ingredients) -> Any:
@@ -293,7 +293,7 @@ FLOW_FEATURES: tuple[Feature, ...] = (
     Feature("imbalance", 0, "fraction, -1 to 1", _imbalance),
     Feature("imbalance_12", 11, "fraction, -1 to 1", _imbalance_12),
     Feature(
-        "imbalance_decay", ewma_window(_FAST_HALFLIFE) - 1, "fraction, -1 to 1", _imbalance_decay
+        "imbalance_decay", ewma_window(FAST_HALFLIFE) - 1, "fraction, -1 to 1", _imbalance_decay
     ),
     Feature("trade_intensity", 47, "log of the multiple of the mean", _trade_intensity),
     Feature("vwap_deviation", _warm_up(0), "volatility", _vwap_deviation),
@@ -348,7 +348,7 @@ def compute_features(candles: Candles, *, order_flow: bool = False) -> FeatureRo
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = [feature.compute(of) for feature in feature_set(order_flow)]
         volatility = of.volatility
-    rows = np.clip(np.stack(columns, axis=1), -_CLIP, _CLIP)
+    rows = np.clip(np.stack(columns, axis=1), -CLIP, CLIP)
     rows[~(np.isfinite(rows).all(axis=1) & settled(candles))] = np.nan
     return FeatureRows(rows, volatility)
 

@@ -146,6 +146,16 @@ class LstmState:
         padded = [*numbers, *([0] * (_tiled(len(numbers)) - len(numbers)))]
         return LstmState([h[padded] for h in self.hidden], [c[padded] for c in self.cell])
 
+    @classmethod
+    def join(cls, states: Sequence[Self]) -> Self:
+        """A copy for several series, of the states of each alone."""
+        padded = [*states, *([states[0]] * (_tiled(len(states)) - len(states)))]
+        layers = range(len(states[0].cell))
+        return cls(
+            [np.stack([state.hidden[layer][0] for state in padded]) for layer in layers],
+            [np.stack([state.cell[layer][0] for state in padded]) for layer in layers],
+        )
+
 
 class Lstm:
     """A trained network, ready to serve.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,26 @@ def candle_open_ms(time_ms: Ints | int, step_ms: int) -> Any:
     (300000, 0)
     """
     return time_ms - time_ms % step_ms
+
+
+class Seen(NamedTuple):
+    """What has been traded in one candle so far, as plain numbers; names as in `FLOW`.
+
+    `received_ns` is when its newest trade arrived.
+    """
+
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    trades: float
+    quote_volume: float
+    taker_base: float
+    taker_quote: float
+    coverage: float
+    received_ns: int
 
 
 def unknown_flow(date_ms: Ints) -> Records:

@@ -46,6 +46,16 @@ def round_trip_cost(fee_fraction: float, settings: Settings) -> float:
     return 2.0 * (fee_fraction + settings.slippage_fraction)
 
 
+def net_edge(
+    mean: Floats, direction: NDArray[np.int64], fee_fraction: float, settings: Settings
+) -> Floats:
+    """(N,) expected return net of the round trip, fraction of the stake.
+
+    `mean` (N,) log return; `direction` (N,) 1 for long, -1 for short.
+    """
+    return np.asarray(direction * np.expm1(mean) - round_trip_cost(fee_fraction, settings))
+
+
 def decide(
     forecast: Forecast, skilled: NDArray[np.bool_], fee_fraction: float, settings: Settings,
     *, can_short: bool,
@@ -57,9 +67,8 @@ def decide(
     skilled : (N,) bool, the model in force has proven skill (or none is required)
     fee_fraction : of one side
     """
-    expected = np.expm1(forecast.mean)
-    direction = np.where(expected < 0.0, -1 if can_short else 1, 1)
-    edge = direction * expected - round_trip_cost(fee_fraction, settings)
+    direction = np.where(forecast.mean < 0.0, -1 if can_short else 1, 1)
+    edge = net_edge(forecast.mean, direction, fee_fraction, settings)
     known = np.isfinite(forecast.mean) & np.isfinite(edge)
     enter = known & skilled & (np.nan_to_num(edge) > 0.0)
     side = np.where(enter, direction, 0)
