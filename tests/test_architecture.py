@@ -19,11 +19,15 @@ LAYERS = (  # a module imports only from rows above it
     "walk_forward", "outlook", "wording", "engine", "background", "live", "bot", "scaffold", "cli",
     "__main__",
 )  # fmt: skip
-REPLAY = ("tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "exchange", "demo")
+REPLAY = (
+    "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",
+    "serving", "exchange", "frames", "playback", "demo",
+)  # fmt: skip
 REPLAY_KNOWS = {"errors", "market"}  # of the library
 ONLY_IN = {
     "tensorflow": {"fused", "network"}, "keras": {"fused", "network"}, "torch": set(),
-    "freqtrade": {"bot", "lstm_strategy"}, "ccxt": set(), "aiohttp": {"exchange"},
+    "freqtrade": {"bot", "lstm_strategy"}, "ccxt": set(),
+    "aiohttp": {"exchange", "playback", "serving"},
     "sqlalchemy": {"journal"}, "talib": {"features"}, "subprocess": {"trainer", "demo"},
     "click": {"cli"}, "rich": {"cli", "demo"}, "pickle": set(), "joblib": set(), "dill": set(),
 }  # fmt: skip

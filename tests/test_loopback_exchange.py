@@ -393,6 +393,22 @@ def test_a_jump_of_the_clock_sends_every_candle_and_trade_between(
     assert list(streams.poll()) == []
 
 
+def test_trades_can_be_polled_alone_and_say_when_the_next_is_due(
+    market: Market, clock: Clock
+) -> None:
+    streams = Subscriptions(market, combined=False)
+    streams.subscribe(["btcusdt@bookTicker", "btcusdt@kline_1m"])
+    assert streams.next_trade_ms() == float("inf")
+    assert len(list(streams.poll())) == 2
+    streams.subscribe(["btcusdt@trade"])
+    clock.now_ms += int(streams.next_trade_ms()) - 1
+    assert list(streams.poll(trades_only=True)) == []
+    clock.now_ms += 1
+    (trade,) = streams.poll(trades_only=True)
+    assert (trade["e"], trade["T"]) == ("trade", clock.now_ms)
+    assert next(streams.poll()).get("e") is None
+
+
 def test_requests_on_a_socket_are_answered_with_their_id(
     exchange: LoopbackExchange, clock: Clock
 ) -> None:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
-import json
 import logging
+import math
 import signal
-import threading
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Self
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from lstm_model.errors import ConfigError
+from lstm_model.replay.dialect import Json
+from lstm_model.replay.faults import Faults
+from lstm_model.replay.mischief import Cut, Line, Log, Mischief
 from lstm_model.replay.recorded import recorded_market
 from lstm_model.replay.rest import answer
+from lstm_model.replay.serving import BackgroundServer, no_endpoint, serve
 from lstm_model.replay.streams import Subscriptions
 from lstm_model.replay.synthetic import synthetic_market
 from lstm_model.replay.tape_market import Market, wall_clock_ms
@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8787
 
-_POLL_S = 0.1  # chosen: how late a trade may be on the websocket
-_START_TIMEOUT_S = 10.0
+_POLL_S = 0.1  # chosen: how late a candle or a best price may be on the websocket
+_TRADE_POLL_S = 0.005  # chosen: how late a trade may be if the clock is not the machine's
+_LEAST_WAIT_S = 0.001  # chosen: trades of one millisecond are sent together
 
 
 def open_market(
@@ -57,6 +58,7 @@ def run_exchange(
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     ready: Callable[[str], None] | None = None,
+    faults: Faults | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `ready` is called with the URL once requests are answered.
 
@@ -65,106 +67,179 @@ def run_exchange(
     ConfigError
         If the port is taken or `host` is not a loopback address.
     """
-    asyncio.run(_run_until_signal(market, host, port, ready))
+    asyncio.run(_run_until_signal(_Server(market, faults or Faults()), host, port, ready))
 
 
 async def _run_until_signal(
-    market: Market, host: str, port: int, ready: Callable[[str], None] | None
+    server: _Server, host: str, port: int, ready: Callable[[str], None] | None
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serve(market, port, host) as taken_port:
+    async with serve(server.application(), port, host) as taken_port:
         if ready:
             ready(f"http://{host}:{taken_port}")
         await stop.wait()
 
 
-@contextlib.asynccontextmanager
-async def serve(market: Market, port: int, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """Serve inside `async with`, which gives the port (useful with `port=0`: any free one)."""
-    if not ipaddress.ip_address(host).is_loopback:
-        raise ConfigError(f"the exchange listens on this machine only, not on {host}")
-    server = _Server(market)
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
-        await _start(site, host, port)
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
-
-
-async def _start(site: web.TCPSite, host: str, port: int) -> None:
-    try:
-        await site.start()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} on {host} is taken; choose another one") from None
-        raise ConfigError(f"cannot listen on {host}:{port}: {error}") from None
-
-
 class _Server:
     """The HTTP side of one market."""
 
-    def __init__(self, market: Market) -> None:
-        self._market = market
-        self._sockets: set[web.WebSocketResponse] = set()
+    def __init__(self, market: Market, faults: Faults) -> None:
+        self.mischief = Mischief(faults, time.monotonic)
+        self.market = replace(market, now_ms=lambda: market.now_ms() + self._skew_ms())
+        self.connections: set[_Connection] = set()
 
     def application(self) -> web.Application:
         application = web.Application()
         application.router.add_get("/api/v3/{path:.+}", self._rest)
         application.router.add_get("/{kind:ws|stream}", self._websocket)
         application.router.add_get("/{kind:ws|stream}/{names:.*}", self._websocket)
-        application.router.add_route("*", "/{path:.*}", self._foreign)
-        application.on_shutdown.append(self._close_sockets)
+        application.router.add_route("*", "/{path:.*}", no_endpoint)
+        application.on_shutdown.append(self._stop)
         return application
 
+    def _skew_ms(self) -> int:
+        return round(self.mischief.faults.skew * 1000.0)
+
     async def _rest(self, request: web.Request) -> web.Response:
-        status, body = answer(self._market, request.match_info["path"], request.query)
+        path, query = request.match_info["path"], request.query
+        if refused := self.mischief.refusal(path):
+            return _refusal(refused)
+        status, body = answer(self.market, path, query)
+        body = self.mischief.without_holes(path, query.get("symbol", ""), body)
         return web.json_response(body, status=status)
 
-    async def _foreign(self, request: web.Request) -> web.Response:
-        message = f"The loopback exchange has no endpoint {request.method} {request.path}."
-        return web.json_response({"code": -1000, "msg": message}, status=404)
-
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=20.0)
+        # Pings are answered by hand: an exchange that hangs answers none.
+        socket = web.WebSocketResponse(heartbeat=20.0, autoping=False, compress=False)
         await socket.prepare(request)
-        combined = request.match_info["kind"] == "stream"
-        subscriptions = Subscriptions(self._market, combined)
+        subscriptions = Subscriptions(self.market, request.match_info["kind"] == "stream")
         names = request.match_info.get("names", "") or request.query.get("streams", "")
         subscriptions.subscribe([name for name in names.split("/") if "@" in name])
-        self._sockets.add(socket)
-        pump = asyncio.create_task(_pump(socket, subscriptions))
+        connection = _Connection(socket, request.transport, subscriptions, self.mischief)
+        self.connections.add(connection)
         try:
-            async for message in socket:
-                if message.type is WSMsgType.TEXT:
-                    await socket.send_json(subscriptions.reply(message.data))
+            await connection.run()
         finally:
-            self._sockets.discard(socket)
+            self.connections.discard(connection)
+        return socket
+
+    async def _stop(self, application: web.Application) -> None:
+        for connection in tuple(self.connections):
+            await connection.close()
+
+    async def cut(self, polite: bool) -> None:
+        """End all connections."""
+        for connection in tuple(self.connections):
+            await connection.cut(polite)
+
+    async def send_raw(self, text: str) -> None:
+        """Send one text to every client; one may refuse it and go."""
+        for connection in tuple(self.connections):
+            with contextlib.suppress(ConnectionError):
+                await connection.socket.send_str(text)
+
+
+def _refusal(status: int) -> web.Response:
+    if status < 500:
+        body: Json = {"code": -1003, "msg": "Too many requests; current limit is exceeded."}
+        return web.json_response(body, status=status, headers={"Retry-After": "1"})
+    text = "<html><body>Service Temporarily Unavailable</body></html>"
+    return web.Response(status=status, text=text, content_type="text/html")
+
+
+class _Connection:
+    """One websocket client: its requests are read and what is due is sent, as its line says."""
+
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        subscriptions: Subscriptions,
+        mischief: Mischief,
+    ) -> None:
+        self.socket = socket
+        self._transport = transport
+        self._subscriptions, self._mischief = subscriptions, mischief
+        self._line = Line(mischief, time.monotonic())
+        self._others_s = 0.0
+
+    async def run(self) -> None:
+        """Serve until the client or a fault ends the connection."""
+        pump = asyncio.create_task(self._pump())
+        try:
+            async for message in self.socket:
+                await self._while_stalled()
+                await self._obey(message)
+        finally:
             pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pump
-        return socket
+            self._line.close()
 
-    async def _close_sockets(self, application: web.Application) -> None:
-        for socket in tuple(self._sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the exchange stops")
+    async def cut(self, polite: bool) -> None:
+        """End the connection, with a close frame or without."""
+        if polite:
+            self._mischief.log.disconnects += 1
+            await self.close()
+        elif self._transport:
+            self._mischief.log.drops += 1
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """End the connection with a close frame."""
+        await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the exchange stops")
+
+    async def _while_stalled(self) -> None:
+        while self._line.stalled(time.monotonic()):
+            await asyncio.sleep(_TRADE_POLL_S)
+
+    async def _obey(self, message: WSMessage) -> None:
+        with contextlib.suppress(ConnectionError):
+            if message.type is WSMsgType.TEXT:
+                await self.socket.send_json(self._subscriptions.reply(message.data))
+            elif message.type is WSMsgType.PING:
+                await self.socket.pong(message.data)
+
+    async def _pump(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while not self.socket.closed and await self._send_due():
+                await asyncio.sleep(self._wait_s())
+
+    async def _send_due(self) -> bool:
+        """Send what is due; False if that ended the connection."""
+        now_s = time.monotonic()
+        everything = now_s - self._others_s >= _POLL_S
+        if everything:
+            self._others_s = now_s
+        actions = self._line.poll(self._subscriptions.poll(trades_only=not everything), now_s)
+        try:
+            async with asyncio.timeout(self._mischief.faults.slow_client or None):
+                for action in actions:
+                    if isinstance(action, Cut):
+                        await self.cut(action.polite)
+                        return False
+                    await self.socket.send_str(action.text)
+        except TimeoutError:
+            await self.cut(polite=False)
+            return False
+        return True
+
+    def _wait_s(self) -> float:
+        due_s = self._subscriptions.next_trade_ms() / 1000.0
+        longest_s = _TRADE_POLL_S if math.isfinite(due_s) else _POLL_S
+        return max(_LEAST_WAIT_S, min(due_s, longest_s))
 
 
-async def _pump(socket: web.WebSocketResponse, subscriptions: Subscriptions) -> None:
-    with contextlib.suppress(ConnectionError):
-        while not socket.closed:
-            for message in list(subscriptions.poll()):
-                await socket.send_str(json.dumps(message, separators=(",", ":")))
-            await asyncio.sleep(_POLL_S)
+class LoopbackExchange(BackgroundServer):
+    """The exchange in a thread of this process, for `with`, and its faults at hand.
 
-
-class LoopbackExchange:
-    """The exchange in a thread of this process, for `with`.
+    Parameters
+    ----------
+    port : 0 for any free one
+    faults : what goes wrong from the start on
 
     Examples
     --------
@@ -173,53 +248,64 @@ class LoopbackExchange:
     True
     """
 
-    def __init__(self, market: Market, port: int = 0) -> None:
+    def __init__(self, market: Market, port: int = 0, faults: Faults | None = None) -> None:
         self.market = market
-        self.port = port
-        self._failure: ConfigError | None = None
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="loopback-exchange", daemon=True)
+        self._server = _Server(market, faults or Faults())
+        super().__init__(self._server.application, port)
 
     @property
-    def url(self) -> str:
-        """Where REST is; the websocket is at the same place with `ws://`."""
-        return f"http://127.0.0.1:{self.port}"
+    def log(self) -> Log:
+        """The ground truth about what went wrong."""
+        return self._server.mischief.log
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        if not self._ready.wait(_START_TIMEOUT_S):
-            raise ConfigError("the loopback exchange did not start in time")
-        if self._failure:
-            self._thread.join()
-            raise self._failure
-        return self
+    @property
+    def faults(self) -> Faults:
+        """The faults in force; may be replaced at any time, which ends what was provoked."""
+        return self._server.mischief.faults
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._server.mischief.set(faults)
 
-    def stop(self) -> None:
-        """Close all connections and free the port; a second call does nothing."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    @property
+    def open_connections(self) -> int:
+        """How many websocket clients there are now."""
+        return len(self._server.connections)
 
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._serve())
-        except ConfigError as error:
-            self._failure = error
-        finally:
-            self._loop.close()
-            self._ready.set()
+    def drop_connections(self) -> None:
+        """Cut every websocket without a close frame."""
+        self.call(self._server.cut(polite=False))
 
-    async def _serve(self) -> None:
-        async with serve(self.market, self.port) as self.port:
-            self._ready.set()
-            await self._stop.wait()
+    def close_connections(self) -> None:
+        """Close every websocket politely, as exchanges do once a day."""
+        self.call(self._server.cut(polite=True))
+
+    def silence(self, for_s: float) -> None:
+        """Send no data for so long, and never send what happened meanwhile."""
+        self._server.mischief.silence(for_s)
+
+    def stall(self, for_s: float) -> None:
+        """Neither read nor send for so long, then send all at once."""
+        self._server.mischief.stall(for_s)
+
+    def send_raw(self, text: str) -> None:
+        """Send one text, whatever it is, to every websocket client."""
+        self.call(self._server.send_raw(text))
+
+    def refuse(self, status: int, for_s: float) -> None:
+        """Answer requests for trades (see `Faults.rest_everywhere`) with 429 or 503 for so long."""
+        self._server.mischief.refuse(status, for_s)
+
+    def lose(self, symbol: str, ids: Iterable[int], rest: bool = False) -> None:
+        """Never send these trades on the websocket and, with `rest`, nor serve them by REST."""
+        self._server.mischief.lose(symbol, ids, rest)
+
+    def trade_ids(
+        self, symbol: str, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[int]:
+        """Ids of the market's trades in `[since_ms, until_ms)` that are due by its clock."""
+        trades = self.market.listing(symbol).trades
+        due = trades.due(self._server.market.now_ms())
+        start = 0 if since_ms is None else trades.due(since_ms - 1)
+        stop = due if until_ms is None else min(due, trades.due(until_ms - 1))
+        return list(range(trades.first_id + start, trades.first_id + stop))

@@ -176,10 +176,27 @@ def _frame(path: Path, columns: tuple[str, ...]) -> Any:
     return frame
 
 
-def _ticks(frame: Any, symbol: str) -> Listing:
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Base and quote currency of one of Binance's symbols.
+
+    Raises
+    ------
+    DataError
+        If the quote currency is none of the usual ones.
+
+    Examples
+    --------
+    >>> split_symbol("ETHBTC")
+    ('ETH', 'BTC')
+    """
     quote = next((name for name in _QUOTES if symbol.endswith(name) and symbol != name), None)
     if quote is None:
         raise DataError(f"the quote currency of {symbol} is none of {', '.join(_QUOTES)}")
+    return symbol.removesuffix(quote), quote
+
+
+def _ticks(frame: Any, symbol: str) -> Listing:
+    base, quote = split_symbol(symbol)
     price, amount = _floats(frame, "price"), _floats(frame, "qty")
     price_decimals = _decimals(price, _MOST_DECIMALS)
     most = _room(float(np.sum(price * amount)), price_decimals)
@@ -191,7 +208,7 @@ def _ticks(frame: Any, symbol: str) -> Listing:
         taker_buy=~frame["is_buyer_maker"].to_numpy(np.bool_),
         first_id=int(frame["id"].iloc[0]),
     )
-    instrument = Instrument(symbol.removesuffix(quote), quote, price_decimals, amount_decimals)
+    instrument = Instrument(base, quote, price_decimals, amount_decimals)
     return Listing(instrument, trades)
 
 

@@ -7,6 +7,7 @@ last poll, so the pace at which it is called never loses or repeats a trade.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -20,11 +21,15 @@ _MOST_CANDLES = 1_000  # sent at once after a jump of the clock
 
 
 class _Stream(Protocol):
+    is_trades: bool
+
     def poll(self, now_ms: int) -> Iterator[Json]: ...
 
 
 class _TradeStream:
     """Every trade once, from the moment of the subscription on."""
+
+    is_trades = True
 
     def __init__(
         self, listing: Listing, events: Callable[..., Iterator[Json]], now_ms: int
@@ -32,14 +37,23 @@ class _TradeStream:
         self._listing, self._events = listing, events
         self._next = listing.trades.due(now_ms)
 
+    @property
+    def next_ms(self) -> float:
+        """When the next trade is due, endless if none will come."""
+        time_ms = self._listing.trades.time_ms
+        return int(time_ms[self._next]) if self._next < len(time_ms) else math.inf
+
     def poll(self, now_ms: int) -> Iterator[Json]:
-        start = self._next
-        self._next = max(start, self._listing.trades.due(now_ms))
+        if now_ms < self.next_ms:
+            return iter(())
+        start, self._next = self._next, self._listing.trades.due(now_ms)
         return self._events(self._listing, start, self._next, now_ms)
 
 
 class _BookStream:
     """Best bid and ask after every poll in which something traded."""
+
+    is_trades = False
 
     def __init__(self, listing: Listing) -> None:
         self._listing, self._seen = listing, 0
@@ -53,6 +67,8 @@ class _BookStream:
 
 class _KlineStream:
     """The open candle every second, and every candle once more when it is final."""
+
+    is_trades = False
 
     def __init__(self, listing: Listing, timeframe: str, now_ms: int) -> None:
         self._listing, self._timeframe = listing, timeframe
@@ -89,11 +105,19 @@ class Subscriptions:
             if name not in self._streams:
                 self._streams[name] = _open(self._market, name)
 
-    def poll(self) -> Iterator[Json]:
+    def next_trade_ms(self) -> float:
+        """Milliseconds until the next trade by the market's clock, endless if none will come."""
+        streams = (item for item in self._streams.values() if isinstance(item, _TradeStream))
+        due_ms = min((item.next_ms for item in streams), default=math.inf)
+        return due_ms - self._market.now_ms()
+
+    def poll(self, trades_only: bool = False) -> Iterator[Json]:
         """The messages due since the last poll."""
         now_ms = self._market.now_ms()
         for name, stream in self._streams.items():
-            for message in stream.poll(now_ms) if stream else ():
+            if stream is None or (trades_only and not stream.is_trades):
+                continue
+            for message in stream.poll(now_ms):
                 yield {"stream": name, "data": message} if self._combined else message
 
     def reply(self, text: str) -> Json:
