@@ -83,7 +83,7 @@ class Study:
         first_row = int(np.searchsorted(candles.date_ms, minutes.date_ms[0])) + 1
         for row in range(first_row, len(candles)):
             start = int(np.searchsorted(minutes.date_ms, candles.date_ms[row]))
-            if start + per_candle + ahead >= len(minutes):
+            if start + 2 * per_candle + ahead > len(minutes):
                 break
             window = features.rows[row - lookback + 1 : row]
             if not np.isfinite(window).all():

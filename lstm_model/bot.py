@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,23 +15,32 @@ from freqtrade.data.dataprovider import DataProvider
 from freqtrade.data.history import load_pair_history
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import FreqtradeException, OperationalException
+from freqtrade.misc import deep_merge_dicts
 
 from lstm_model.config import Settings, parse_settings
 from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import ConfigError
+from lstm_model.flow_store import FlowStore
+from lstm_model.inside import Guard, InsideCandle, OnTrades
 from lstm_model.journal import Journal
 from lstm_model.live import LiveEngine
-from lstm_model.market import Candles, timeframe_ms
+from lstm_model.market import Candles, Records, timeframe_ms
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore
+from lstm_model.stream import TradeStream
 from lstm_model.trainer import ProgressCallback
 from lstm_model.walk_forward import History, Model, ModelMaker, slot_at
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+_SECRETS = {
+    "secret", "password", "uid", "account_id", "accountId", "wallet_address", "walletAddress",
+    "private_key", "privateKey",
+}  # fmt: skip
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
-_PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
+PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
+_SHOWN_CANDLES = 6_000  # chosen: freqtrade hands over five requests of at most 1,000 candles
 
 
 def settings_of(config: Config) -> Settings:
@@ -52,7 +61,7 @@ def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str])
     """
     configured = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
     named = settings.train_pairs or configured
-    if named and all(_PLAIN_PAIR.fullmatch(pair) for pair in named):
+    if named and all(PLAIN_PAIR.fullmatch(pair) for pair in named):
         return list(named)
     return list(whitelist)
 
@@ -68,13 +77,22 @@ def lineage(config: Config, settings: Settings) -> str:
     return f"{market}-{config['timeframe']}-{settings.digest()[:8]}"
 
 
+def flow_store(config: Config) -> FlowStore:
+    """Where the order flow of closed candles is kept: in a folder beside them."""
+    return FlowStore(Path(config["datadir"]) / "flow")
+
+
 def load_candles(config: Config, pair: str) -> Candles | None:
     """All candles of a pair in freqtrade's data directory, or None.
+
+    With `order_flow` on, they carry what is stored of their flow.
 
     Raises
     ------
     DataError
         The file is damaged.
+    StoreError
+        The stored order flow is damaged.
     """
     frame = load_pair_history(
         pair,
@@ -83,7 +101,12 @@ def load_candles(config: Config, pair: str) -> Candles | None:
         data_format=config.get("dataformat_ohlcv"),
         candle_type=config.get("candle_type_def", CandleType.SPOT),
     )
-    return None if frame.empty else Candles.from_frame(frame, pair, config["timeframe"])
+    if frame.empty:
+        return None
+    candles = Candles.from_frame(frame, pair, config["timeframe"])
+    if not settings_of(config).order_flow:
+        return candles
+    return candles.with_flow(flow_store(config).read(pair, config["timeframe"]))
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:
@@ -113,9 +136,18 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
         raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
     store = ModelStore(store_folder(config, settings))
     history: History = partial(load_candles, config)
+    flow = _known_flow(config)
     if not trades_now(config):
-        history = lru_cache(maxsize=None)(history)
-    return ModelMaker(settings, config["timeframe"], pairs, store, history)
+        history, flow = lru_cache(maxsize=None)(history), lru_cache(maxsize=None)(flow)
+    return ModelMaker(settings, config["timeframe"], pairs, store, history, flow)
+
+
+def _known_flow(config: Config) -> Callable[[str], Records]:
+    """Stored order flow of a pair: all of it, or what is quick to read at every candle."""
+    store, timeframe = flow_store(config), config["timeframe"]
+    if trades_now(config):
+        return lambda pair: store.newest(pair, timeframe, _SHOWN_CANDLES)
+    return lambda pair: store.read(pair, timeframe)
 
 
 def whitelist_of(provider: DataProvider) -> list[str]:
@@ -142,11 +174,38 @@ def open_engine(
     terms = Terms(settings, fee, can_short)
     if not trades_now(config):
         return WalkForwardEngine(maker, terms)
+    journal = Journal(_journal_url(config, settings))
+    inside = partial(_open_inside, config, provider._exchange, terms)
     engine = LiveEngine(
-        maker, terms, Journal(_journal_url(config, settings)), lineage(config, settings)
+        maker, terms, journal, lineage(config, settings), inside if settings.trade_stream else None
     )
     engine.start(time.time_ns() // 1_000_000)
     return engine
+
+
+def _open_inside(config: Config, exchange: Any, terms: Terms, guard: Guard) -> InsideCandle:
+    """What listens to the trades between candles, over connections like freqtrade's own."""
+    connect, step_ms = partial(_connect, config, exchange), timeframe_ms(config["timeframe"])
+
+    def open_stream(on_trades: OnTrades) -> TradeStream:
+        return TradeStream(connect, step_ms, terms.settings, on_trades)
+
+    return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard)
+
+
+def _connect(config: Config, exchange: Any) -> Any:
+    """A new ccxt.pro object of freqtrade's exchange section, without what could sign an order.
+
+    The key alone opens some exchanges' older trades.
+    """
+    options = exchange._ccxt_config
+    for name in ("ccxt_config", "ccxt_async_config"):
+        options = deep_merge_dicts(config["exchange"].get(name, {}), options)
+    public, options = (
+        {name: value for name, value in section.items() if name not in _SECRETS}
+        for section in (config["exchange"], options)
+    )
+    return exchange._init_ccxt(public, False, options)
 
 
 def _journal_url(config: Config, settings: Settings) -> str:

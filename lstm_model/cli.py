@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lstm_model
 from lstm_model.card import ModelCard
 from lstm_model.config import settings_table
 from lstm_model.errors import LstmModelError
+from lstm_model.flow_history import FlowSpan
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -63,13 +64,21 @@ def init(userdir: Path) -> None:
 @click.option("--port", default=8787, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--days", default=30, show_default=True, help="History before today.")
-def exchange(market: str, port: int, seed: int, days: int) -> None:
+@click.option("--fault", "specs", multiple=True, metavar="NAME=VALUE",
+              help="What goes wrong: gaps=0.01, silence=60:5, ...; repeat.")  # fmt: skip
+def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...]) -> None:
     """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted."""
     from lstm_model.replay.exchange import open_market, run_exchange
+    from lstm_model.replay.faults import parse_faults
 
+    faults = parse_faults(specs)
     console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
     opened = open_market(market, seed, days)
-    run_exchange(opened, port=port, ready=lambda url: console.print(f"Serving on {url}"))
+    if specs:
+        console.print("What goes wrong: " + ", ".join(specs), markup=False)
+    run_exchange(
+        opened, port=port, ready=lambda url: console.print(f"Serving on {url}"), faults=faults
+    )
 
 
 @main.command()
@@ -92,6 +101,48 @@ def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) ->
         bar.update(task, completed=1.0, description="Training done")
     console.print(summary(model))
     print_card(model.card)
+
+
+@main.command("download-flow")
+@_config_option
+@_userdir_option
+@_datadir_option
+@click.option("-t", "--timeframe", help="Of the candles; the configuration's by default.")
+@click.option("--days", type=click.IntRange(1), help="How far back; by default as far as the model "
+              "in force learns. Backtests reach further: give their start.")  # fmt: skip
+@click.option("--timerange", metavar="FROM-TO", help="As freqtrade writes it, e.g. 20240101-.")
+@click.option("-p", "--pairs", "pairs", multiple=True, metavar="PAIR",
+              help="Repeat for more; the whitelist by default.")  # fmt: skip
+def download_flow(
+    configs: tuple[str, ...], userdir: str | None, datadir: str | None, timeframe: str | None,
+    days: int | None, timerange: str | None, pairs: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Get the past order flow of candles: who bought and sold how much, for "order_flow"."""
+    from lstm_model import flow_source
+
+    config = _load(configs, userdir, datadir, timeframe=timeframe, pairs=list(pairs))
+    span = flow_source.flow_span(config, time.time_ns() // 1_000_000, days, timerange)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(pair: str, share: float) -> None:
+            if pair not in tasks:
+                tasks[pair] = bar.add_task(pair, total=1.0)
+            bar.update(tasks[pair], completed=share)
+
+        for known in flow_source.download_flow(config, span, show):
+            show(known.pair, 1.0)
+            bar.console.print(_flow_line(known))
+
+
+def _flow_line(known: FlowSpan) -> str:
+    if known.first_ms is None or known.last_ms is None:
+        return f"{known.pair}: no order flow in this range"
+    return (
+        f"{known.pair}: order flow of {known.candles:,} candles, {known.covered_fraction:.1%} of "
+        f"the range covered, {_minute(known.first_ms)} to {_minute(known.last_ms)}"
+    )
 
 
 @main.command()
@@ -208,9 +259,11 @@ def _minute(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _load(configs: Sequence[str], userdir: str | None, datadir: str | None) -> dict[str, Any]:
+def _load(
+    configs: Sequence[str], userdir: str | None, datadir: str | None, **others: Any
+) -> dict[str, Any]:
     from lstm_model import bot
 
-    overrides = {"user_data_dir": userdir, "datadir": datadir}
+    overrides = {"user_data_dir": userdir, "datadir": datadir, **others}
     given = {name: value for name, value in overrides.items() if value}
     return bot.load_config(configs, given)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from lstm_model.background import BackgroundTraining
 from lstm_model.errors import DataError, LstmModelError
 from lstm_model.features import WARM_UP
 from lstm_model.forecast import Forecast
+from lstm_model.inside import Guard, InsideCandle
 from lstm_model.journal import Journal, JournalRow
 from lstm_model.market import Candles
 from lstm_model.outlook import Frame, Outlook, Terms
@@ -39,14 +40,18 @@ class LiveEngine:
     Parameters
     ----------
     lineage : names the champion in the store, e.g. "binance-spot-5m-1f2e3d4c"
+    open_inside : makes what listens to the trade stream between candles; None: candles alone
     """
 
-    def __init__(self, maker: ModelMaker, terms: Terms, journal: Journal, lineage: str) -> None:
+    def __init__(
+        self, maker: ModelMaker, terms: Terms, journal: Journal, lineage: str,
+        open_inside: Callable[[Guard], InsideCandle] | None = None,
+    ) -> None:  # fmt: skip
         self._maker, self._terms, self._journal = maker, terms, journal
         self._training = BackgroundTraining(maker, terms, lineage)
+        self._inside = open_inside(self._guarded) if open_inside else None
         self._facts: dict[str, Facts] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
-        self.news = self._training.news
 
     def start(self, now_ms: int) -> None:
         """Load the last champions.
@@ -60,15 +65,48 @@ class LiveEngine:
         """
         self._journal.last("", self._maker.timeframe)
         self._training.start(now_ms)
+        if self._inside:
+            self._inside.stream.start()
 
-    def tick(self, now_ms: int) -> None:
-        """Begin a training in the background when the schedule has one due."""
+    def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
+        """Begin a training in the background when one is due; stream the trades of `pairs`."""
         self._training.tick(now_ms)
+        if self._inside:
+            self._inside.stream.follow(pairs)
 
     def stop(self) -> None:
         """End a running training and release everything; returns when no thread is left."""
+        if self._inside:
+            self._inside.stream.stop()
         self._training.stop()
         self._journal.close()
+
+    def take_news(self) -> Iterator[str]:
+        """What the user should hear of, oldest first; each once."""
+        for news in (self._training.news, self._inside.stream.news if self._inside else deque()):
+            while news:
+                yield news.popleft()
+
+    def allows_entry(self, pair: str, side: int, rate: float) -> bool:
+        """Whether the trade stream has nothing against an entry (`side` 1 long, -1 short)."""
+        inside = self._inside
+        if inside is None:
+            return True
+        return self._guarded(pair, lambda: inside.allows_entry(pair, side, rate), False)
+
+    def wants_exit(self, pair: str, side: int, rate: float) -> bool:
+        """Whether the forecast has turned against a position inside the candle."""
+        inside = self._inside
+        if inside is None:
+            return False
+        return self._guarded(pair, lambda: inside.wants_exit(pair, side, rate), False)
+
+    def stop_price(self, pair: str, side: int) -> float | None:
+        """Where the newest forecast would have a position stopped; None: ask the candle's."""
+        inside = self._inside
+        if inside is None:
+            return None
+        return self._guarded(pair, lambda: inside.stop_price(pair, side), None)
 
     def awaits(self, pair: str, newest_ms: int) -> bool:
         """Whether `foresee` could spare `outlook` the work for this newest candle."""
@@ -99,9 +137,13 @@ class LiveEngine:
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
         for candles in series:
-            for due in self._newest_alone(_closed(candles)):
+            for due in self._newest_alone(self._with_flow(_closed(candles))):
                 by_version[due.model.card.version].append(due)
         self._keep([row for together in by_version.values() for row in self._at_once(together)])
+        if self._inside:
+            self._inside.rebase(
+                [(due.model, due.candles) for together in by_version.values() for due in together]
+            )
 
     def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
         """The pair, if exactly its newest candle is due and a model may forecast it."""
@@ -128,15 +170,31 @@ class LiveEngine:
     def _outlook(self, candles: Candles) -> Outlook:
         if not len(candles):
             raise DataError("the exchange gave no candles")
-        closed = _closed(candles)
+        closed = self._with_flow(_closed(candles))
         self._maker.remember(closed)
         self._keep(self._forecast_new(closed))
+        self._rebase(closed)
         outlook = self._assemble(candles)
         newest = int(candles.date_ms[-1])
         if newest > self._told_ms[candles.pair]:
             self._told_ms[candles.pair] = newest
             logger.info("%s", outlook.line(len(candles) - 1))
         return outlook
+
+    def _with_flow(self, closed: Candles) -> Candles:
+        """The candles with the order flow that is stored, the newest of it by the stream."""
+        inside = self._inside
+        if inside:
+            self._guarded(closed.pair, lambda: inside.save_flow(closed), None)
+        return self._maker.with_flow(closed)
+
+    def _rebase(self, closed: Candles) -> None:
+        """Let the forecasts inside the candle start from these closed ones."""
+        if self._inside and len(closed):
+            recent = self._recent(closed, len(closed) - 1)
+            for model, rows in self._training.in_force(recent):
+                if len(recent) - 1 in rows:
+                    self._inside.rebase([(model, recent)])
 
     def _keep(self, made: Sequence[JournalRow]) -> None:
         """Into the journal first: what is not written down is not acted upon."""

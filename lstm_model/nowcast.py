@@ -178,8 +178,7 @@ class Nowcaster:
 
     def _look(self, pair: str) -> _Look | None:
         tape, base = self._tape_of(pair), self._bases.get(pair)
-        newest = tape.newest() if tape else None
-        if tape is None or base is None or newest is None:
+        if tape is None or base is None or (newest := tape.newest()) is None:
             return None
         if newest.open_ms == base.candle.open_ms + base.closed.step_ms:
             base = self._roll(base, tape)

@@ -31,9 +31,10 @@ from lstm_model.dataset import Panel, Scaler, Split, build_panel, purged_split
 from lstm_model.errors import DataError, StoreError
 from lstm_model.evaluation import evaluate
 from lstm_model.features import WARM_UP, feature_names
+from lstm_model.flow_store import merge
 from lstm_model.forecast import Forecast
 from lstm_model.lstm import Lstm
-from lstm_model.market import Candles, Floats, Ints, timeframe_ms
+from lstm_model.market import FLOW, Candles, Floats, Ints, Records, timeframe_ms, unknown_flow
 from lstm_model.store import ModelStore, StoredModel
 from lstm_model.trainer import ProgressCallback, Stop, TrainingJob, TrainingResult, run_training
 
@@ -43,7 +44,11 @@ _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay b
 
 _FOREVER_MS = 2**62
 
+# What decides a model beside the candles when it learns from order flow: all that features use.
+_LEARNT_FLOW = ("trades", "volume", "quote_volume", "taker_base", "taker_quote", "coverage")
+
 History = Callable[[str], Candles | None]
+KnownFlow = Callable[[str], Records]
 
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
@@ -120,17 +125,19 @@ class ModelMaker:
     ----------
     history : pair -> its candles on disk, or None
     pairs : what the pooled network learns from
+    flow : pair -> order flow of its candles on disk (N,) FLOW, rising
     """
 
     def __init__(
         self, settings: Settings, timeframe: str, pairs: Sequence[str], store: ModelStore,
-        history: History,
+        history: History, flow: KnownFlow | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.timeframe = timeframe
         self.pairs = tuple(sorted(set(pairs)))
         self.store = store
         self._load_history = history
+        self._load_flow = flow
         self._recent: dict[str, Candles] = {}
         self._step_ms = timeframe_ms(timeframe)
         self._history_candles = settings.train_candles + WARM_UP + settings.lookback
@@ -140,7 +147,20 @@ class ModelMaker:
         stored, recent = self._load_history(pair), self._recent.get(pair)
         if stored is None or recent is None:
             return recent if stored is None else stored
-        return stored.then(recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS))
+        newer = recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS)
+        return self.with_flow(stored.then(newer)) if len(newer) else stored
+
+    def with_flow(self, candles: Candles) -> Candles:
+        """The candles with their order flow, for those that freqtrade hands over.
+
+        What they carry already stays where no more of it is stored. Without `order_flow` they
+        come back as they are.
+        """
+        if not self.settings.order_flow:
+            return candles
+        nothing = np.empty(0, FLOW)
+        stored = nothing if self._load_flow is None else self._load_flow(candles.pair)
+        return candles.with_flow(merge(stored, nothing if candles.flow is None else candles.flow))
 
     def remember(self, candles: Candles) -> None:
         """Keep what the bot sees of a pair, which is not on disk yet, as long as it is of use."""
@@ -177,13 +197,23 @@ class ModelMaker:
                     "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
                     "download-data --timeframes %s`", candles.pair, 100 * missing, self.timeframe,
                 )  # fmt: skip
+            if self.settings.order_flow:
+                self._warn_of_unknown_flow(candles)
         return series
+
+    def _warn_of_unknown_flow(self, candles: Candles) -> None:
+        known = 0.0 if candles.flow is None else float(candles.flow["coverage"].mean())
+        if known < 1.0 - _MISSING_FRACTION:
+            logger.warning(
+                "%s: order flow is known of %.0f %% of the candles to train on; run "
+                "`freqtrade-lstm download-flow`", candles.pair, 100 * known,
+            )  # fmt: skip
 
     def version(self, candles: Sequence[Candles]) -> str:
         """Content address of the model that these candles make."""
         return version_id(
             settings=self.settings.digest(),
-            data=_digest(candles),
+            data=_digest(candles, self.settings),
             code=_code_digest(),
             timeframe=self.timeframe,
         )
@@ -243,7 +273,7 @@ class ModelMaker:
             train_start_ms=int(min(series.date_ms[0] for series in candles)),
             train_end_ms=slot.data_end_ms,
             serves_from_ms=slot.serves_from_ms,
-            data_digest=_digest(candles),
+            data_digest=_digest(candles, self.settings),
             windows={name: len(rows) for name, rows in split._asdict().items()},
             epochs=result.epochs,
             seconds=result.seconds,
@@ -276,13 +306,22 @@ def _named(scaler: Scaler) -> dict[str, NDArray[np.float32]]:
     return {"scaler/mean": scaler.mean, "scaler/scale": scaler.scale}
 
 
-def _digest(candles: Sequence[Candles]) -> str:
+def _digest(candles: Sequence[Candles], settings: Settings) -> str:
     digest = hashlib.sha256()
     for series in candles:
         digest.update(series.pair.encode())
         for column in series.columns():
             digest.update(column.tobytes())
+        if settings.order_flow:
+            flow = unknown_flow(series.date_ms) if series.flow is None else series.flow
+            for name in _LEARNT_FLOW:
+                digest.update(_canonical(flow[name]).tobytes())
     return digest.hexdigest()[:32]
+
+
+def _canonical(values: Floats) -> Floats:
+    """One bit pattern for every NaN and one for zero."""
+    return np.where(np.isnan(values), np.nan, values + 0.0)
 
 
 @cache

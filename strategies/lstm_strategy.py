@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from freqtrade.exceptions import OperationalException
-from freqtrade.strategy import IStrategy
-from pandas import DataFrame
+from freqtrade.persistence import Trade
+from freqtrade.strategy import IStrategy, stoploss_from_absolute
+from pandas import DataFrame, notna
 
 from lstm_model import bot
 from lstm_model.engine import WalkForwardEngine
@@ -27,11 +28,16 @@ def _as_freqtrade_errors() -> Iterator[None]:
         raise OperationalException(str(error)) from None
 
 
+def _side(trade: Trade) -> int:
+    return -1 if trade.is_short else 1
+
+
 class LSTMStrategy(IStrategy):
     """Enter when the forecast return exceeds the costs, leave when it has turned.
 
-    Stop loss, ROI and trailing are freqtrade's own and the user's to configure; all other options
-    are in the `lstm` section of config.json.
+    The stop follows the far end of the forecast interval, never looser than `stoploss`. ROI and
+    trailing are freqtrade's own and the user's to configure; all other options are in the `lstm`
+    section of config.json.
     """
 
     INTERFACE_VERSION = 3
@@ -42,6 +48,7 @@ class LSTMStrategy(IStrategy):
     minimal_roi = {"0": 10.0}  # noqa: RUF012 - freqtrade's own form
     process_only_new_candles = True
     use_exit_signal = True
+    use_custom_stoploss = True
 
     plot_config = {  # noqa: RUF012
         "main_plot": {
@@ -88,10 +95,12 @@ class LSTMStrategy(IStrategy):
         """Forecast new candles of all pairs at once; let the schedule look at the clock."""
         if not isinstance(self._engine, LiveEngine):
             return
-        self._engine.tick(int(current_time.timestamp() * 1000))
+        held = {trade.pair for trade in Trade.get_open_trades()}
+        pairs = held.union(self.dp.current_whitelist())
+        self._engine.tick(int(current_time.timestamp() * 1000), pairs)
         self._engine.foresee(list(self._new_candles(self._engine)))
-        while self._engine.news:
-            self.dp.send_msg(self._engine.news.popleft(), always_send=True)
+        for news in self._engine.take_news():
+            self.dp.send_msg(news, always_send=True)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         outlook = self._outlook(dataframe, metadata["pair"])
@@ -125,6 +134,37 @@ class LSTMStrategy(IStrategy):
         stake = proposed_stake * float(dataframe["lstm_stake_fraction"].iloc[-1])
         return stake if stake >= (min_stake or 0.0) else 0.0
 
+    def confirm_trade_entry(  # noqa: PLR0913 - freqtrade's signature
+        self, pair: str, order_type: str, amount: float, rate: float, time_in_force: str,
+        current_time: datetime, entry_tag: str | None, side: str, **kwargs: Any,
+    ) -> bool:  # fmt: skip
+        """Veto an entry whose edge is gone by the trades since the candle closed."""
+        if not isinstance(self._engine, LiveEngine):
+            return True
+        return self._engine.allows_entry(pair, -1 if side == "short" else 1, rate)
+
+    def custom_exit(
+        self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
+        current_profit: float, **kwargs: Any,
+    ) -> str | None:  # fmt: skip
+        """Leave when the forecast has turned inside the candle."""
+        if not isinstance(self._engine, LiveEngine):
+            return None
+        turned = self._engine.wants_exit(pair, _side(trade), current_rate)
+        return "lstm turned inside the candle" if turned else None
+
+    def custom_stoploss(
+        self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
+        current_profit: float, after_fill: bool, **kwargs: Any,
+    ) -> float | None:  # fmt: skip
+        """Stop at the far end of the newest interval; freqtrade moves it towards profit only."""
+        stop_rate = self._stop_rate(pair, trade)
+        if stop_rate is None:
+            return None
+        return stoploss_from_absolute(
+            stop_rate, current_rate, is_short=trade.is_short, leverage=trade.leverage
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """`hyperopt -j` pickles strategies: workers open an engine of their own."""
         return {**self.__dict__, "_engine": None}
@@ -147,6 +187,17 @@ class LSTMStrategy(IStrategy):
             self._engine = self._engine or self._open_engine()
             candles = Candles.from_frame(dataframe, pair, self.timeframe)
             return self._engine.outlook(candles, self.startup_candle_count)
+
+    def _stop_rate(self, pair: str, trade: Trade) -> float | None:
+        """By the forecast inside the candle, else by the last closed candle's."""
+        if isinstance(self._engine, LiveEngine):
+            inside = self._engine.stop_price(pair, _side(trade))
+            if inside is not None:
+                return inside
+        dataframe, _ = self.dp.get_analyzed_dataframe(pair, self.timeframe)
+        column = "lstm_price_high" if trade.is_short else "lstm_price_low"
+        known = not dataframe.empty and notna(dataframe[column].iloc[-1])
+        return float(dataframe[column].iloc[-1]) if known else None
 
     def _stop_engine(self) -> None:
         if isinstance(self._engine, LiveEngine):

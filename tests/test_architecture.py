@@ -14,10 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from rows above it
-    "errors", "config", "market", "features", "forecast", "dataset", "lstm", "calibration",
-    "evaluation", "sizing", "fused", "network", "card", "store", "journal", "trainer",
-    "walk_forward", "outlook", "wording", "engine", "background", "live", "bot", "scaffold", "cli",
-    "__main__",
+    "errors", "config", "market", "continuity", "ring", "tally", "tape",
+    "trade_feed", "connection", "backfill", "switchboard", "stream",
+    "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "evaluation", "sizing",
+    "fused", "network", "card", "store", "journal", "flow_store", "flow_history", "trainer",
+    "walk_forward", "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot",
+    "flow_source", "scaffold", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
     "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",
@@ -26,8 +28,8 @@ REPLAY = (
 REPLAY_KNOWS = {"errors", "market"}  # of the library
 ONLY_IN = {
     "tensorflow": {"fused", "network"}, "keras": {"fused", "network"}, "torch": set(),
-    "freqtrade": {"bot", "lstm_strategy"}, "ccxt": set(),
-    "aiohttp": {"exchange", "playback", "serving"},
+    "freqtrade": {"bot", "flow_source", "lstm_strategy"}, "ccxt": {"connection"},
+    "aiohttp": {"connection", "exchange", "playback", "serving"},
     "sqlalchemy": {"journal"}, "talib": {"features"}, "subprocess": {"trainer", "demo"},
     "click": {"cli"}, "rich": {"cli", "demo"}, "pickle": set(), "joblib": set(), "dill": set(),
 }  # fmt: skip

@@ -772,7 +772,7 @@ def test_stop_ends_a_training_and_leaves_no_thread(tmp_path: Path, blocking: Blo
     assert blocking.begun.wait(5.0)
     bot.engine.stop()
     assert learning_threads() == 0
-    assert list(bot.engine.news) == []
+    assert list(bot.engine.take_news()) == []
     assert not blocking.jobs
 
 
@@ -785,8 +785,8 @@ def test_stop_before_any_training_is_harmless(tmp_path: Path) -> None:
 def test_one_training_per_slot(bot: Bot, training: InstantTraining) -> None:
     bot.run(FIRST, FIRST + 10)
     assert len(training.jobs) == 1
-    assert len(bot.engine.news) == 1
-    assert "skill" in bot.engine.news[0]
+    [news] = bot.engine.take_news()
+    assert "skill" in news
 
 
 @pytest.mark.parametrize(
@@ -811,8 +811,8 @@ def test_a_failed_training_is_told_and_tried_again_later_only(
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     bot.run(FIRST, FIRST + 3)
     assert len(tried) == 1
-    assert len(bot.engine.news) == 1
-    assert str(error) in bot.engine.news[0]
+    [news] = bot.engine.take_news()
+    assert str(error) in news
     later_s = time.monotonic() + 601.0
     monkeypatch.setattr("lstm_model.background.time.monotonic", lambda: later_s)
     monkeypatch.setattr("lstm_model.walk_forward.run_training", training)
@@ -831,4 +831,4 @@ def test_after_a_failed_training_the_last_good_model_serves_on(
     monkeypatch.setattr("lstm_model.walk_forward.run_training", fail)
     after = bot.run(SWITCH - LAG - 1, SWITCH + 5)
     assert len({fact["version"] for fact in (before | after).values()}) == 1
-    assert "the last good model keeps serving" in bot.engine.news[-1]
+    assert "the last good model keeps serving" in list(bot.engine.take_news())[-1]

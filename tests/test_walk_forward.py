@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from series import START_MS, STEP_MS, change, make_candles, same_bits
 from lstm_model.config import Settings
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.features import WARM_UP, feature_names
-from lstm_model.market import Candles
+from lstm_model.market import Candles, Records, unknown_flow
+from lstm_model.store import ModelStore
 from lstm_model.walk_forward import Model, ModelMaker, Slot, slot_at
 
 COUNT = 1_700
@@ -131,6 +133,103 @@ def test_a_version_does_not_change_with_what_only_serves(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     assert version_of(tmp_path, SERIES, **options) == version_of(tmp_path, SERIES)
+
+
+FLOWING = Settings.model_validate(SETTINGS.model_dump() | {"order_flow": True})
+
+
+def flowing(candles: Candles, coverage: float = 1.0) -> Candles:
+    """The candles with an order flow that says takers bought half of everything."""
+    flow = unknown_flow(candles.date_ms)
+    flow["trades"], flow["coverage"] = 20.0, coverage
+    flow["volume"], flow["quote_volume"] = candles.volume, candles.volume * candles.close
+    flow["taker_base"], flow["taker_quote"] = flow["volume"] / 2, flow["quote_volume"] / 2
+    return candles.with_flow(flow)
+
+
+def with_record(candles: Candles, row: int, name: str, value: float) -> Candles:
+    assert candles.flow is not None
+    flow = candles.flow.copy()
+    flow[name][row] = value
+    return candles.with_flow(flow)
+
+
+def flow_maker(
+    stored: Records, settings: Settings = FLOWING, series: Sequence[Candles] = ()
+) -> ModelMaker:
+    """A maker whose data directory holds `series` and, of every pair, this flow."""
+    disk = {candles.pair: candles for candles in series}
+    store = ModelStore(Path("unused"))
+    return ModelMaker(settings, "5m", list(disk), store, disk.get, lambda _: stored)
+
+
+@given(
+    st.integers(0, COUNT - 1),
+    st.sampled_from(
+        ["trades", "volume", "quote_volume", "taker_base", "taker_quote", "coverage",
+         "realized_volatility", "largest"]
+    ),
+)  # fmt: skip
+def test_a_version_changes_with_the_flow_it_learns_from_and_with_no_other(
+    row: int, name: str
+) -> None:
+    root, candles = Path("unused"), flowing(SERIES[1])
+    changed = with_record(candles, row, name, 0.25)
+    window = make_maker(root, SERIES).training_candles(SLOT)[1]
+    learnt = window.date_ms[0] <= candles.date_ms[row] <= window.date_ms[-1]
+    versions = [version(make_maker(root, [SERIES[0], it], FLOWING)) for it in (candles, changed)]
+    of_use = name not in ("realized_volatility", "largest")
+    assert (versions[0] != versions[1]) == (learnt and of_use)
+
+
+def test_without_order_flow_a_version_does_not_depend_on_it(tmp_path: Path) -> None:
+    with_flow = [flowing(candles) for candles in SERIES]
+    assert version_of(tmp_path, with_flow) == version_of(tmp_path, SERIES)
+    assert version_of(tmp_path, SERIES, order_flow=True) != version_of(tmp_path, SERIES)
+
+
+def test_unknown_flow_is_one_version_however_it_is_written(tmp_path: Path) -> None:
+    other_nan = np.array([0x7FF8_0000_0000_0001], np.uint64).view(np.float64)[0]
+    odd = SERIES[1].with_flow(unknown_flow(SERIES[1].date_ms))
+    odd = with_record(with_record(odd, 1_300, "trades", other_nan), 1_301, "coverage", -0.0)
+    versions = [
+        version_of(tmp_path, [SERIES[0], other], order_flow=True) for other in (SERIES[1], odd)
+    ]
+    assert versions[0] == versions[1]
+
+
+def test_candles_get_the_stored_flow_only_when_it_is_wanted(tmp_path: Path) -> None:
+    candles, stored = SERIES[0], flowing(SERIES[0].rows(100, 200)).flow
+    assert stored is not None
+    assert flow_maker(stored, SETTINGS).with_flow(candles) is candles
+    found = flow_maker(stored).with_flow(candles)
+    assert found.flow is not None
+    assert np.flatnonzero(found.flow["coverage"]).tolist() == list(range(100, 200))
+    nothing = make_maker(tmp_path, SERIES, FLOWING).with_flow(candles)
+    assert nothing.flow is not None
+    assert not nothing.flow["coverage"].any()
+
+
+@pytest.mark.parametrize("stored_coverage", [0.5, 0.8])
+def test_of_stored_and_carried_flow_the_one_that_covers_more_is_taken(
+    stored_coverage: float,
+) -> None:
+    stored = flowing(SERIES[0].rows(100, 200), stored_coverage).flow
+    assert stored is not None
+    found = flow_maker(stored).with_flow(flowing(SERIES[0].rows(150, 250), 0.6))
+    assert found.flow is not None
+    assert found.flow["coverage"].tolist() == [max(stored_coverage, 0.6)] * 50 + [0.6] * 50
+
+
+def test_what_the_bot_saw_gets_the_flow_that_was_stored_since() -> None:
+    stored = flowing(SERIES[0].rows(0, 650)).flow
+    assert stored is not None
+    maker = flow_maker(stored, series=[SERIES[0].rows(0, 500).with_flow(stored[:500])])
+    maker.remember(flowing(SERIES[0].rows(400, 700), 0.3))
+    history = maker.history("BTC/USDT")
+    assert history is not None
+    assert history.flow is not None
+    assert history.flow["coverage"].tolist() == [1.0] * 650 + [0.3] * 50
 
 
 def test_a_version_names_its_pairs_not_their_order(tmp_path: Path) -> None:
@@ -286,3 +385,18 @@ def test_the_planted_signal_is_learnt(maker: ModelMaker) -> None:
     model = served(maker)
     assert model.is_skilled(SETTINGS)
     assert model.calibration.shrinkage > 0.5
+
+
+def test_unknown_order_flow_is_told_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = [flowing(candles) for candles in SERIES]
+    make_maker(tmp_path, [known[0], SERIES[1]], FLOWING).check_history(SLOT)
+    assert [record.message for record in caplog.records] == [
+        f"{SERIES[1].pair}: order flow is known of 0 % of the candles to train on; run "
+        "`freqtrade-lstm download-flow`"
+    ]
+    caplog.clear()
+    make_maker(tmp_path, known, FLOWING).check_history(SLOT)
+    make_maker(tmp_path, SERIES).check_history(SLOT)
+    assert not caplog.records

@@ -1,0 +1,180 @@
+"""Between candles: what the trade stream says to an entry, an exit and a stop.
+
+A fresh stream answers with the nowcast. A stale one leaves everything to the candle's forecast, and
+refuses entries where the settings want it fresh.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from lstm_model.flow_store import FlowStore
+from lstm_model.market import Candles, candle_open_ms, timeframe_ms
+from lstm_model.nowcast import Nowcast, Nowcaster, Tape
+from lstm_model.outlook import Terms
+from lstm_model.sizing import net_edge
+from lstm_model.walk_forward import Model
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+STALE = "stale_stream"
+_HEALING = 12  # chosen: candles whose flow may still be completed; backfill gives up before
+_NO_NOWCAST = "nothing traded in this candle yet"
+
+
+class Freshness(NamedTuple):
+    """Whether a pair's trades arrive.
+
+    Attributes
+    ----------
+    age_s : since the connection last proved to be alive
+    reason : empty when fresh
+    """
+
+    fresh: bool
+    age_s: float
+    reason: str
+
+
+class Stream(Protocol):
+    """A live stream of trades, see `lstm_model.stream`."""
+
+    news: deque[str]
+
+    @property
+    def tapes(self) -> Mapping[str, Tape]: ...
+
+    def start(self) -> None: ...
+
+    def follow(self, pairs: Collection[str]) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def freshness(self, pair: str) -> Freshness: ...
+
+    def exchange_now_ms(self) -> int: ...
+
+
+OnTrades = Callable[[set[str]], None]
+
+
+class Guard(Protocol):
+    """Runs work of which a failure may cost an answer but never the bot."""
+
+    def __call__(self, name: str, work: Callable[[], Answer], otherwise: Answer) -> Answer: ...
+
+
+class InsideCandle:
+    """Nowcasts of the pairs a stream follows, and the decisions they allow.
+
+    Parameters
+    ----------
+    open_stream : makes the stream; it is given what to call when pairs have traded
+    flows : where the flow of closed candles is kept
+    guard : runs work that may fail, see `LiveEngine`
+    """
+
+    def __init__(
+        self, terms: Terms, timeframe: str, open_stream: Callable[[OnTrades], Stream],
+        flows: FlowStore, guard: Guard,
+    ) -> None:  # fmt: skip
+        self._terms, self._timeframe = terms, timeframe
+        self._flows, self._guard = flows, guard
+        self._step_ms = timeframe_ms(timeframe)
+        self.stream = open_stream(self._on_trades)
+        self.nowcaster = Nowcaster(terms.settings, self._tape_of, self.stream.exchange_now_ms)
+        self._told: dict[tuple[str, str], tuple[int, bool]] = {}
+
+    def rebase(self, series: Sequence[tuple[Model, Candles]]) -> None:
+        """Take over closed candles that are newer than those known."""
+        newer = [
+            (model, candles)
+            for model, candles in series
+            if len(candles) and candles.date_ms[-1] > self.nowcaster.based_on(candles.pair)
+        ]
+        self.nowcaster.rebase(newer)
+
+    def save_flow(self, closed: Candles) -> None:
+        """Write down what the tape knows of the newest closed candles.
+
+        Several, because trades that were missing may have been recovered since.
+        """
+        tape = self._tape_of(closed.pair)
+        if tape is None or not len(closed):
+            return
+        newest_ms = int(closed.date_ms[-1])
+        flow = tape.flow(newest_ms - _HEALING * self._step_ms, newest_ms + self._step_ms)
+        self._flows.write(closed.pair, self._timeframe, flow[flow["coverage"] > 0.0])
+
+    def current(self, pair: str) -> tuple[Nowcast | None, str]:
+        """The nowcast of the candle that is open now, or None and why there is none."""
+        freshness = self.stream.freshness(pair)
+        if not freshness.fresh:
+            return None, f"{STALE}: {freshness.reason}"
+        self.nowcaster.refresh([pair])
+        made = self.nowcaster.latest(pair)
+        open_ms = candle_open_ms(self.stream.exchange_now_ms(), self._step_ms)
+        if made is None or made.candle_ms != open_ms:
+            return None, _NO_NOWCAST
+        return made, ""
+
+    def allows_entry(self, pair: str, side: int, rate: float) -> bool:
+        """Whether the edge is still there at this rate; `side` is 1 for long, -1 for short."""
+        made, reason = self.current(pair)
+        if made is None:
+            allowed = not self._terms.settings.require_fresh_stream
+            verdict = "the candle's forecast decides alone" if allowed else "no entry"
+            self._tell(pair, "entry", allowed, f"{reason} -> {verdict}")
+            return allowed
+        edge = self._edge(made, side, rate)
+        verdict = "confirmed" if edge > 0.0 else "vetoed, the edge is gone"
+        text = f"edge after costs {1e4 * edge:+.1f} bps at {rate:g} ({made.passed:.0%} passed)"
+        self._tell(pair, "entry", edge > 0.0, f"{text} -> {verdict}")
+        return edge > 0.0
+
+    def wants_exit(self, pair: str, side: int, rate: float) -> bool:
+        """Whether holding on is expected to lose more than the slippage of leaving."""
+        made, _ = self.current(pair)
+        if made is None:
+            return False
+        expected = side * math.expm1(made.mean + math.log(made.price / rate))
+        turned = expected < -self._terms.settings.slippage_fraction
+        if turned:
+            self._tell(pair, "exit", True, f"expected {1e4 * expected:+.1f} bps -> exit")
+        return turned
+
+    def stop_price(self, pair: str, side: int) -> float | None:
+        """The far end of the newest interval against the position; None without a nowcast."""
+        made, _ = self.current(pair)
+        if made is None:
+            return None
+        return made.price * math.exp(made.low if side > 0 else made.high)
+
+    def _tape_of(self, pair: str) -> Tape | None:
+        return self.stream.tapes.get(pair)
+
+    def _edge(self, made: Nowcast, side: int, rate: float) -> float:
+        """Expected return after costs for who enters at `rate`."""
+        mean = np.array([made.mean + math.log(made.price / rate)])
+        direction = np.array([side])
+        return float(net_edge(mean, direction, self._terms.fee_fraction, self._terms.settings)[0])
+
+    def _on_trades(self, pairs: set[str]) -> None:
+        """On the stream's thread: what fails here waits for the next closed candle."""
+        if not self._guard("inside the candle", lambda: self.nowcaster.refresh(pairs), False):
+            self.nowcaster.forget(pairs)
+
+    def _tell(self, pair: str, topic: str, verdict: bool, text: str) -> None:
+        """Into the log, once per candle and verdict."""
+        open_ms = int(candle_open_ms(self.stream.exchange_now_ms(), self._step_ms))
+        if self._told.get((pair, topic)) != (open_ms, verdict):
+            self._told[pair, topic] = open_ms, verdict
+            logger.info("%s inside the candle, %s: %s", pair, topic, text)

@@ -1,0 +1,195 @@
+"""Between candles a fresh stream decides, a stale one leaves it to the candle, and all is told."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nowcast_world import SETTINGS, World
+from series import STEP_MS
+
+from lstm_model.features import WARM_UP
+from lstm_model.flow_store import FlowStore
+from lstm_model.inside import Freshness, InsideCandle, OnTrades
+from lstm_model.outlook import Terms
+
+PAIR, NUMBER = "BTC/USDT", WARM_UP + 40
+FRESH, STALE = Freshness(True, 0.1, ""), Freshness(False, 31.0, "silent for 31 s")
+
+
+class StillStream:
+    """A stream without an exchange; tests say what it knows."""
+
+    def __init__(self, world: World, on_trades: OnTrades) -> None:
+        self.world, self.on_trades = world, on_trades
+        self.tapes = world.tapes
+        self.state = FRESH
+        self.news: deque[str] = deque()
+
+    def start(self) -> None: ...
+
+    def follow(self, pairs: Collection[str]) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def freshness(self, pair: str) -> Freshness:
+        return self.state
+
+    def exchange_now_ms(self) -> int:
+        return self.world.now_ms
+
+
+def straight(name: str, work: Callable[[], Any], otherwise: Any) -> Any:
+    return work()
+
+
+class Desk:
+    """An `InsideCandle` in the middle of an open candle."""
+
+    def __init__(self, folder: Path, fee: float = 0.0, **options: Any) -> None:
+        self.world = World([PAIR])
+        settings = SETTINGS.model_copy(update={"slippage_fraction": 0.0, **options})
+        terms = Terms(settings, fee, can_short=True)
+        self.flows = FlowStore(folder)
+        self.inside = InsideCandle(
+            terms, "5m", lambda on_trades: StillStream(self.world, on_trades), self.flows, straight
+        )
+        self.stream: Any = self.inside.stream
+        self.closed = self.world.series[PAIR].rows(0, NUMBER)
+        self.inside.rebase([(self.world.model, self.closed)])
+        self.world.open(NUMBER, passed=0.5)
+
+    @property
+    def mean(self) -> float:
+        made, _ = self.inside.current(PAIR)
+        assert made is not None
+        return made.mean
+
+    @property
+    def price(self) -> float:
+        return float(self.world.series[PAIR].close[NUMBER])
+
+    def towards(self) -> int:
+        """The side that the nowcast favours."""
+        return 1 if self.mean > 0.0 else -1
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_an_entry_with_the_nowcast_is_confirmed_and_against_it_vetoed(desk: Desk) -> None:
+    side = desk.towards()
+    assert desk.inside.allows_entry(PAIR, side, desk.price)
+    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+
+
+def test_the_edge_is_gone_once_the_price_has_run_away(desk: Desk) -> None:
+    side, edge = desk.towards(), abs(desk.mean)
+    assert desk.inside.allows_entry(PAIR, side, desk.price * math.exp(0.9 * side * edge))
+    assert not desk.inside.allows_entry(PAIR, side, desk.price * math.exp(1.1 * side * edge))
+
+
+def test_costs_count(tmp_path: Path) -> None:
+    free = Desk(tmp_path)
+    dear = Desk(tmp_path, fee=abs(free.mean))
+    assert not dear.inside.allows_entry(PAIR, dear.towards(), dear.price)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_stale_stream_leaves_it_to_the_candle_unless_fresh_is_required(
+    tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(tmp_path, require_fresh_stream=required)
+    desk.stream.state = STALE
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert desk.inside.allows_entry(PAIR, 1, desk.price) is not required
+    [line] = caplog.messages
+    assert "stale_stream: silent for 31 s" in line
+    assert ("no entry" in line) is required
+    assert not desk.inside.wants_exit(PAIR, 1, desk.price)
+    assert desk.inside.stop_price(PAIR, 1) is None
+
+
+def test_a_verdict_is_told_once_per_candle_and_again_when_it_changes(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    side = desk.towards()
+    with caplog.at_level(logging.INFO):
+        for turn in (side, side, -side, -side):
+            desk.inside.allows_entry(PAIR, turn, desk.price)
+        assert ["confirmed" in line for line in caplog.messages] == [True, False]
+        desk.world.open(NUMBER + 1, passed=0.5)
+        desk.inside.allows_entry(PAIR, side, desk.price)
+    assert len(caplog.messages) == 3
+    assert "50% passed" in caplog.messages[0]
+
+
+def test_a_position_against_the_nowcast_is_left_beyond_the_slippage(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    side = desk.towards()
+    assert desk.inside.wants_exit(PAIR, -side, desk.price)
+    assert not desk.inside.wants_exit(PAIR, side, desk.price)
+    patient = Desk(tmp_path, slippage_fraction=min(0.05, 2 * abs(desk.mean)))
+    assert not patient.inside.wants_exit(PAIR, -side, desk.price)
+
+
+def test_the_stop_is_the_far_end_of_the_interval(desk: Desk) -> None:
+    made, _ = desk.inside.current(PAIR)
+    assert made is not None
+    assert desk.inside.stop_price(PAIR, 1) == pytest.approx(desk.price * math.exp(made.low))
+    assert desk.inside.stop_price(PAIR, -1) == pytest.approx(desk.price * math.exp(made.high))
+
+
+def test_a_nowcast_of_an_earlier_candle_is_not_current(desk: Desk) -> None:
+    assert desk.inside.current(PAIR)[0] is not None
+    desk.world.now_ms += STEP_MS
+    assert desk.inside.current(PAIR) == (None, "nothing traded in this candle yet")
+
+
+def test_trades_of_the_stream_renew_the_nowcast(desk: Desk) -> None:
+    desk.stream.on_trades({PAIR})
+    first = desk.inside.nowcaster.latest(PAIR)
+    desk.stream.on_trades({PAIR})
+    second = desk.inside.nowcaster.latest(PAIR)
+    assert first is not None
+    assert second is not None
+    assert second.made_ns > first.made_ns
+
+
+def test_a_failure_on_the_streams_thread_costs_the_nowcast_until_the_next_candle(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guard(name: str, work: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return work()
+        except ZeroDivisionError:
+            return otherwise
+
+    monkeypatch.setattr(desk.inside, "_guard", guard)
+    monkeypatch.setattr(desk.world.tapes[PAIR], "newest", lambda: 1 / 0)
+    desk.stream.on_trades({PAIR})
+    assert desk.inside.nowcaster.based_on(PAIR) == 0
+
+
+def test_only_newer_candles_move_the_base(desk: Desk) -> None:
+    newest = int(desk.closed.date_ms[-1])
+    desk.inside.rebase([(desk.world.model, desk.closed.rows(0, NUMBER - 3))])
+    assert desk.inside.nowcaster.based_on(PAIR) == newest
+
+
+def test_the_flow_of_closed_candles_is_written_down(desk: Desk) -> None:
+    desk.inside.save_flow(desk.closed)
+    stored = desk.flows.read(PAIR, "5m")
+    known = desk.closed.flow[NUMBER - 13 : NUMBER]
+    assert stored["date_ms"].tolist() == known["date_ms"].tolist()
+    np.testing.assert_array_equal(stored["taker_base"], known["taker_base"])
+    desk.inside.save_flow(desk.closed.rows(0, 0))

@@ -1,0 +1,263 @@
+"""The trade stream against everything that goes wrong, beside the exchange's ground truth.
+
+In the end every id is on the tape, or the tape says exactly which are missing.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from trade_market import (
+    PAIRS,
+    QUICK,
+    Faults,
+    busy_market,
+    client_of,
+    complete,
+    due_ids,
+    following,
+    ids_of,
+    until,
+    until_fresh,
+)
+
+from lstm_model.replay.exchange import LoopbackExchange
+from lstm_model.stream import TradeStream
+
+PAIR, SYMBOL = "AAA/USDT", "AAAUSDT"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert {thread.name for thread in set(threading.enumerate()) - before} == set()
+
+
+@pytest.fixture
+def exchange() -> Iterator[LoopbackExchange]:
+    with LoopbackExchange(busy_market(pairs=PAIRS[:2])) as running:
+        yield running
+
+
+@pytest.fixture
+def stream(exchange: LoopbackExchange) -> Iterator[TradeStream]:
+    with following(exchange) as running:
+        until_fresh(running)
+        yield running
+
+
+def all_there(exchange: LoopbackExchange, stream: TradeStream, first: dict[str, int]) -> bool:
+    tapes = stream.tapes.items()
+    return all(
+        complete(exchange, stream, pair, first[pair]) and not tape.gaps() for pair, tape in tapes
+    )
+
+
+def firsts(stream: TradeStream) -> dict[str, int]:
+    return {pair: ids_of(stream, pair)[0] for pair in stream.tapes}
+
+
+def missing_ids(stream: TradeStream, pair: str) -> set[int]:
+    gaps = [gap for gap in stream.tapes[pair].missing() if gap.first_id and gap.last_id]
+    ids = [range(gap.first_id, gap.last_id + 1) for gap in gaps]  # type: ignore[arg-type, operator]
+    return set(itertools.chain.from_iterable(ids))
+
+
+EVENTS: dict[str, Callable[[LoopbackExchange], Any]] = {
+    "drop": LoopbackExchange.drop_connections,
+    "polite close": LoopbackExchange.close_connections,
+    "oversized frame": lambda exchange: exchange.send_raw("x" * 11 * 2**20),
+    "broken json": lambda exchange: exchange.send_raw('{"stream":'),
+    "unknown json": lambda exchange: exchange.send_raw('[[],{"e":7}]'),
+    "stall": lambda exchange: exchange.stall(0.8),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_after_one_bad_moment_every_trade_is_there(
+    exchange: LoopbackExchange, stream: TradeStream, name: str
+) -> None:
+    first = firsts(stream)
+    EVENTS[name](exchange)
+    time.sleep(1.0)
+    until_fresh(stream)
+    until(lambda: all_there(exchange, stream, first))
+    assert all(tape.counts.missing == 0 for tape in stream.tapes.values())
+    assert not stream.news
+    ended = ("drop", "polite close", "oversized frame")
+    assert exchange.log.connections == 1 + (name in ended)
+    flow = stream.tapes[PAIR].flow(0, 2**62)
+    assert flow["coverage"][1:].tolist() in ([], [1.0])
+
+
+STEADY = {
+    "duplicates": Faults(duplicates=(0.3, 0.3)),
+    "reordered": Faults(reorder=(0.3, 0.15)),
+    "gaps": Faults(gaps=0.1),
+    "malformed beside": Faults(malformed=0.2),
+    "malformed instead": Faults(malformed=0.1, malformed_replaces=True),
+    "refused backfill": Faults(gaps=0.1, rest_429=0.2, rest_5xx=0.4),
+    "all at once": Faults(
+        duplicates=(0.1, 0.3),
+        reorder=(0.2, 0.2),
+        gaps=0.05,
+        malformed=0.1,
+        malformed_replaces=True,
+        drop=0.9,
+        skew=-3.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_under_a_steady_fault_every_trade_is_there(exchange: LoopbackExchange, name: str) -> None:
+    exchange.faults = replace(STEADY[name], drop=0.0)
+    with following(exchange) as stream:
+        until_fresh(stream)
+        first = firsts(stream)
+        exchange.faults = STEADY[name]
+        time.sleep(1.2)
+        exchange.faults = replace(STEADY[name], gaps=0.0, drop=0.0, malformed=0.0)
+        until(lambda: all_there(exchange, stream, first), 15.0)
+        counts = stream.tapes[PAIR].counts
+        assert counts.missing == 0
+        assert not stream.news
+        assert bool(counts.recovered) == bool(
+            exchange.log.withheld[SYMBOL] or exchange.log.delayed[SYMBOL] or counts.recovered
+        )
+
+
+def test_silence_is_found_out_and_what_it_hid_is_fetched(
+    exchange: LoopbackExchange, stream: TradeStream
+) -> None:
+    first = firsts(stream)
+    exchange.silence(60.0)
+    until(lambda: exchange.log.connections == 2)
+    assert exchange.log.withheld[SYMBOL]
+    exchange.faults = Faults()
+    until_fresh(stream)
+    until(lambda: all_there(exchange, stream, first))
+    assert not stream.news
+
+
+def test_in_a_quiet_market_a_look_at_rest_keeps_the_stream_fresh() -> None:
+    market = busy_market(0.05, PAIRS[:1])
+    with LoopbackExchange(market) as exchange, following(exchange, PAIRS[:1]) as stream:
+        until(lambda: stream.freshness(PAIR).fresh)
+        ages = []
+        for _ in range(35):
+            time.sleep(0.1)
+            ages.append(stream.freshness(PAIR))
+        assert all(fresh for fresh, _, _ in ages)
+        assert exchange.log.connections == 1
+
+
+def test_a_silence_that_rest_cannot_clear_up_is_stale(
+    exchange: LoopbackExchange, stream: TradeStream
+) -> None:
+    exchange.silence(60.0)
+    exchange.refuse(503, 60.0)
+    until(lambda: not stream.freshness(PAIR).fresh)
+    fresh, age_s, reason = stream.freshness(PAIR)
+    assert (fresh, reason) == (False, f"silent for {age_s:.0f} s")
+    assert 2.0 < age_s < 3.5
+
+
+def test_one_busy_pair_that_falls_silent_among_others(
+    exchange: LoopbackExchange, stream: TradeStream
+) -> None:
+    first = firsts(stream)
+    until(lambda: len(ids_of(stream, PAIR)) > 1_080)
+    newest = ids_of(stream, PAIR)[-1]
+    exchange.lose(SYMBOL, range(newest + 1, newest + 5_000))
+    until(lambda: exchange.log.connections >= 2)
+    until(lambda: complete(exchange, stream, PAIR, first[PAIR]))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_rest_that_refuses_for_a_while_is_asked_again(
+    exchange: LoopbackExchange, stream: TradeStream, status: int
+) -> None:
+    first = firsts(stream)
+    exchange.refuse(status, 1.2)
+    lost = np.array(exchange.trade_ids(SYMBOL)[-1:]) + np.arange(20, 40)
+    exchange.lose(SYMBOL, lost.tolist())
+    until(lambda: all_there(exchange, stream, first) and set(lost) <= set(ids_of(stream, PAIR)), 12)
+    assert exchange.log.refused[status]
+    assert stream.tapes[PAIR].counts.missing == 0
+
+
+def test_rest_that_refuses_for_ever_is_given_up(exchange: LoopbackExchange) -> None:
+    timing = replace(QUICK, patience_s=1.0)
+    with following(exchange, timing=timing) as stream:
+        until_fresh(stream)
+        exchange.refuse(503, 60.0)
+        newest = ids_of(stream, PAIR)[-1]
+        lost = set(range(newest + 30, newest + 35))
+        exchange.lose(SYMBOL, lost)
+        until(lambda: bool(stream.news))
+        assert missing_ids(stream, PAIR) == lost
+        assert stream.tapes[PAIR].counts.missing == 5
+        assert f"{PAIR}: 5 trade(s) between" in stream.news[0]
+
+
+def test_what_nobody_has_is_known_by_number_and_lowers_the_coverage(
+    exchange: LoopbackExchange, stream: TradeStream
+) -> None:
+    first = firsts(stream)
+    exchange.faults = Faults(gaps=0.2, rest_hole=0.3)
+    time.sleep(1.0)
+    exchange.faults = Faults()
+    time.sleep(0.5)
+
+    def settled() -> bool:
+        ids = set(ids_of(stream, PAIR))
+        due = set(due_ids(exchange, PAIR, first[PAIR]))
+        return due - ids == exchange.log.lost(SYMBOL) & due and not stream.tapes[PAIR].gaps()
+
+    until(settled, 12.0)
+    lost = exchange.log.lost(SYMBOL) - set(ids_of(stream, PAIR))
+    tape = stream.tapes[PAIR]
+    assert lost
+    assert missing_ids(stream, PAIR) == lost
+    assert tape.counts.missing == len(lost)
+    flow = tape.flow(0, 2**62)
+    assert (flow["coverage"] < 1.0).any()
+    assert sum(f"{PAIR}: " in text for text in stream.news)
+
+
+def test_an_exchange_that_skews_its_clock_and_drops(exchange: LoopbackExchange) -> None:
+    exchange.faults = Faults(skew=-4.0)
+    with following(exchange) as stream:
+        until_fresh(stream)
+        first = firsts(stream)
+        exchange.drop_connections()
+        until(lambda: exchange.log.connections == 2)
+        until_fresh(stream)
+        until(lambda: abs(stream.exchange_now_ms() - time.time() * 1000 + 4_000) < 150)
+        until(lambda: all_there(exchange, stream, first))
+
+
+@pytest.mark.slow
+def test_a_restart_of_the_exchange_and_whitelists_that_change_all_the_time() -> None:
+    rng = np.random.default_rng(1)
+    faults = Faults(drop=1.5, gaps=0.02, reorder=(0.1, 0.2), duplicates=(0.1, 0.2), rest_5xx=0.1)
+    with (
+        LoopbackExchange(busy_market(200.0), faults=faults) as exchange,
+        following(exchange, PAIRS, client_of(exchange)) as stream,
+    ):
+        until_fresh(stream)
+        first = ids_of(stream, PAIRS[0])[0]
+        for _ in range(10):
+            stream.follow([PAIRS[0], *rng.choice(PAIRS[1:], rng.integers(0, 3), False)])
+            time.sleep(float(rng.uniform(0.05, 0.6)))
+        exchange.faults = Faults()
+        until(lambda: complete(exchange, stream, PAIRS[0], first), 20.0)
+        until(lambda: stream.tapes[PAIRS[0]].counts.missing == 0)
+        until(lambda: exchange.open_connections == 1)
