@@ -22,16 +22,17 @@ import pandas as pd
 
 from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, compute_features
-from lstm_model.forecast import coverage, skill, winkler_score
+from lstm_model.forecast import Forecast, coverage, skill, winkler_score
+from lstm_model.lstm import LstmState
 from lstm_model.market import Candles, Seen
-from lstm_model.nowcast import Nowcast, QuarterWidths
+from lstm_model.nowcast import Nowcaster
 from lstm_model.open_candle import OpenCandle
 from lstm_model.store import ModelStore
 from lstm_model.walk_forward import Model, ModelMaker, slot_at
 
 MINUTE_MS = 60_000
 NORMAL_95 = 1.6449  # quantile of the normal distribution
-FORECASTS = ("served", "without tracking", "not completed", "closed candle", "zero, EWMA")
+Key = tuple[float, str]  # fraction passed, name of the forecast
 
 
 def load(folder: Path, pair: str, timeframe: str) -> Candles:
@@ -45,9 +46,9 @@ class Scores:
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
 
-    def add(self, low: float, high: float, mean: float, outcomes: tuple[float, float]) -> None:
+    def add(self, made: Forecast, outcomes: tuple[float, ...]) -> None:
         """`outcomes`: log return from now, and for who acts one candle late."""
-        self._rows.append((low, high, mean, *outcomes))
+        self._rows.append((float(made.low[0]), float(made.high[0]), float(made.mean[0]), *outcomes))
 
     def cells(self, level: float) -> str:
         low, high, mean, realized, late = np.array(self._rows).T
@@ -67,15 +68,24 @@ def seen_after(minutes: Candles, first: int, count: int) -> Seen:
     )  # fmt: skip
 
 
+class StudyTape:
+    """Stands where the bot has its tape; the study says what has been seen."""
+
+    now: Seen | None = None
+
+    def newest(self) -> Seen | None:
+        return self.now
+
+
 class Study:
     """One pair's minutes, forecast from inside their candles."""
 
-    def __init__(self, model: Model, settings: Settings, scores: dict[object, Scores]) -> None:
+    def __init__(self, model: Model, settings: Settings, scores: dict[Key, Scores]) -> None:
         self._model, self._settings, self._scores = model, settings, scores
-        self._widths = QuarterWidths(settings)
+        self._tape, self._now_ms = StudyTape(), 0
+        self._served = Nowcaster(settings, lambda _: self._tape, lambda: self._now_ms)
 
     def run(self, candles: Candles, minutes: Candles) -> None:
-        lookback = self._settings.lookback
         per_candle = candles.step_ms // MINUTE_MS
         features = compute_features(candles)
         log_close = np.log(minutes.close)
@@ -85,12 +95,14 @@ class Study:
             start = int(np.searchsorted(minutes.date_ms, candles.date_ms[row]))
             if start + 2 * per_candle + ahead > len(minutes):
                 break
-            window = features.rows[row - lookback + 1 : row]
-            if not np.isfinite(window).all():
+            if not features.known[row - self._settings.lookback : row].all():
                 continue
-            opened = OpenCandle(candles.rows(row - WARM_UP - 2, row), order_flow=False)
+            closed = candles.rows(row - WARM_UP - self._settings.lookback, row)
+            self._served.rebase([(self._model, closed)])
+            opened = OpenCandle(closed, order_flow=False)
+            window = features.rows[row - self._settings.lookback + 1 : row]
             state = self._model.lstm.state_after(window[None])
-            closed = self._model.forecast(
+            before = self._model.forecast(
                 candles.pair, features.rows, features.volatility, np.array([row - 1])
             )
             for passed in range(1, per_candle + 1):
@@ -99,28 +111,32 @@ class Study:
                     float(log_close[now + late + ahead] - log_close[now + late])
                     for late in (0, per_candle)
                 )
-                seen = seen_after(minutes, start, passed)
-                self._score(opened, state, closed, seen, passed / per_candle, outcomes)
+                self._tape.now = seen_after(minutes, start, passed)
+                # Just before the minute's end, so that the last one is still in this candle.
+                self._now_ms = int(minutes.date_ms[now]) + MINUTE_MS - 1
+                made = self._forecasts(opened, state, before, passed / per_candle)
+                for name, forecast in made.items():
+                    self._scores[passed / per_candle, name].add(forecast, outcomes)
 
-    def _score(self, opened, state, closed, seen, passed, outcomes) -> None:  # type: ignore[no-untyped-def]
-        completed, volatility = self._step(opened, state, seen, passed)
-        as_it_is, _ = self._step(opened, state, seen, 1.0)
-        nowcast = Nowcast(
-            opened.candles.pair, seen.open_ms, passed - 1e-9, seen.close, 0, 0, "", completed
-        )
-        tracked = self._widths.apply(nowcast, opened.candles.step_ms).forecast
-        for name, made in zip(FORECASTS, (tracked, completed, as_it_is, closed), strict=False):
-            self._scores[passed, name].add(
-                float(made.low[0]), float(made.high[0]), float(made.mean[0]), outcomes
-            )
+    def _forecasts(
+        self, opened: OpenCandle, state: LstmState, before: Forecast, passed: float
+    ) -> dict[str, Forecast]:
+        pair, seen = opened.candles.pair, self._tape.now
+        assert seen is not None
+        self._served.refresh([pair])
+        served = self._served.latest(pair)
+        assert served is not None
+        made = {"served": served.forecast}
+        for name, share in (("without tracking", passed), ("not completed", 1.0)):
+            row, volatility = opened.row(seen, share)
+            raw = self._model.lstm.step(state.copy(), row[None])
+            made[name] = self._model.calibrated(pair, raw, np.array([volatility]))
+        made["closed candle"] = before
+        volatility = made["without tracking"].volatility
         reach = NORMAL_95 * volatility * np.sqrt(self._settings.horizon)
-        self._scores[passed, FORECASTS[-1]].add(-reach, reach, 0.0, outcomes)
-
-    def _step(self, opened, state, seen, passed):  # type: ignore[no-untyped-def]
-        row, volatility = opened.row(seen, passed)
-        raw = self._model.lstm.step(state.copy(), row[None])
-        made = self._model.calibrated(opened.candles.pair, raw, np.array([volatility]))
-        return made, volatility
+        ends = np.stack([-reach, reach], axis=1)
+        made["zero, EWMA"] = Forecast((0.05, 0.95), ends, 0.0 * reach, volatility)
+        return made
 
 
 def main() -> None:
@@ -138,7 +154,7 @@ def main() -> None:
     maker = ModelMaker(settings, "5m", options.learn, ModelStore(folder), known.get)
     slot = slot_at(begin_ms, known[options.test[0]].step_ms, settings)
     model = Model.of(maker.find(slot) or maker.make(slot), settings)
-    scores: dict[object, Scores] = defaultdict(Scores)
+    scores: dict[Key, Scores] = defaultdict(Scores)
     for pair, series in minutes.items():
         recent = known[pair].between(begin_ms - 400 * 300_000, int(series.date_ms[-1]))
         Study(model, settings, scores).run(recent.on_grid(), series.on_grid())
@@ -146,7 +162,7 @@ def main() -> None:
     print(f"model {model.card.version}, data until {utc(model.card.train_end_ms)}")
     print(f"tested on {', '.join(minutes)} from {utc(begin_ms)}; horizon {settings.horizon} x 5m")
     print(f"{'passed':>6}  {'forecast':18} {'R2':>8} {'R2 late':>8} {'coverage':>8} {'Winkler':>9}")
-    for (passed, name), score in sorted(scores.items(), key=lambda item: item[0][0]):  # type: ignore[index]
+    for (passed, name), score in sorted(scores.items(), key=lambda item: item[0][0]):
         print(f"{passed:6.0%}  {name:18} {score.cells(level)}")
 
 

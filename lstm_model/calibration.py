@@ -117,10 +117,14 @@ class Calibration:
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
         location, quantiles = self.spread(raw)
-        scales = self.log_scales.get(pair, self.log_scales[POOLED])
+        scales = self.scales_of(pair)
         unit = volatility * np.sqrt(horizon)
         calibrated = rescale(quantiles, np.array(scales)) * unit[:, None]
         return Forecast(self.levels, calibrated, location * unit, volatility)
+
+    def scales_of(self, pair: str) -> tuple[float, ...]:
+        """The (J,) log scales of a pair, the pooled ones for an unknown pair."""
+        return self.log_scales.get(pair, self.log_scales[POOLED])
 
     def to_card(self) -> dict[str, list[float]]:
         """Plain numbers for the model card."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lstm_model.market import Floats, Ints, Records, candle_open_ms
 
 MOST_GAPS = 1_000  # chosen: remembered one by one; of older ones only what they cost each candle
+_FEW = 16  # chosen: gaps that are looked through without losing time
 _LEAST = -(2**63)  # no id is below it
 # An exchange that numbers all its pairs together may give the fills of one order ids in a row, and
 # one that numbers each pair may have lost a few: chosen, to tell them apart by a page of trades.
@@ -270,6 +271,16 @@ class Continuity:
             for at, overlap_ms in overlaps(blind.start_ms, blind.end_ms, opens, step_ms):
                 blind_ms[at] += overlap_ms
         return lost, blind_ms
+
+    def is_whole(self, open_ms: int) -> bool:
+        """Is every trade since then known? False where only `coverage` can tell."""
+        gaps = (*self._holes, *self._blinds)
+        return (
+            self._interrupted is None
+            and self.begins_ms <= open_ms
+            and len(gaps) <= _FEW
+            and all(gap.end_ms < open_ms for gap in gaps)
+        )
 
     def coverage(self, rows: Records, opens: Ints, step_ms: int, now_ms: int) -> Floats:
         """(C,) share of the trades of candles that is on the tape.

@@ -145,9 +145,13 @@ class Ingredients:
         return unknown_flow(self.candles.date_ms) if flow is None else flow
 
     @cached_property
+    def coverage(self) -> Floats:
+        return np.nan_to_num(self.flow["coverage"])
+
+    @cached_property
     def covered(self) -> Floats:
         """(T,) one where order flow is known well enough to be used, else zero."""
-        known = (self.flow["coverage"] >= ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
+        known = (self.coverage >= ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
         return known.astype(np.float64)
 
     def of_flow(self, name: str) -> Floats:
@@ -267,7 +271,7 @@ def _vwap_deviation(of: Ingredients) -> Any:
 
 
 def _coverage(of: Ingredients) -> Any:
-    return of.now(np.nan_to_num(of.flow["coverage"]))
+    return of.now(of.coverage)
 
 
 FEATURES: tuple[Feature, ...] = (

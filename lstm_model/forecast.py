@@ -47,6 +47,11 @@ class Forecast:
     mean: Floats
     volatility: Floats
 
+    def row(self, number: int) -> Forecast:
+        """One candle's alone."""
+        mine = slice(number, number + 1)
+        return Forecast(self.levels, self.quantiles[mine], self.mean[mine], self.volatility[mine])
+
     @property
     def low(self) -> Floats:
         """(N,) lower end of the widest interval."""

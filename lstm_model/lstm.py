@@ -138,8 +138,8 @@ class LstmState:
     hidden: list[Floats32]
     cell: list[Floats32]
 
-    def copy(self) -> LstmState:
-        return LstmState([h.copy() for h in self.hidden], [c.copy() for c in self.cell])
+    def copy(self) -> Self:
+        return type(self)([h.copy() for h in self.hidden], [c.copy() for c in self.cell])
 
     def rows(self, numbers: Sequence[int]) -> LstmState:
         """A copy for the series with these numbers, in this order."""
@@ -149,6 +149,8 @@ class LstmState:
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
         """A copy for several series, of the states of each alone."""
+        if len(states) == 1:
+            return states[0].copy()
         padded = [*states, *([states[0]] * (_tiled(len(states)) - len(states)))]
         layers = range(len(states[0].cell))
         return cls(

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -44,8 +43,7 @@ class Tape(Protocol):
     def flow(self, start_ms: int, end_ms: int) -> Records: ...
 
 
-@dataclass(frozen=True)
-class Nowcast:
+class Nowcast(NamedTuple):
     """A forecast from inside an open candle.
 
     Attributes
@@ -99,6 +97,10 @@ class _Look(NamedTuple):
     passed: float
     row: Floats
     volatility: float
+
+    @property
+    def pair(self) -> str:
+        return self.base.closed.pair
 
 
 class Nowcaster:
@@ -213,55 +215,81 @@ class Nowcaster:
         model = looks[0].base.model
         state = LstmState.join([look.base.state for look in looks])
         raw = model.lstm.step(state, np.stack([look.row for look in looks]))
-        for look, output in zip(looks, raw[:, None], strict=True):
-            pair = look.base.closed.pair
-            forecast = model.calibrated(pair, output, np.array([look.volatility]))
-            made = Nowcast(
-                pair, look.newest.open_ms, look.passed, look.newest.close,
-                look.newest.received_ns, time.time_ns(), model.card.version, forecast,
-            )  # fmt: skip
-            self._latest[pair] = self._widths.apply(made, look.base.closed.step_ms)
+        volatility = np.array([look.volatility for look in looks])
+        unit = volatility * math.sqrt(self._settings.horizon)
+        location, unscaled = model.calibration.spread(raw)
+        unscaled *= unit[:, None]
+        for look, quantiles in zip(looks, unscaled.tolist(), strict=True):
+            self._widths.observe(look, quantiles)
+        scales = np.array([self._widths.log_scales(look) for look in looks])
+        made = Forecast(
+            self._settings.levels, rescale(unscaled, scales), location * unit, volatility
+        )
+        for number, look in enumerate(looks):
+            self._latest[look.pair] = _nowcast(look, made.row(number))
 
 
 class QuarterWidths:
     """Interval widths tracked for every pair and quarter of a candle.
 
     The first nowcast of a quarter is remembered until the same quarter `horizon` candles later
-    shows what became of it; then the widths of that quarter learn (`QuantileTracker`).
+    shows what became of it; then the widths of that quarter learn (`QuantileTracker`). They
+    start from those the model was calibrated with.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._trackers: dict[tuple[str, int], QuantileTracker] = {}
-        self._pending: dict[tuple[str, int], deque[Nowcast]] = {}
+        self._quarters: dict[tuple[str, int], _Quarter] = {}
 
-    def apply(self, made: Nowcast, step_ms: int) -> Nowcast:
-        """The nowcast with the widths its quarter has earned so far."""
-        key = made.pair, min(_QUARTERS - 1, int(made.passed * _QUARTERS))
-        tracker = self._trackers.get(key)
-        if tracker is None:
-            tracker = self._open(key)
-        pending = self._pending[key]
-        if not pending or pending[-1].candle_ms != made.candle_ms:
-            self._learn(tracker, pending, made, step_ms)
-            pending.append(made)
-        quantiles = rescale(made.forecast.quantiles, np.array(tracker.log_scales))
-        return replace(made, forecast=replace(made.forecast, quantiles=quantiles))
+    def log_scales(self, look: _Look) -> list[float]:
+        """(J,) log scales in force for this pair's part of the candle."""
+        return self._quarter(look).tracker.log_scales
 
-    def _open(self, key: tuple[str, int]) -> QuantileTracker:
-        levels = self._settings.levels
-        self._trackers[key] = QuantileTracker(levels, [0.0] * (len(levels) // 2))
-        self._pending[key] = deque(maxlen=self._settings.horizon + 1)
-        return self._trackers[key]
-
-    def _learn(
-        self, tracker: QuantileTracker, pending: deque[Nowcast], now: Nowcast, step_ms: int
-    ) -> None:
-        """Let the nowcast of `horizon` candles ago mature, if there was one."""
-        due_ms = now.candle_ms - self._settings.horizon * step_ms
+    def observe(self, look: _Look, unscaled: list[float]) -> None:
+        """Learn from what the price shows now, and remember the first (K,) of each quarter."""
+        quarter = self._quarter(look)
+        candle_ms, price = look.newest.open_ms, look.newest.close
+        pending = quarter.pending
+        if pending and pending[-1].candle_ms == candle_ms:
+            return
+        due_ms = candle_ms - self._settings.horizon * look.base.closed.step_ms
         while pending and pending[0].candle_ms < due_ms:
             pending.popleft()
         if pending and pending[0].candle_ms == due_ms:
             then = pending.popleft()
-            realized = math.log(now.price / then.price)
-            tracker.update(then.forecast.quantiles[0].tolist(), realized)
+            quarter.tracker.update(then.unscaled, math.log(price / then.price))
+        pending.append(_Pending(candle_ms, price, unscaled))
+
+    def _quarter(self, look: _Look) -> _Quarter:
+        key = look.pair, min(_QUARTERS - 1, int(look.passed * _QUARTERS))
+        model, known = look.base.model, self._quarters.get(key)
+        if known is None or known.version != model.card.version:
+            scales = model.calibration.scales_of(look.pair)
+            tracker = QuantileTracker(self._settings.levels, scales)
+            known = _Quarter(model.card.version, tracker, deque(maxlen=self._settings.horizon + 1))
+            self._quarters[key] = known
+        return known
+
+
+class _Pending(NamedTuple):
+    """A forecast that waits for its outcome; `unscaled` (K,) log return from `price`."""
+
+    candle_ms: int
+    price: float
+    unscaled: list[float]
+
+
+class _Quarter(NamedTuple):
+    """One pair's part of the candle, for one model."""
+
+    version: str
+    tracker: QuantileTracker
+    pending: deque[_Pending]
+
+
+def _nowcast(look: _Look, forecast: Forecast) -> Nowcast:
+    newest = look.newest
+    return Nowcast(
+        look.pair, newest.open_ms, look.passed, newest.close, newest.received_ns,
+        time.time_ns(), look.base.model.card.version, forecast,
+    )  # fmt: skip

@@ -32,6 +32,7 @@ from lstm_model.market import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
 
 # Expected squared log range of a Brownian path in units of its variance (Parkinson 1980).
 _SQUARED_RANGE = 4.0 * math.log(2.0)
+_FLOW_COLUMNS = ("trades", "volume", "quote_volume", "taker_base")
 _USUAL = 48  # chosen: candles that say what volume is usual, as in `volume_48`
 
 
@@ -80,6 +81,7 @@ class OpenCandle(Ingredients):
         flow = self.flow[-1 - _USUAL : -1]
         known = flow[flow["coverage"] >= ENOUGH_COVERAGE]
         self._usual_trades = float(known["trades"].mean()) if len(known) else 0.0
+        self._columns = {name: Ingredients.of_flow(self, name) for name in _FLOW_COLUMNS}
 
     @property
     def open_ms(self) -> int:
@@ -103,6 +105,10 @@ class OpenCandle(Ingredients):
             row = np.array([feature.compute(self) for feature in self._features])
         row = np.clip(row, -CLIP, CLIP)
         return row, self.volatility if np.isfinite(row).all() else np.nan
+
+    def of_flow(self, name: str) -> Floats:
+        """A column of the order flow, of which `row` renews the last number."""
+        return self._columns[name]
 
     def now(self, series: Floats) -> Any:
         """Its last number."""
@@ -142,16 +148,15 @@ class OpenCandle(Ingredients):
             self._take_flow(seen, rest)
 
     def _take_flow(self, seen: Seen, rest: float) -> None:
-        volume = rest * self._usual_volume
-        record = self.flow[-1]
-        record["trades"] = seen.trades + rest * self._usual_trades
-        record["volume"] = seen.volume + volume
-        record["quote_volume"] = seen.quote_volume + volume * seen.close
-        record["taker_base"] = seen.taker_base + 0.5 * volume
-        record["taker_quote"] = seen.taker_quote + 0.5 * volume * seen.close
-        record["coverage"] = seen.coverage
-        for derived in ("covered", "traded", "net_bought"):
-            self.__dict__.pop(derived, None)
+        rest_volume, columns = rest * self._usual_volume, self._columns
+        volume = seen.volume + rest_volume
+        covered = float(seen.coverage >= ENOUGH_COVERAGE and volume > 0.0)
+        taker_base = seen.taker_base + 0.5 * rest_volume
+        columns["trades"][-1] = covered * (seen.trades + rest * self._usual_trades)
+        columns["volume"][-1] = covered * volume
+        columns["quote_volume"][-1] = covered * (seen.quote_volume + rest_volume * seen.close)
+        self.net_bought[-1] = covered * (2.0 * taker_base - volume)
+        self.covered[-1], self.coverage[-1] = covered, seen.coverage
 
 
 def _with_one_more(closed: Candles) -> Candles:

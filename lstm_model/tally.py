@@ -97,6 +97,7 @@ class Tally:
         self._high_at: Any = self._high.reshape(-1).data
         self._low_at: Any = self._low.reshape(-1).data
         self._stale_at: Any = self._stale.data
+        self._done_at: Any = self._done.reshape(-1).data
 
     @property
     def nbytes(self) -> int:
@@ -255,6 +256,24 @@ class Tally:
 
     def _units(self, place: int) -> int:
         return (int(self._high_at[place]) << _LIMB) + int(self._low_at[place])
+
+    def plain(self, open_ms: int) -> tuple[float, ...] | None:
+        """Open, high, low, close, volume, trades, quote volume, taker base and quote of a candle.
+
+        None without a trade, or where trades or time are noted as lost for good.
+        """
+        at, slot = self._at, open_ms // self.step_ms % self.candles
+        trades = at["trades"][slot]
+        if at["date_ms"][slot] != open_ms or not trades or at["lost"][slot] or at["blind_ms"][slot]:
+            return None
+        if self._stale_at[slot]:
+            self._settle(slot)
+        place, done = slot * len(_SUMS), self._done_at
+        return (
+            at["open"][slot], at["high"][slot], at["low"][slot], at["close"][slot],
+            done[place + _VOLUME], float(trades), done[place + _QUOTE],
+            done[place + _TAKER_BASE], done[place + _TAKER_QUOTE],
+        )  # fmt: skip
 
     def flow(self, opens: Ints) -> tuple[Records, Records]:
         """(C,) FLOW of the candles that open then, without coverage, and (C,) what else is known.

@@ -350,8 +350,11 @@ class TradeTape:
     def seen(self, open_ms: int) -> Seen | None:
         """The candle that opens then, in plain numbers; None without a trade on the tape."""
         with self._lock:
-            flow, rows = self._flow(open_ms, open_ms + self.step_ms)
             received_ns = self.last_received_ns
+            plain = self._tally.plain(open_ms)
+            if plain is not None and self._known.is_whole(open_ms):
+                return Seen._make((open_ms, *plain, 1.0, received_ns))
+            flow, rows = self._flow(open_ms, open_ms + self.step_ms)
         if not len(flow) or not flow["trades"][0]:
             return None
         prices = rows[list(PRICE_COLUMNS)][0].item()
