@@ -154,6 +154,24 @@ def test_a_dry_run_trains_in_the_background_forecasts_and_ends_cleanly(other_bot
     assert "one candle late" in card.stdout
 
 
+def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
+    flowing = other_bot.with_lstm(order_flow=True, require_skill=False, slippage_fraction=0.0)
+    files = flowing.command("backtesting")[4:10]
+    command = [sys.executable, "-m", "lstm_model", "download-flow", *files, "--userdir",
+               str(flowing.userdir), "--days", "6"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"100\.0% of the range covered", done.stdout)) == len(PAIRS)
+    outcome = flowing.backtest(days_ago(0.4, 0.1))
+    assert outcome.code == 0, outcome.text
+    assert "order flow is known of" not in outcome.text
+    (card,) = (flowing.userdir / "lstm" / "models").glob("*/card.json")
+    assert json.loads(card.read_text())["feature_names"][-1] == "flow_coverage"
+    assert closed_trades(flowing)
+
+
 def assert_clear_error(outcome: Outcome, *wanted: str) -> None:
     assert outcome.code != 0, outcome.text
     assert "Traceback" not in outcome.text

@@ -1,6 +1,9 @@
 """A real bot whose trade stream goes wrong in every way: it decides all the same, never stops."""
 
+import base64
 import re
+import socket
+import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +21,7 @@ FAULTS = Faults(
     drop=35.0, duplicates=(0.05, 3.0), reorder=(0.05, 0.5), gaps=0.03, malformed=0.01,
     skew=1.5, rest_429=0.1, rest_5xx=0.1,
 )  # fmt: skip
+USER = "tester:a-password-for-tests"
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +30,22 @@ def exchange() -> Iterator[LoopbackExchange]:
         yield running
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) -> Bot:
-    """Without costs and skill gate, so that there is something to veto every minute."""
+    """Without costs and skill gate, so that there is something to decide every minute."""
     bot = bot_in(tmp_path_factory.mktemp("user"), exchange)
-    bot.overlay.update(fee=0.0, minimal_roi={"0": 0.0005})
+    name, password = USER.split(":")
+    server = {
+        "enabled": True, "listen_ip_address": "127.0.0.1", "listen_port": free_port(),
+        "username": name, "password": password, "jwt_secret_key": "for tests" * 5,
+    }  # fmt: skip
+    bot.overlay.update(fee=0.0, minimal_roi={"0": 0.0005}, api_server=server)
     outcome = bot.run("download-data", "--days", "4", "-t", "1m")
     assert outcome.code == 0, outcome.text
     return bot.with_lstm(require_skill=False, slippage_fraction=0.0)
@@ -38,6 +53,31 @@ def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) ->
 
 def verdicts(text: str) -> list[str]:
     return re.findall(r"inside the candle, entry: edge .*(confirmed|vetoed)", text)
+
+
+def following(text: str) -> int:
+    return text.count("Trade stream: following")
+
+
+def reload_config(bot: Bot) -> None:
+    """What Telegram's /reload_config does, by freqtrade's REST interface."""
+    port = bot.overlay["api_server"]["listen_port"]
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/reload_config", data=b"")
+    request.add_header("Authorization", f"Basic {base64.b64encode(USER.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
+        assert answer.status == 200
+
+
+def assert_reloads_without_leaving_a_connection(
+    bot: Bot, trading: Trading, exchange: LoopbackExchange
+) -> None:
+    exchange.faults = Faults()
+    before = exchange.open_connections
+    for _ in range(3):
+        seen = following(trading.text)
+        reload_config(bot)
+        assert trading.wait_for(lambda text, seen=seen: following(text) > seen, 60), trading.text
+    assert trading.wait_for(lambda _: exchange.open_connections <= before, 20)
 
 
 def test_a_dry_run_with_faults_decides_by_fresh_forecasts_and_never_stops(
@@ -48,6 +88,7 @@ def test_a_dry_run_with_faults_decides_by_fresh_forecasts_and_never_stops(
     try:
         assert trading.wait_for(lambda text: len(verdicts(text)) > 0, 300), trading.text
         assert trading.process.poll() is None
+        assert_reloads_without_leaving_a_connection(bot, trading, exchange)
     finally:
         code = trading.stop()
     assert code in (0, 130)
