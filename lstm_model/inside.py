@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 STALE = "stale_stream"
 _HEALING = 12  # chosen: candles whose flow may still be completed; backfill gives up before
-_NO_NOWCAST = "nothing traded in this candle yet"
+_NO_NOWCAST = "no forecast inside the candle yet"
 
 
 class Freshness(NamedTuple):

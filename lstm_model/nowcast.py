@@ -24,7 +24,7 @@ from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, compute_features
 from lstm_model.forecast import Forecast
 from lstm_model.lstm import LstmState
-from lstm_model.market import Candles, Floats, Records, Seen
+from lstm_model.market import Candles, Floats, Records, Seen, candle_open_ms
 from lstm_model.open_candle import OpenCandle
 from lstm_model.walk_forward import Model
 
@@ -93,7 +93,7 @@ class _Look(NamedTuple):
     """One pair's open candle as it is now."""
 
     base: _Base
-    newest: Seen
+    seen: Seen
     passed: float
     row: Floats
     volatility: float
@@ -182,14 +182,16 @@ class Nowcaster:
         tape, base = self._tape_of(pair), self._bases.get(pair)
         if tape is None or base is None or (newest := tape.newest()) is None:
             return None
-        if newest.open_ms == base.candle.open_ms + base.closed.step_ms:
+        step_ms, now_ms = base.closed.step_ms, self._clock_ms()
+        open_ms = max(newest.open_ms, int(candle_open_ms(now_ms, step_ms)))
+        if open_ms == base.candle.open_ms + step_ms:
             base = self._roll(base, tape)
-        if base is None or newest.open_ms != base.candle.open_ms:
+        if base is None or open_ms != base.candle.open_ms:
             return None
-        passed = (self._clock_ms() - newest.open_ms) / base.closed.step_ms
-        passed = min(1.0, max(0.0, passed))
-        row, volatility = base.candle.row(newest, passed)
-        return None if math.isnan(volatility) else _Look(base, newest, passed, row, volatility)
+        passed = min(1.0, max(0.0, (now_ms - open_ms) / step_ms))
+        seen = newest if newest.open_ms == open_ms else _nothing_yet(newest, open_ms)
+        row, volatility = base.candle.row(seen, passed)
+        return None if math.isnan(volatility) else _Look(base, seen, passed, row, volatility)
 
     def _roll(self, base: _Base, tape: Tape) -> _Base | None:
         """The base one candle on, from the tape alone, until the exchange's candle is there.
@@ -248,7 +250,7 @@ class QuarterWidths:
     def observe(self, look: _Look, unscaled: list[float]) -> None:
         """Learn from what the price shows now, and remember the first (K,) of each quarter."""
         quarter = self._quarter(look)
-        candle_ms, price = look.newest.open_ms, look.newest.close
+        candle_ms, price = look.seen.open_ms, look.seen.close
         pending = quarter.pending
         if pending and pending[-1].candle_ms == candle_ms:
             return
@@ -287,9 +289,17 @@ class _Quarter(NamedTuple):
     pending: deque[_Pending]
 
 
+def _nothing_yet(before: Seen, open_ms: int) -> Seen:
+    """A candle in which nothing was traded since the newest trade, which came before it."""
+    price = before.close
+    return Seen(
+        open_ms, price, price, price, price, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, before.received_ns
+    )
+
+
 def _nowcast(look: _Look, forecast: Forecast) -> Nowcast:
-    newest = look.newest
+    seen = look.seen
     return Nowcast(
-        look.pair, newest.open_ms, look.passed, newest.close, newest.received_ns,
+        look.pair, seen.open_ms, look.passed, seen.close, seen.received_ns,
         time.time_ns(), look.base.model.card.version, forecast,
     )  # fmt: skip

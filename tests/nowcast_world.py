@@ -59,7 +59,7 @@ class World:
         self.model = make_model()
         self.nowcaster = Nowcaster(SETTINGS, self.tapes.get, lambda: self.now_ms)
 
-    def open(self, number: int, passed: float = 1.0) -> None:
+    def open(self, number: int, passed: float = 1.0 - 1.0 / STEP_MS) -> None:
         """Candle `number` is open, and so much of its time is over."""
         for tape in self.tapes.values():
             tape.number = number

@@ -151,8 +151,8 @@ def test_the_stop_is_the_far_end_of_the_interval(desk: Desk) -> None:
 
 def test_a_nowcast_of_an_earlier_candle_is_not_current(desk: Desk) -> None:
     assert desk.inside.current(PAIR)[0] is not None
-    desk.world.now_ms += STEP_MS
-    assert desk.inside.current(PAIR) == (None, "nothing traded in this candle yet")
+    desk.world.now_ms += 2 * STEP_MS
+    assert desk.inside.current(PAIR) == (None, "no forecast inside the candle yet")
 
 
 def test_trades_of_the_stream_renew_the_nowcast(desk: Desk) -> None:
