@@ -19,7 +19,15 @@ import numpy as np
 from lstm_model.connection import Refusal, Rest
 from lstm_model.continuity import Gap
 from lstm_model.market import Records, candle_open_ms
-from lstm_model.trade_feed import Backoff, RawTrade, Track, TradeFeed, has_numbers, records
+from lstm_model.trade_feed import (
+    Backoff,
+    RawTrade,
+    Track,
+    TradeFeed,
+    has_numbers,
+    log_failure,
+    records,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +35,6 @@ _AT_ONCE = 4  # chosen: requests under way; ccxt's throttler spaces them as the 
 _MOST_PAGES = 200  # chosen: of one span; 200,000 trades
 _PAGE_IDS = 1_000  # trades on a page; gaps closer together than that are asked for together
 _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
-_SHORT_PAGE = (
-    50  # exchanges that answer with their newest trades whatever is asked give 60 and more
-)
 _BINANCE_METHODS = {
     "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
 }  # fmt: skip
@@ -48,18 +53,19 @@ class Timing:
     settle_s : from the first answer until all pairs count as subscribed
     grace_s : how old a gap must be before REST is asked; reordered frames arrive by themselves
     patience_s : how long REST is asked for a gap
-    tick_s : how often gaps are looked for
+    tick_s, check_s : how often gaps and silences are looked for
     margin_s : trades younger than that may still be on their way
     """
 
     first_retry_s: float = 0.5
     longest_retry_s: float = 30.0
-    healthy_s: float = 60.0
+    healthy_s: float = 15.0
     subscribe_s: float = 20.0
     settle_s: float = 0.3
     grace_s: float = 0.4
     patience_s: float = 600.0
     tick_s: float = 0.2
+    check_s: float = 1.0
     margin_s: float = 2.0
 
 
@@ -156,6 +162,7 @@ class Backfill:
             task = asyncio.ensure_future(work(track))
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(log_failure)
 
     async def _newest(self, track: Track) -> None:
         backoff, began_s = self._backoff(), time.monotonic()
@@ -234,22 +241,24 @@ class Backfill:
         late = self._feed.clock.now_ms() < span.end_ms + self._margin_ms
         cut_off = reached = False
         for pages in self._routes(track, span):
+            cut_off, first = False, True
             async for trades in pages:
                 self._extend(track, trades)
                 if not any(_inside(gap, span) for gap in track.tape.gaps()):
                     return True
-                cut_off = self._is_cut_off(trades, span)
-                if reached := _reaches(trades, span):
+                reached = _reaches(trades, span)
+                cut_off |= first and reached and self._is_cut_off(trades, span)
+                first = False
+                if reached:
                     break
         if span.first_id is not None:
             return True if reached else None
         return None if late else not cut_off
 
     def _is_cut_off(self, trades: Records, span: Gap) -> bool:
-        """Does a full page begin after the span, so that nobody knows what was before?"""
-        if len(trades) < self._full_page or not _reaches(trades, span):
-            return False
-        return int(trades["time_ms"][0]) > span.start_ms
+        """Is this the newest full page, whatever was asked for, so that nobody knows the rest?"""
+        full = len(trades) >= self._full_page and not self._rest.customs.window_ms
+        return full and int(trades["time_ms"][0]) > span.start_ms
 
     def _routes(self, track: Track, span: Gap) -> list[AsyncIterator[Records]]:
         """Ways to get at the span, best first: pages of trades, oldest first."""
@@ -287,11 +296,14 @@ class Backfill:
             params = {"until": cursor_ms + window_ms} if window_ms else {}
             page = await self._rest.trades(track.pair, cursor_ms, params)
             trades = self._records(page)
-            yield trades
             times, full = trades["time_ms"], len(page) >= self._full_page
-            if full and window_ms > 1 and times[0] > cursor_ms + 1:
-                window_ms = max(1, window_ms // 8)  # it told the end of the window, not its begin
-            elif len(times) and times[-1] > cursor_ms:
+            if full and len(times) and window_ms > 1 and times[0] > cursor_ms + 1:
+                self._extend(track, trades)  # it may have told the end of the window only
+                window_ms = max(1, window_ms // 8)
+                continue
+            yield trades
+            window_ms = window_ms if full else min(whole_ms, 2 * window_ms)
+            if len(times) and times[-1] > cursor_ms:
                 cursor_ms = int(times[-1])
             elif full or (window_ms and cursor_ms + window_ms < span.end_ms):
                 cursor_ms, window_ms = cursor_ms + max(1, window_ms), whole_ms

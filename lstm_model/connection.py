@@ -68,6 +68,11 @@ class Rest:
         """Whether the exchange tells past trades at all."""
         return bool(self.exchange.has.get("fetchTrades"))
 
+    @property
+    def has_stream(self) -> bool:
+        """Whether ccxt can follow the trades of this exchange."""
+        return bool(self.exchange.has.get("watchTrades"))
+
     async def load(self, reload: bool = False) -> None:
         """Learn the markets.
 
@@ -201,11 +206,11 @@ class Line:
 
     def adopt(self) -> None:
         """Take over caches that ccxt has made behind our back, with what is in them."""
-        for key, cache in self._exchange.trades.items():
-            if not isinstance(cache, _Sink):
+        for key, cache in tuple(self._exchange.trades.items()):
+            if not isinstance(cache, _Sink) and cache:
                 self._offer(cache)
-                if key in self._sinks:
-                    self._exchange.trades[key] = self._sinks[key]
+                if (sink := self._sinks.get(cache[-1].get("symbol"))) is not None:
+                    self._exchange.trades[key] = sink
 
     def _calls(self) -> list[Callable[[], Any]]:
         pairs = list(self._tracks)

@@ -274,13 +274,12 @@ class Continuity:
 
     def is_whole(self, open_ms: int) -> bool:
         """Is every trade since then known? False where only `coverage` can tell."""
-        gaps = (*self._holes, *self._blinds)
-        return (
-            self._interrupted is None
-            and self.begins_ms <= open_ms
-            and len(gaps) <= _FEW
-            and all(gap.end_ms < open_ms for gap in gaps)
-        )
+        if self._interrupted is not None or self.begins_ms > open_ms:
+            return False
+        if len(self._holes) + len(self._blinds) > _FEW:
+            return False
+        ends = [hole.end_ms for hole in self._holes] + [blind.end_ms for blind in self._blinds]
+        return max(ends, default=-1) < open_ms
 
     def coverage(self, rows: Records, opens: Ints, step_ms: int, now_ms: int) -> Floats:
         """(C,) share of the trades of candles that is on the tape.

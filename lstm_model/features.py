@@ -146,7 +146,7 @@ class Ingredients:
 
     @cached_property
     def coverage(self) -> Floats:
-        return np.nan_to_num(self.flow["coverage"])
+        return np.asarray(np.nan_to_num(self.flow["coverage"]))
 
     @cached_property
     def covered(self) -> Floats:

@@ -10,12 +10,12 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from lstm_model.flow_store import FlowStore
-from lstm_model.market import Candles, candle_open_ms, timeframe_ms
+from lstm_model.market import Candles, Freshness, candle_open_ms, timeframe_ms
 from lstm_model.nowcast import Nowcast, Nowcaster, Tape
 from lstm_model.outlook import Terms
 from lstm_model.sizing import net_edge
@@ -28,20 +28,6 @@ Answer = TypeVar("Answer")
 STALE = "stale_stream"
 _HEALING = 12  # chosen: candles whose flow may still be completed; backfill gives up before
 _NO_NOWCAST = "no forecast inside the candle yet"
-
-
-class Freshness(NamedTuple):
-    """Whether a pair's trades arrive.
-
-    Attributes
-    ----------
-    age_s : since the connection last proved to be alive
-    reason : empty when fresh
-    """
-
-    fresh: bool
-    age_s: float
-    reason: str
 
 
 class Stream(Protocol):

@@ -86,6 +86,20 @@ class Seen(NamedTuple):
     received_ns: int
 
 
+class Freshness(NamedTuple):
+    """Whether the newest trades of a pair are what the exchange traded last.
+
+    Attributes
+    ----------
+    age_s : since the connection of the pair last proved to be alive
+    reason : why it is not fresh; empty when it is
+    """
+
+    fresh: bool
+    age_s: float
+    reason: str
+
+
 def unknown_flow(date_ms: Ints) -> Records:
     """(T,) FLOW records of candles of which no trade is known.
 

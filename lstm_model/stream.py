@@ -10,11 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from lstm_model.backfill import Backfill, Timing
 from lstm_model.config import Settings
 from lstm_model.connection import Refusal, Rest, open_exchange
+from lstm_model.market import Freshness
 from lstm_model.switchboard import Switchboard, is_strangely_quiet
 from lstm_model.tape import TradeTape
 from lstm_model.trade_feed import Backoff, Track, TradeFeed
@@ -24,20 +25,6 @@ logger = logging.getLogger(__name__)
 _LAG_MS = 2_000  # chosen: frames that come later than that are no view of now
 _RELOAD_S = 600.0  # chosen: between looks for markets that are new on the exchange
 _LEFTOVERS_S = 1.0  # chosen: for the tasks that ccxt leaves behind a closed connection
-
-
-class Freshness(NamedTuple):
-    """Whether the newest trades of a pair are what the exchange traded last.
-
-    Attributes
-    ----------
-    age_s : since the connection of the pair last proved to be alive
-    reason : why it is not fresh; empty when it is
-    """
-
-    fresh: bool
-    age_s: float
-    reason: str
 
 
 class TradeStream:
@@ -116,7 +103,7 @@ class TradeStream:
         track, board, now_s = self._tracks.get(pair), self._board, time.monotonic()
         if track is None:
             return Freshness(False, math.inf, "not followed")
-        wire = board.wire_of(pair) if board else None
+        wire = board.wire_of(track) if board else None
         if wire is None:
             age_s = track.quiet_s(now_s)
             return Freshness(False, age_s, self._why_not(track))
@@ -203,6 +190,8 @@ class TradeStream:
             self._connect, rest, self._feed, backfill, self._tell, self._timing,
             self._settings.stream_silence_s,
         )  # fmt: skip
+        if not rest.has_stream:
+            self._tell(f"ccxt cannot follow the trades of {rest.name}: there are candles only")
         self._wish()
         try:
             while True:
@@ -217,8 +206,8 @@ class TradeStream:
             await backfill.stop()
 
     async def _tend(self, backfill: Backfill) -> None:
-        """One second of looking for gaps."""
-        until_s = time.monotonic() + 1.0
+        """Look for gaps until it is time for everything else again."""
+        until_s = time.monotonic() + self._timing.check_s
         while time.monotonic() < until_s:
             backfill.tend(self._tracks.values())
             await asyncio.sleep(self._timing.tick_s)
@@ -231,7 +220,7 @@ class TradeStream:
                 self._wish()
 
     def _wish(self) -> None:
-        if self._board is None or self._rest is None:
+        if self._board is None or self._rest is None or not self._rest.has_stream:
             return
         unknown = {pair for pair in self._tracks if not self._rest.knows(pair)}
         known = {pair: track for pair, track in self._tracks.items() if pair not in unknown}
@@ -241,6 +230,8 @@ class TradeStream:
         self._board.wish(known)
 
     async def _end(self) -> None:
+        if not self._stopping:
+            self._tell("The trade stream has ended by an error of its own; candles go on")
         self._board = None
         for track in self._tracks.values():
             track.pause()

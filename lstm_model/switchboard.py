@@ -15,7 +15,7 @@ from typing import Any
 
 from lstm_model.backfill import Backfill, Timing
 from lstm_model.connection import Line, Refusal, Rest, open_exchange
-from lstm_model.trade_feed import Backoff, Track, TradeFeed
+from lstm_model.trade_feed import Backoff, Track, TradeFeed, log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,14 @@ class Wire:
         self.probe: asyncio.Task[None] | None = None
         self.probe_at_s = -math.inf
 
+    def carries(self, track: Track) -> bool:
+        """Whether trades go to this very track; a pair that was left and came back has another."""
+        return self.tracks.get(track.pair) is track
+
+    def is_outdated(self, tracks: Mapping[str, Track]) -> bool:
+        """Whether a pair that is still wanted has another track by now."""
+        return any(tracks.get(pair, track) is not track for pair, track in self.tracks.items())
+
     def suspect(self, now_s: float, silence_s: float) -> Track | None:
         """The pair to ask REST about, if any is quiet for too long."""
         tracks = self.tracks.values()
@@ -102,22 +110,24 @@ class Switchboard:
 
     def wish(self, tracks: Mapping[str, Track]) -> None:
         """From now on follow these pairs and no others; returns at once."""
-        groups = regroup(tracks, [wire.pairs for wire in self._wires], self._rest.customs.pairs)
         for wire in self._wires:
-            renewed = any(
-                tracks.get(pair, track) is not track for pair, track in wire.tracks.items()
-            )
-            wire.retiring = wire.retiring or renewed or wire.pairs not in groups
+            wire.retiring = wire.retiring or wire.is_outdated(tracks)
+        active = [wire for wire in self._wires if not wire.retiring]
+        groups = regroup(tracks, [wire.pairs for wire in active], self._rest.customs.pairs)
+        for wire in active:
+            wire.retiring = wire.pairs not in groups
         served = {wire.pairs for wire in self._wires if not wire.retiring}
         for group in set(groups) - served:
             wire = Wire({pair: tracks[pair] for pair in group})
             wire.task = asyncio.ensure_future(self._serve(wire))
+            wire.task.add_done_callback(log_failure)
             self._wires = (*self._wires, wire)
         self._retire()
 
-    def wire_of(self, pair: str) -> Wire | None:
+    def wire_of(self, track: Track) -> Wire | None:
         """The subscribed connection that follows a pair; from any thread."""
-        return next((wire for wire in self._wires if wire.subscribed and pair in wire.pairs), None)
+        wires = (wire for wire in self._wires if wire.subscribed and wire.carries(track))
+        return next(wires, None)
 
     def check(self) -> None:
         """To be called about once a second: hear whether the connections are still alive."""
@@ -153,12 +163,12 @@ class Switchboard:
 
     async def _probe(self, wire: Wire, line: Line, track: Track) -> None:
         """Ask REST whether a silence is true."""
-        wire.probe_at_s = time.monotonic() + 1.0
+        wire.probe_at_s = time.monotonic() + self._timing.check_s
         try:
             if await self._backfill.is_behind(track):
                 line.fail(f"{track.pair} traded and nothing was sent")
         except Refusal as refusal:
-            wire.probe_at_s = time.monotonic() + max(1.0, refusal.wait_s)
+            wire.probe_at_s = time.monotonic() + max(self._timing.check_s, refusal.wait_s)
 
     async def _serve(self, wire: Wire) -> None:
         backoff = Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
@@ -213,8 +223,9 @@ class Switchboard:
 
     def _alone(self, wire: Wire) -> list[Track]:
         """The pairs that no other subscribed connection follows."""
-        others = [other.pairs for other in self._wires if other.subscribed and other is not wire]
-        return [track for pair, track in wire.tracks.items() if not any(pair in o for o in others)]
+        others = [other for other in self._wires if other.subscribed and other is not wire]
+        tracks = wire.tracks.values()
+        return [track for track in tracks if not any(other.carries(track) for other in others)]
 
     def _retire(self) -> None:
         """End the connections whose successors are there, and those that serve nobody."""

@@ -6,7 +6,9 @@ thousands of times a second, so it is written out instead of being nicely divide
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import math
 import random
 import time
@@ -20,6 +22,8 @@ import numpy as np
 from lstm_model.continuity import in_a_row
 from lstm_model.market import TRADE, Records
 from lstm_model.tape import TradeTape
+
+logger = logging.getLogger(__name__)
 
 RawTrade = Mapping[str, Any]  # a trade in ccxt's form
 
@@ -52,7 +56,7 @@ class Customs:
 
 
 def binance_trade(message: Any) -> tuple[str, RawTrade] | None:
-    """A frame of Binance's stream of trades, see `Customs.parse`.
+    """A frame of Binance's stream of trades, wrapped or not; see `Customs.parse`.
 
     https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 
@@ -62,7 +66,7 @@ def binance_trade(message: Any) -> tuple[str, RawTrade] | None:
     ...                "p": "0.5", "q": "2", "T": 9, "m": True}})
     ('BTCUSDT', {'id': 7, 'timestamp': 9, 'price': 0.5, 'amount': 2.0, 'side': 'sell'})
     """
-    data = message.get("data") if type(message) is dict else None
+    data = message.get("data", message) if type(message) is dict else None
     if type(data) is not dict or data.get("e") != "trade":
         return None
     return data["s"], {
@@ -129,7 +133,7 @@ def records(trades: Iterable[RawTrade], customs: Customs, received_ns: int) -> R
     """
     rows = [row for trade in trades for row in _rows(trade, customs, received_ns)]
     rows.sort(key=lambda row: (row[1], row[0]))
-    return np.array(rows, TRADE)
+    return np.array(_with_sides(rows), TRADE)
 
 
 def _rows(trade: RawTrade, customs: Customs, received_ns: int) -> list[tuple[Any, ...]]:
@@ -141,10 +145,24 @@ def _rows(trade: RawTrade, customs: Customs, received_ns: int) -> list[tuple[Any
         return []
     if not (0.0 < price < math.inf and 0.0 < share < math.inf and time_ms > 0):
         return []
-    taker_buy = (trade.get("side") == "buy") != customs.maker_side
+    side = trade.get("side")
+    taker_buy = None if side is None else (side == "buy") != customs.maker_side
     return [
         (number, time_ms, received_ns, price, share, taker_buy) for number in range(first, last + 1)
     ]
+
+
+def _with_sides(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Where no side was told, the tick rule: who lifts the price buys, who lowers it sells."""
+    told, last_price, taker_buy = [], 0.0, True
+    for *trade, price, amount, side in rows:
+        if side is not None:
+            taker_buy = side
+        elif price != last_price:
+            taker_buy = price > last_price
+        last_price = price
+        told.append((*trade, price, amount, taker_buy))
+    return told
 
 
 def _ids(trade: RawTrade) -> tuple[int, int]:
@@ -186,6 +204,7 @@ class ExchangeClock:
     def tick(self) -> None:
         """To be called about once a second."""
         if self.best_ms is None:
+            self.lag_ms = 0
             return
         self._bounds.append(self.best_ms)
         self.offset_ms = sorted(self._bounds)[-2:][0]
@@ -194,8 +213,11 @@ class ExchangeClock:
 
     def plausible(self) -> tuple[int, int]:
         """Times (ms) between which a trade that comes now can have happened."""
-        now_ms = self.now_ms()
-        return now_ms - _BEHIND_MS, now_ms + (_AHEAD_MS if self.measured else _BEHIND_MS)
+        now_ms = time.time_ns() // 1_000_000
+        if not self.measured:
+            return 0, now_ms + _BEHIND_MS
+        # A recording is played back at any pace, so the past is no limit to what comes next.
+        return now_ms + self.offset_ms - _BEHIND_MS, now_ms + max(0, self.offset_ms) + _AHEAD_MS
 
 
 class Backoff:
@@ -221,6 +243,12 @@ class Backoff:
     def reset(self) -> None:
         """All went well for a while."""
         self.tries = 0
+
+
+def log_failure(task: asyncio.Task[Any]) -> None:
+    """For a task that nobody waits for: that it failed is an error of ours."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("Trade stream: %s has failed", task.get_coro(), exc_info=error)
 
 
 class TradeFeed:
@@ -264,7 +292,7 @@ class TradeFeed:
     def touch(self, pair: str) -> None:
         """A pair has a new trade."""
         if not self._touched:
-            self.untold_ns = self.received_ns
+            self.untold_ns = self.received_ns if self._in_frame else time.time_ns()
             self._soon(self._tell)
         self._touched.add(pair)
 

@@ -18,8 +18,8 @@ LAYERS = (  # a module imports only from rows above it
     "trade_feed", "connection", "backfill", "switchboard", "stream",
     "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "evaluation", "sizing",
     "fused", "network", "card", "store", "journal", "flow_store", "flow_history", "trainer",
-    "walk_forward", "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot",
-    "flow_source", "scaffold", "cli", "__main__",
+    "walk_forward", "outlook", "wording", "nowcast", "inside", "engine", "background", "live",
+    "bot", "flow_source", "scaffold", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
     "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",

@@ -16,7 +16,8 @@ from series import STEP_MS
 
 from lstm_model.features import WARM_UP
 from lstm_model.flow_store import FlowStore
-from lstm_model.inside import Freshness, InsideCandle, OnTrades
+from lstm_model.inside import InsideCandle, OnTrades
+from lstm_model.market import Freshness
 from lstm_model.outlook import Terms
 
 PAIR, NUMBER = "BTC/USDT", WARM_UP + 40

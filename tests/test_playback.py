@@ -265,6 +265,7 @@ def test_a_speed_is_positive(tmp_path: Path) -> None:
 # What was really recorded
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BINANCE, reason="recorded Binance frames are not here")
 def test_every_recorded_binance_trade_arrives() -> None:
     with Playback(BINANCE) as playback:

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import ccxt.pro
 import numpy as np
 import pytest
 from trade_market import (
@@ -26,9 +28,14 @@ from trade_market import (
     until_fresh,
 )
 
+from lstm_model.config import Settings
 from lstm_model.replay.exchange import LoopbackExchange
+from lstm_model.replay.playback import Playback
 from lstm_model.stream import TradeStream
 
+pytestmark = pytest.mark.slow  # they wait for real connections
+
+ROOT = Path(__file__).resolve().parent.parent
 PAIR, SYMBOL = "AAA/USDT", "AAAUSDT"
 
 
@@ -75,7 +82,7 @@ EVENTS: dict[str, Callable[[LoopbackExchange], Any]] = {
     "oversized frame": lambda exchange: exchange.send_raw("x" * 11 * 2**20),
     "broken json": lambda exchange: exchange.send_raw('{"stream":'),
     "unknown json": lambda exchange: exchange.send_raw('[[],{"e":7}]'),
-    "stall": lambda exchange: exchange.stall(0.8),
+    "stall": lambda exchange: exchange.stall(0.5),
 }
 
 
@@ -85,15 +92,16 @@ def test_after_one_bad_moment_every_trade_is_there(
 ) -> None:
     first = firsts(stream)
     EVENTS[name](exchange)
-    time.sleep(1.0)
+    ended = name in ("drop", "polite close", "oversized frame")
+    until(lambda: exchange.log.connections == 1 + ended)
+    time.sleep(0.3)
     until_fresh(stream)
     until(lambda: all_there(exchange, stream, first))
     assert all(tape.counts.missing == 0 for tape in stream.tapes.values())
     assert not stream.news
-    ended = ("drop", "polite close", "oversized frame")
-    assert exchange.log.connections == 1 + (name in ended)
+    assert exchange.log.connections == 1 + ended
     flow = stream.tapes[PAIR].flow(0, 2**62)
-    assert flow["coverage"][1:].tolist() in ([], [1.0])
+    assert set(flow["coverage"][1:]) <= {1.0}
 
 
 STEADY = {
@@ -122,7 +130,7 @@ def test_under_a_steady_fault_every_trade_is_there(exchange: LoopbackExchange, n
         until_fresh(stream)
         first = firsts(stream)
         exchange.faults = STEADY[name]
-        time.sleep(1.2)
+        time.sleep(0.5)
         exchange.faults = replace(STEADY[name], gaps=0.0, drop=0.0, malformed=0.0)
         until(lambda: all_there(exchange, stream, first), 15.0)
         counts = stream.tapes[PAIR].counts
@@ -133,51 +141,76 @@ def test_under_a_steady_fault_every_trade_is_there(exchange: LoopbackExchange, n
         )
 
 
-def test_silence_is_found_out_and_what_it_hid_is_fetched(
-    exchange: LoopbackExchange, stream: TradeStream
-) -> None:
-    first = firsts(stream)
-    exchange.silence(60.0)
-    until(lambda: exchange.log.connections == 2)
-    assert exchange.log.withheld[SYMBOL]
+def test_silence_is_found_out_and_what_it_hid_is_fetched(exchange: LoopbackExchange) -> None:
+    with following(exchange, silence_s=0.8) as stream:
+        until_fresh(stream)
+        first = firsts(stream)
+        exchange.silence(60.0)
+        until(lambda: exchange.log.connections == 2)
+        assert exchange.log.withheld[SYMBOL]
+        exchange.faults = Faults()
+        until_fresh(stream)
+        until(lambda: all_there(exchange, stream, first))
+        assert not stream.news
+
+
+STOPPED_DURING: dict[str, Callable[[LoopbackExchange], Any]] = {
+    "a stall": lambda exchange: exchange.stall(20.0),
+    "a silence": lambda exchange: exchange.silence(20.0),
+    "a drop": LoopbackExchange.drop_connections,
+    "a vain backfill": lambda exchange: (
+        exchange.refuse(503, 20.0), exchange.lose(SYMBOL, range(1_001_900, 1_001_950)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STOPPED_DURING)
+def test_stop_at_a_bad_moment(exchange: LoopbackExchange, name: str) -> None:
+    with following(exchange) as stream:
+        until_fresh(stream)
+        STOPPED_DURING[name](exchange)
+        time.sleep(0.2)
+        began_s = time.monotonic()
+        stream.stop()
+        assert time.monotonic() - began_s < 5.0
     exchange.faults = Faults()
-    until_fresh(stream)
-    until(lambda: all_there(exchange, stream, first))
-    assert not stream.news
 
 
 def test_in_a_quiet_market_a_look_at_rest_keeps_the_stream_fresh() -> None:
     market = busy_market(0.05, PAIRS[:1])
-    with LoopbackExchange(market) as exchange, following(exchange, PAIRS[:1]) as stream:
+    with (
+        LoopbackExchange(market) as exchange,
+        following(exchange, PAIRS[:1], silence_s=0.8) as stream,
+    ):
         until(lambda: stream.freshness(PAIR).fresh)
         ages = []
-        for _ in range(35):
+        for _ in range(20):
             time.sleep(0.1)
             ages.append(stream.freshness(PAIR))
         assert all(fresh for fresh, _, _ in ages)
         assert exchange.log.connections == 1
 
 
-def test_a_silence_that_rest_cannot_clear_up_is_stale(
-    exchange: LoopbackExchange, stream: TradeStream
-) -> None:
-    exchange.silence(60.0)
-    exchange.refuse(503, 60.0)
-    until(lambda: not stream.freshness(PAIR).fresh)
-    fresh, age_s, reason = stream.freshness(PAIR)
-    assert (fresh, reason) == (False, f"silent for {age_s:.0f} s")
-    assert 2.0 < age_s < 3.5
+def test_a_silence_that_rest_cannot_clear_up_is_stale(exchange: LoopbackExchange) -> None:
+    with following(exchange, silence_s=0.8) as stream:
+        until_fresh(stream)
+        exchange.silence(60.0)
+        exchange.refuse(503, 60.0)
+        until(lambda: not stream.freshness(PAIR).fresh)
+        fresh, age_s, reason = stream.freshness(PAIR)
+        assert (fresh, reason) == (False, f"silent for {age_s:.0f} s")
+        assert 0.8 < age_s < 2.0
 
 
-def test_one_busy_pair_that_falls_silent_among_others(
-    exchange: LoopbackExchange, stream: TradeStream
-) -> None:
-    first = firsts(stream)
-    until(lambda: len(ids_of(stream, PAIR)) > 1_080)
-    newest = ids_of(stream, PAIR)[-1]
-    exchange.lose(SYMBOL, range(newest + 1, newest + 5_000))
-    until(lambda: exchange.log.connections >= 2)
-    until(lambda: complete(exchange, stream, PAIR, first[PAIR]))
+def test_one_busy_pair_that_falls_silent_among_others(exchange: LoopbackExchange) -> None:
+    with following(exchange, silence_s=0.8) as stream:
+        until_fresh(stream)
+        first = firsts(stream)
+        until(lambda: len(ids_of(stream, PAIR)) > 1_080)
+        newest = ids_of(stream, PAIR)[-1]
+        exchange.lose(SYMBOL, range(newest + 1, newest + 5_000))
+        until(lambda: exchange.log.connections >= 2)
+        until(lambda: complete(exchange, stream, PAIR, first[PAIR]))
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -194,7 +227,7 @@ def test_rest_that_refuses_for_a_while_is_asked_again(
 
 
 def test_rest_that_refuses_for_ever_is_given_up(exchange: LoopbackExchange) -> None:
-    timing = replace(QUICK, patience_s=1.0)
+    timing = replace(QUICK, patience_s=0.5)
     with following(exchange, timing=timing) as stream:
         until_fresh(stream)
         exchange.refuse(503, 60.0)
@@ -212,9 +245,8 @@ def test_what_nobody_has_is_known_by_number_and_lowers_the_coverage(
 ) -> None:
     first = firsts(stream)
     exchange.faults = Faults(gaps=0.2, rest_hole=0.3)
-    time.sleep(1.0)
+    time.sleep(0.8)
     exchange.faults = Faults()
-    time.sleep(0.5)
 
     def settled() -> bool:
         ids = set(ids_of(stream, PAIR))
@@ -244,7 +276,49 @@ def test_an_exchange_that_skews_its_clock_and_drops(exchange: LoopbackExchange) 
         until(lambda: all_there(exchange, stream, first))
 
 
-@pytest.mark.slow
+RECORDED = {
+    "binance": ("hftbacktest_spot_*.gz", {"BTC/USDT": "BTCUSDT", "ETH/USDT": "ETHUSDT"}),
+    "coinbase": ("cryptofeed_COINBASE.jsonl.zst", {"BTC/USD": "BTC-USD", "ETH/USD": "ETH-USD"}),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_trade_of_recorded_frames_is_on_the_tape(name: str) -> None:
+    pattern, symbols = RECORDED[name]
+    paths = sorted((ROOT.parent / "shared" / "data" / "websocket").glob(pattern))
+    if not paths:
+        pytest.skip("needs recorded frames in ../shared/data/websocket")
+    with Playback(paths) as playback:
+
+        def connect() -> Any:
+            options = {"fetchMarkets": {"types": ["spot"]}}
+            config = {"urls": playback.urls, "timeout_on_exit": 1, "options": options}
+            return getattr(ccxt.pro, name)(config)
+
+        settings = Settings(tape_trades=200_000)
+        stream = TradeStream(connect, 60_000, settings, timing=QUICK)
+        stream.follow(symbols)
+        stream.start()
+        try:
+            assert playback.finished.wait(60)
+            for pair, symbol in symbols.items():
+                wanted = playback.trade_ids(symbol)
+                until(lambda: set(wanted) <= set(ids_of(stream, pair)))  # noqa: B023
+                counts = stream.tapes[pair].counts
+                assert counts.missing == counts.rejected == counts.late == 0
+                until(lambda: stream.tapes[pair].ids_consecutive is True)  # noqa: B023
+                share = agreement(stream.tapes[pair].trades(0, 2**62))
+                assert share > 0.7
+        finally:
+            stream.stop()
+
+
+def agreement(trades: Any) -> float:
+    """How often a rise of the price comes with a buying taker, and a fall with a selling one."""
+    step = np.diff(trades["price"])
+    return float(((step > 0) == trades["taker_buy"][1:])[step != 0].mean())
+
+
 def test_a_restart_of_the_exchange_and_whitelists_that_change_all_the_time() -> None:
     rng = np.random.default_rng(1)
     faults = Faults(drop=1.5, gaps=0.02, reorder=(0.1, 0.2), duplicates=(0.1, 0.2), rest_5xx=0.1)

@@ -27,8 +27,8 @@ from lstm_model.stream import TradeStream
 PAIRS = ("AAA/USDT", "BBB/USDT", "CCC/USDT")
 MINUTE_MS = 60_000
 QUICK = Timing(
-    first_retry_s=0.1, longest_retry_s=0.4, subscribe_s=3.0, settle_s=0.1, grace_s=0.2,
-    patience_s=30.0, tick_s=0.05, margin_s=0.5,
+    first_retry_s=0.05, longest_retry_s=0.4, subscribe_s=3.0, settle_s=0.05, grace_s=0.15,
+    patience_s=30.0, tick_s=0.05, check_s=0.1, margin_s=0.5,
 )  # fmt: skip
 
 
@@ -69,9 +69,10 @@ def following(
     connect: Callable[[], Any] | None = None,
     on_trades: Callable[[set[str]], None] | None = None,
     timing: Timing = QUICK,
+    silence_s: float = 2.0,
 ) -> Iterator[TradeStream]:
     """A running stream, stopped at the end."""
-    settings = Settings(stream_silence_s=2)
+    settings = Settings().model_copy(update={"stream_silence_s": silence_s})  # below its bound
     stream = TradeStream(connect or client_of(exchange), MINUTE_MS, settings, on_trades, timing)
     stream.follow(pairs)
     stream.start()
@@ -107,7 +108,7 @@ def ids_of(stream: TradeStream, pair: str) -> list[int]:
 
 def due_ids(exchange: LoopbackExchange, pair: str, first: int) -> list[int]:
     """The ids of the exchange's trades from `first` on, those of the last moment left out."""
-    margin_ms = wall_clock_ms() + int(exchange.faults.skew * 1000) - 300
+    margin_ms = wall_clock_ms() + int(exchange.faults.skew * 1000) - 200
     ids = exchange.trade_ids(pair.replace("/", ""), None, margin_ms)
     return [number for number in ids if number >= first]
 

@@ -107,7 +107,7 @@ class Demo:
         self._console.rule(f"Dry run for {minutes:g} minutes")
         command = _freqtrade("trade", "--strategy", "LSTMStrategy", *self._common())
         with self._child(command) as child:
-            timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGINT,))
+            timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGTERM,))
             timer.start()
             try:
                 for line in self._lines(child):
