@@ -54,8 +54,8 @@ def rescale(quantiles: Floats, log_scales: Floats) -> Floats:
     """Scale half-widths around the median; (N, K) and (J,) or (N, J) -> (N, K), rising along K."""
     half = quantiles.shape[1] // 2
     middle = quantiles[:, half : half + 1]
-    scales = np.broadcast_to(np.exp(log_scales), (len(quantiles), half))
-    both = np.concatenate([scales, np.ones_like(middle), scales[:, ::-1]], axis=1)
+    scales = np.exp(log_scales)
+    both = np.concatenate([scales, np.ones_like(scales[..., :1]), scales[..., ::-1]], axis=-1)
     return np.sort(middle + (quantiles - middle) * both, axis=1)
 
 

@@ -12,6 +12,7 @@ Shapes: T candles, F features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,10 @@ class Ingredients:
     def __init__(self, candles: Candles) -> None:
         self.candles = candles
 
+    def last(self, count: int) -> Candles:
+        """Candles with at least so many behind each that is asked for, for TA-Lib."""
+        return self.candles
+
     def now(self, series: Floats) -> Any:
         """The series itself."""
         return series
@@ -182,9 +187,11 @@ class Feature(NamedTuple):
 
 
 def _past_return(candles: int) -> Feature:
+    spread = math.sqrt(candles)
+
     def compute(of: Ingredients) -> Any:
         move = of.now(of.log_close) - of.ago(of.log_close, candles)
-        return move / (of.volatility * np.sqrt(candles))
+        return move / (of.volatility * spread)
 
     return Feature(f"return_{candles}", _warm_up(candles), "volatility", compute)
 
@@ -194,7 +201,7 @@ def _warm_up(own: int) -> int:
 
 
 def _body(of: Ingredients) -> Any:
-    candles = of.candles
+    candles = of.last(1)
     return of.now(talib.BOP(candles.open, candles.high, candles.low, candles.close))
 
 
@@ -211,12 +218,13 @@ def _lower_shadow(of: Ingredients) -> Any:
 
 
 def _channel(of: Ingredients) -> Any:
-    candles = of.candles
+    candles = of.last(20)
     return of.now(talib.WILLR(candles.high, candles.low, candles.close, 20)) / 50.0 + 1.0
 
 
 def _trend(of: Ingredients) -> Any:
-    return of.now(talib.AROONOSC(of.candles.high, of.candles.low, 25)) / 100.0
+    candles = of.last(26)
+    return of.now(talib.AROONOSC(candles.high, candles.low, 25)) / 100.0
 
 
 def _momentum(of: Ingredients) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from lstm_model.market import Floats
 
 
+@cache
 def mean_weights(levels: tuple[float, ...]) -> Floats:
     """(K,) weights that make a mean of quantiles: trapezoids between levels, flat tails.
 
@@ -27,7 +29,9 @@ def mean_weights(levels: tuple[float, ...]) -> Floats:
     edges = np.array([0.0, *levels, 1.0])
     centres = (edges[1:] + edges[:-1]) / 2.0
     centres[0], centres[-1] = 0.0, 1.0
-    return np.diff(centres)
+    weights = np.asarray(np.diff(centres))
+    weights.flags.writeable = False
+    return weights
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,10 @@ class _Layer:
 
     def feed(self, inputs: Floats32) -> Floats32:
         """(N, inputs) -> (4, N, U): `inputs @ kernel + bias`; N a multiple of four."""
-        out = np.empty((4, len(inputs), self.units), np.float32)
         size = _rows_of_product(self.kernel[0].size)
+        if len(inputs) <= size:
+            return np.asarray(np.matmul(inputs, self.kernel) + self.bias)
+        out = np.empty((4, len(inputs), self.units), np.float32)
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
             np.matmul(inputs[rows], self.kernel, out=out[:, rows])
@@ -238,13 +240,15 @@ class Lstm:
 
     def step(self, state: LstmState, rows: Floats) -> Floats:
         """Advance `state` by a candle, in place, and forecast: `rows` (N, F) -> (N, K) float64."""
-        fed = self._project(rows)[:, : len(state.cell[0])]
+        scaled = np.zeros((len(state.cell[0]), self.features), np.float32)
+        scaled[: len(rows)] = (rows - self._mean) / self._scale
+        fed = self._layers[0].feed(scaled)
         for number, layer in enumerate(self._layers):
             hidden, cell = state.hidden[number], state.cell[number]
             if number:
                 fed = layer.feed(state.hidden[number - 1])
             _Gates(*cell.shape).advance(layer.recurrent, fed, hidden.copy(), hidden, cell)
-        return self._head(state.hidden[-1])[: len(rows)]
+        return self._head(state.hidden[-1][: len(rows)])
 
     def _project(self, rows: Floats) -> Floats32:
         """(4, T + 4 to 7, U): the first layer's input for every candle; the rest is padding."""
@@ -305,40 +309,32 @@ def _tiled(rows: int) -> int:
 class _Head:
     """Median plus non-negative gaps on either side, so that quantiles cannot cross."""
 
-    median_kernel: Floats32
-    median_bias: Floats32
-    gaps_kernel: Floats32
-    gaps_bias: Floats32
+    kernel: Floats  # (U, K): of the median, then of the gaps from the lowest up
+    bias: Floats  # (K,)
 
     @classmethod
     def of(cls, weights: Mapping[str, Floats32]) -> Self:
-        kernel = weights["median/kernel"]
-        none = np.empty((len(kernel), 0), np.float32), np.empty(0, np.float32)
-        gaps = weights.get("gaps/kernel", none[0]), weights.get("gaps/bias", none[1])
-        return cls(kernel, weights["median/bias"], *gaps)
-
-    @property
-    def inputs(self) -> int:
-        return len(self.median_kernel)
+        parts = [name for name in ("median", "gaps") if f"{name}/bias" in weights]
+        kernels = [weights[f"{part}/kernel"] for part in parts]
+        biases = [weights[f"{part}/bias"] for part in parts]
+        return cls(
+            np.concatenate(kernels, axis=1, dtype=np.float64),
+            np.concatenate(biases, dtype=np.float64),
+        )
 
     @property
     def levels(self) -> int:
-        return len(self.gaps_bias) + 1
+        return len(self.bias)
 
     def __call__(self, hidden: Floats32) -> Floats:
         """(B, U) float32 -> (B, K) float64, rising along K."""
-        state = hidden.astype(np.float64)
         # A sum over the axis, not a product: its order does not depend on the rows beside.
-        median = _dense(state, self.median_kernel, self.median_bias)
-        gaps = np.logaddexp(0.0, _dense(state, self.gaps_kernel, self.gaps_bias))
+        out = (hidden[:, :, None] * self.kernel).sum(axis=1) + self.bias
+        median, gaps = out[:, :1], np.logaddexp(0.0, out[:, 1:])
         half = gaps.shape[1] // 2
         below = median - np.cumsum(gaps[:, :half][:, ::-1], axis=1)[:, ::-1]
         above = median + np.cumsum(gaps[:, half:], axis=1)
         return np.concatenate([below, median, above], axis=1)
-
-
-def _dense(state: Floats, kernel: Floats32, bias: Floats32) -> Floats:
-    return np.asarray((state[:, :, None] * kernel).sum(axis=1) + bias)
 
 
 def _blocks(ends: Ints, size: int) -> Iterator[tuple[int, int]]:

@@ -32,7 +32,7 @@ from lstm_model.market import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
 
 # Expected squared log range of a Brownian path in units of its variance (Parkinson 1980).
 _SQUARED_RANGE = 4.0 * math.log(2.0)
-_FLOW_COLUMNS = ("trades", "volume", "quote_volume", "taker_base")
+_FLOW_COLUMNS = ("trades", "volume", "quote_volume", "taker_base")  # that features use
 _USUAL = 48  # chosen: candles that say what volume is usual, as in `volume_48`
 
 
@@ -81,6 +81,7 @@ class OpenCandle(Ingredients):
         flow = self.flow[-1 - _USUAL : -1]
         known = flow[flow["coverage"] >= ENOUGH_COVERAGE]
         self._usual_trades = float(known["trades"].mean()) if len(known) else 0.0
+        self._last: dict[int, Candles] = {}
         self._columns = {name: Ingredients.of_flow(self, name) for name in _FLOW_COLUMNS}
 
     @property
@@ -103,8 +104,15 @@ class OpenCandle(Ingredients):
             self.volatility = self._volatility(VOLATILITY_HALFLIFE)
             self.fast_volatility = self._volatility(FAST_HALFLIFE)
             row = np.array([feature.compute(self) for feature in self._features])
-        row = np.clip(row, -CLIP, CLIP)
+        row = np.minimum(np.maximum(row, -CLIP), CLIP)
         return row, self.volatility if np.isfinite(row).all() else np.nan
+
+    def last(self, count: int) -> Candles:
+        """The newest so many, without copying."""
+        if count not in self._last:
+            whole = len(self.candles)
+            self._last[count] = self.candles.rows(whole - count, whole)
+        return self._last[count]
 
     def of_flow(self, name: str) -> Floats:
         """A column of the order flow, of which `row` renews the last number."""
@@ -148,15 +156,18 @@ class OpenCandle(Ingredients):
             self._take_flow(seen, rest)
 
     def _take_flow(self, seen: Seen, rest: float) -> None:
-        rest_volume, columns = rest * self._usual_volume, self._columns
-        volume = seen.volume + rest_volume
-        covered = float(seen.coverage >= ENOUGH_COVERAGE and volume > 0.0)
-        taker_base = seen.taker_base + 0.5 * rest_volume
-        columns["trades"][-1] = covered * (seen.trades + rest * self._usual_trades)
-        columns["volume"][-1] = covered * volume
-        columns["quote_volume"][-1] = covered * (seen.quote_volume + rest_volume * seen.close)
-        self.net_bought[-1] = covered * (2.0 * taker_base - volume)
-        self.covered[-1], self.coverage[-1] = covered, seen.coverage
+        rest_volume = rest * self._usual_volume
+        self.covered[-1] = seen.coverage >= ENOUGH_COVERAGE and seen.volume + rest_volume > 0.0
+        self.coverage[-1] = seen.coverage
+        now = {
+            "trades": seen.trades + rest * self._usual_trades,
+            "volume": seen.volume + rest_volume,
+            "quote_volume": seen.quote_volume + rest_volume * seen.close,
+            "taker_base": seen.taker_base + 0.5 * rest_volume,
+        }
+        for name, value in now.items():
+            self._columns[name][-1] = value if self.covered[-1] else 0.0
+        self.net_bought[-1] = 2.0 * self._columns["taker_base"][-1] - self._columns["volume"][-1]
 
 
 def _with_one_more(closed: Candles) -> Candles:
