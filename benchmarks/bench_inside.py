@@ -33,7 +33,7 @@ from lstm_model.trainer import TrainingJob, run_training
 from lstm_model.walk_forward import Model
 
 STEP_MS = 3_600_000
-console = Console(width=110)
+console = Console(width=120)
 
 
 def random_model(settings: Settings) -> Model:
@@ -78,8 +78,9 @@ class Forecaster:
 
     def __init__(self, settings: Settings, pairs: list[str]) -> None:
         self.stream: TradeStream | None = None
-        self.ready_ms: list[float] = []
-        self.oldest_ms = 0.0
+        self.ready = np.zeros(3_000_000)  # ms; touched in advance, so that it does not grow
+        self.ready[:] = 0.5
+        self.made, self.oldest_ms = 0, 0.0
         model = random_model(settings)
         clock = lambda: time.time_ns() // 1_000_000  # noqa: E731
         self._nowcaster = Nowcaster(settings, self._tape, clock)
@@ -96,13 +97,13 @@ class Forecaster:
         for pair in pairs:
             made = self._nowcaster.latest(pair)
             assert made is not None
-            self.ready_ms.append((made.made_ns - made.received_ns) / 1e6)
+            self.ready[self.made % len(self.ready)] = (made.made_ns - made.received_ns) / 1e6
+            self.made += 1
         self.oldest_ms = max(self.oldest_ms, (time.time_ns() - untold_ns) / 1e6)
 
     def forget(self) -> None:
         """What came before is warm-up."""
-        self.oldest_ms = 0.0
-        self.ready_ms.clear()
+        self.made, self.oldest_ms = 0, 0.0
 
 
 def measure(load: str, seconds: float, settings: Settings) -> tuple[str, ...]:
@@ -117,10 +118,11 @@ def measure(load: str, seconds: float, settings: Settings) -> tuple[str, ...]:
             gc.collect()
             gc.freeze()
             forecaster.forget()
-            began_s, cpu_s = time.perf_counter(), time.process_time()
+            began_s, cpu_s, began_mb = time.perf_counter(), time.process_time(), resident_mb()
             time.sleep(seconds)
             cpu = (time.process_time() - cpu_s) / (time.perf_counter() - began_s)
-            ready, oldest_ms = np.array(forecaster.ready_ms), forecaster.oldest_ms
+            ended_mb = resident_mb()
+            ready, oldest_ms = forecaster.ready[: forecaster.made], forecaster.oldest_ms
             server.get("halt")
             time.sleep(1.0)
             truth = server.get("truth")
@@ -135,7 +137,14 @@ def measure(load: str, seconds: float, settings: Settings) -> tuple[str, ...]:
     return (
         f"{truth['frames']:,}", f"{lost:,}", f"{len(ready) / seconds:,.0f}", f"{p50:.3f}",
         f"{p99:.3f}", f"{ready.max():.1f}", f"{oldest_ms:.1f}", f"{cpu:.0%}",
+        f"{began_mb:.0f}, {ended_mb:.0f}",
     )  # fmt: skip
+
+
+def resident_mb() -> float:
+    """Memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
 
 
 class Training:
@@ -179,8 +188,20 @@ def main() -> None:
     parser.add_argument("--order-flow", action="store_true")
     chosen = parser.parse_args()
     settings = Settings(order_flow=chosen.order_flow)
-    table = Table(title=f"frame received to forecast ready, {chosen.seconds:g} s each; ms")
-    for name in ("", "trades", "lost", "forecasts/s", "p50", "p99", "largest", "oldest", "CPU"):
+    title = f"frame received to forecast ready, {chosen.seconds:g} s each; ms; MB before, after"
+    table = Table(title=title)
+    for name in (
+        "",
+        "trades",
+        "lost",
+        "forecasts/s",
+        "p50",
+        "p99",
+        "largest",
+        "oldest",
+        "CPU",
+        "MB",
+    ):
         table.add_column(name, justify="right" if name else "left")
     for load in [chosen.only] if chosen.only else LOADS:
         title = "{:,} trades/s, {} pair(s)".format(*LOADS[load])

@@ -205,7 +205,10 @@ def _connect(config: Config, exchange: Any) -> Any:
         {name: value for name, value in section.items() if name not in _SECRETS}
         for section in (config["exchange"], options)
     )
-    return exchange._init_ccxt(public, False, options)
+    try:
+        return exchange._init_ccxt(public, False, options)
+    except FreqtradeException as error:
+        raise ConfigError(str(error)) from None
 
 
 def _journal_url(config: Config, settings: Settings) -> str:

@@ -88,9 +88,12 @@ class Trading:
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def stop(self) -> int:
-        """Interrupt the bot as Ctrl-C does; its exit code."""
+        """End the bot as freqtrade ends on Ctrl-C; its exit code.
+
+        Not by SIGINT, which a shell may have told its background jobs to ignore.
+        """
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
         try:
             return self.process.wait(60)
         finally:
