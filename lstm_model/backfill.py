@@ -14,11 +14,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lstm_model.connection import Refusal, Rest
 from lstm_model.continuity import Gap
-from lstm_model.market import Records, candle_open_ms
+from lstm_model.market import Records, candle_open_ms, utc_text
 from lstm_model.trade_feed import (
     Backoff,
     RawTrade,
@@ -338,7 +336,8 @@ class Backfill:
         coverage = track.tape.flow(open_ms, end_ms + 1)["coverage"].min(initial=1.0)
         count = sum(gap.last_id - gap.first_id + 1 for gap in lost if gap.first_id and gap.last_id)
         self._tell(
-            f"{track.pair}: {count or 'the'} trade(s) between {_utc(start_ms)} and {_utc(end_ms)} "
+            f"{track.pair}: {count or 'the'} trade(s) between {utc_text(start_ms)} and "
+            f"{utc_text(end_ms)} "
             f"could not be recovered; coverage {coverage:.4f}"
         )
 
@@ -360,7 +359,3 @@ def _reaches(trades: Records, span: Gap) -> bool:
     if span.last_id is not None:
         return int(trades["id"].max()) >= span.last_id
     return int(trades["time_ms"].max()) >= span.end_ms
-
-
-def _utc(time_ms: int) -> str:
-    return str(np.datetime64(time_ms, "ms").astype("datetime64[s]")) + "Z"

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import DataError
-from lstm_model.flow_store import FlowStore, coverage_at, utc_text
-from lstm_model.market import FLOW, Floats, Ints, Records, candle_open_ms, timeframe_ms
+from lstm_model.flow_store import FlowStore, coverage_at
+from lstm_model.market import FLOW, Floats, Ints, Records, candle_open_ms, timeframe_ms, utc_text
 
 PAGE = 1_000  # rows; the most that Binance's klines endpoint gives at once
 _PAGES_PER_WRITE = 20  # chosen: writing then costs less time than asking, for years of 1m candles

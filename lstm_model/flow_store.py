@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.market import FLOW, Floats, Ints, Records, timeframe_ms
+from lstm_model.market import FLOW, Floats, Ints, Records, timeframe_ms, utc_text
 from lstm_model.store import write_atomically
 
 if sys.platform != "win32":
@@ -73,17 +73,6 @@ def coverage_at(flow: Records, date_ms: Ints) -> Floats:
         return np.zeros(len(date_ms))
     place = np.minimum(np.searchsorted(flow["date_ms"], date_ms), len(flow) - 1)
     return np.where(flow["date_ms"][place] == date_ms, flow["coverage"][place], 0.0)
-
-
-def utc_text(time_ms: Any) -> str:
-    """The time as messages show it.
-
-    Examples
-    --------
-    >>> utc_text(1_700_000_000_000)
-    '2023-11-14T22:13:20Z'
-    """
-    return str(np.datetime64(int(time_ms), "ms").astype("datetime64[s]")) + "Z"
 
 
 class FlowStore:

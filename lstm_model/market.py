@@ -227,19 +227,26 @@ _ARRAYS = tuple(field.name for field in fields(Candles))[2:-1]
 def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:
     steps = np.diff(dates)
     if (steps == 0).any():
-        first = _utc(dates[1:][steps == 0][0])
+        first = utc_text(dates[1:][steps == 0][0])
         raise DataError(f"{pair}: {int((steps == 0).sum())} duplicate candle(s), first at {first}")
     if (steps < 0).any():
-        first = _utc(dates[1:][steps < 0][0])
+        first = utc_text(dates[1:][steps < 0][0])
         raise DataError(f"{pair}: candles are not in order of time, first at {first}")
     off_grid = dates % timeframe_ms(timeframe) != 0
     if off_grid.any():
-        first = _utc(dates[off_grid][0])
+        first = utc_text(dates[off_grid][0])
         raise DataError(
             f"{pair}: candles do not lie on the {timeframe} grid, first at {first}: "
             "wrong timeframe?"
         )
 
 
-def _utc(time_ms: Any) -> str:
+def utc_text(time_ms: Any) -> str:
+    """The time as messages show it.
+
+    Examples
+    --------
+    >>> utc_text(1_700_000_000_000)
+    '2023-11-14T22:13:20Z'
+    """
     return str(np.datetime64(int(time_ms), "ms").astype("datetime64[s]")) + "Z"

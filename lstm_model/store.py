@@ -367,5 +367,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
-            'the disk, or set "store_dir" in the "lstm" section to another folder'
+            'the disk, or choose another folder: "store_dir" in the "lstm" section for models, '
+            "--datadir for order flow"
         ) from None

@@ -24,8 +24,8 @@ from series import RECORDED
 
 from lstm_model import flow_store
 from lstm_model.errors import DataError, StoreError
-from lstm_model.flow_store import FlowStore, coverage_at, merge, utc_text
-from lstm_model.market import FLOW, Records, unknown_flow
+from lstm_model.flow_store import FlowStore, coverage_at, merge
+from lstm_model.market import FLOW, Records, unknown_flow, utc_text
 from lstm_model.store import write_atomically
 
 STEP_MS = 300_000
