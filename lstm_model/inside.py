@@ -107,14 +107,18 @@ class InsideCandle:
             return None, f"{STALE}: {freshness.reason}"
         self.nowcaster.refresh([pair])
         made = self.nowcaster.latest(pair)
-        open_ms = candle_open_ms(self.stream.exchange_now_ms(), self._step_ms)
-        if made is None or made.candle_ms != open_ms:
+        if made is None or made.candle_ms != self._open_ms():
             return None, _NO_NOWCAST
         return made, ""
 
     def allows_entry(self, pair: str, side: int, rate: float) -> bool:
-        """Whether the edge is still there at this rate; `side` is 1 for long, -1 for short."""
+        """Whether the edge is still there at this rate; `side` is 1 for long, -1 for short.
+
+        A veto holds until a fresh forecast of the same candle takes it back.
+        """
         made, reason = self.current(pair)
+        if made is None and self._told.get((pair, "entry")) == (self._open_ms(), False):
+            return False
         if made is None:
             allowed = not self._terms.settings.require_fresh_stream
             verdict = "the candle's forecast decides alone" if allowed else "no entry"
@@ -144,6 +148,9 @@ class InsideCandle:
             return None
         return made.price * math.exp(made.low if side > 0 else made.high)
 
+    def _open_ms(self) -> int:
+        return int(candle_open_ms(self.stream.exchange_now_ms(), self._step_ms))
+
     def _tape_of(self, pair: str) -> Tape | None:
         return self.stream.tapes.get(pair)
 
@@ -160,7 +167,7 @@ class InsideCandle:
 
     def _tell(self, pair: str, topic: str, verdict: bool, text: str) -> None:
         """Into the log, once per candle and verdict."""
-        open_ms = int(candle_open_ms(self.stream.exchange_now_ms(), self._step_ms))
+        open_ms = self._open_ms()
         if self._told.get((pair, topic)) != (open_ms, verdict):
             self._told[pair, topic] = open_ms, verdict
             logger.info("%s inside the candle, %s: %s", pair, topic, text)

@@ -134,6 +134,22 @@ def test_a_verdict_is_told_once_per_candle_and_again_when_it_changes(
     assert "50% passed" in caplog.messages[0]
 
 
+def test_a_veto_holds_when_the_stream_goes_stale_until_the_next_candle(desk: Desk) -> None:
+    side = desk.towards()
+    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    desk.stream.state = STALE
+    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    desk.stream.state = FRESH
+    assert desk.inside.allows_entry(PAIR, side, desk.price)
+    desk.stream.state = STALE
+    assert desk.inside.allows_entry(PAIR, side, desk.price)
+    desk.stream.state = FRESH
+    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    desk.world.now_ms += STEP_MS
+    desk.stream.state = STALE
+    assert desk.inside.allows_entry(PAIR, -side, desk.price)
+
+
 def test_a_position_against_the_nowcast_is_left_beyond_the_slippage(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     side = desk.towards()
