@@ -49,8 +49,8 @@ class WalkForwardEngine:
         return outlook
 
     def _with_past(self, candles: Candles) -> Candles:
-        """The candles with what precedes them in the data directory, enough to warm up."""
-        past = self._maker.history(candles.pair)
+        """The candles with what the data directory adds: those before, to warm up, and flow."""
+        candles, past = self._maker.with_flow(candles), self._maker.history(candles.pair)
         if past is None or not len(candles):
             return candles
         first = int(candles.date_ms[0])

@@ -10,7 +10,7 @@ from lstm_reference import hidden_states, random_weights
 from series import STEP_MS
 
 from lstm_model.config import Settings
-from lstm_model.market import Candles
+from lstm_model.market import Candles, Records, unknown_flow
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore
 from lstm_model.trainer import Progress, ProgressCallback, Stop, TrainingJob, TrainingResult
@@ -69,11 +69,17 @@ def make_maker(
     root: Path, series: Sequence[Candles], settings: Settings = SETTINGS,
     history: Callable[[str], Candles | None] | None = None,
 ) -> ModelMaker:  # fmt: skip
-    """A maker whose data directory holds `series`."""
+    """A maker whose data directory holds `series`, and their order flow where they have one."""
     on_disk = {candles.pair: candles for candles in series}
+
+    def flow(pair: str) -> Records:
+        known = on_disk[pair].flow
+        return unknown_flow(np.empty(0, np.int64)) if known is None else known
+
     return ModelMaker(
-        settings, f"{STEP_MS // 60_000}m", list(on_disk), ModelStore(root), history or on_disk.get
-    )
+        settings, f"{STEP_MS // 60_000}m", list(on_disk), ModelStore(root), history or on_disk.get,
+        flow,
+    )  # fmt: skip
 
 
 def make_terms(settings: Settings = SETTINGS) -> Terms:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from instant_training import SETTINGS, InstantTraining, make_maker, make_terms
-from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candles
+from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candles, with_flow
 
 from lstm_model.config import Settings
 from lstm_model.engine import WalkForwardEngine
@@ -201,6 +201,25 @@ def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path:
     bot.engine.stop()
     assert differences(live, backtest(tmp_path / "past", series)) == []
     assert [row for row in live if live[row]["lstm_reason"] == NO_FORECAST] == [FIRST + 20]
+
+
+def test_the_live_row_is_the_backtest_row_with_order_flow(tmp_path: Path) -> None:
+    """freqtrade hands over candles without it; both engines must find it again."""
+    series = [with_flow(candles, seed=n) for n, candles in enumerate(SERIES)]
+    settings = Settings.model_validate(SETTINGS.model_dump() | {"order_flow": True})
+    bot = Bot(tmp_path / "live", series, settings)
+    bot.frame = lambda pair=PAIR: replace(Bot.frame(bot, pair), flow=None)  # type: ignore[method-assign]
+    live = bot.start().run(FIRST, FIRST + 30)
+    bot.engine.stop()
+    engine = WalkForwardEngine(
+        make_maker(tmp_path / "past", series, settings), make_terms(settings)
+    )
+    handed = replace(series[0].between(close_of(FIRST - 1), 2**62), flow=None)
+    assert differences(live, engine.outlook(handed, skip=0)) == []
+    blind = [replace(candles, flow=None) for candles in series]
+    maker = make_maker(tmp_path / "past", blind, settings, {c.pair: c for c in series}.get)
+    unknown = WalkForwardEngine(maker, make_terms(settings)).outlook(handed, skip=0)
+    assert differences(live, unknown) != []
 
 
 def test_the_live_row_is_the_backtest_row_on_recorded_candles(tmp_path: Path) -> None:
