@@ -361,11 +361,11 @@ def compute_features(candles: Candles, *, order_flow: bool = False) -> FeatureRo
         columns = [feature.compute(of) for feature in feature_set(order_flow)]
         volatility = of.volatility
     rows = np.clip(np.stack(columns, axis=1), -CLIP, CLIP)
-    rows[~(np.isfinite(rows).all(axis=1) & settled(candles))] = np.nan
+    rows[~(np.isfinite(rows).all(axis=1) & _settled(candles))] = np.nan
     return FeatureRows(rows, volatility)
 
 
-def settled(candles: Candles) -> NDArray[np.bool_]:
+def _settled(candles: Candles) -> NDArray[np.bool_]:
     """(T,) bool: no NaN or impossible price among this one and the `WARM_UP` before it."""
     prices = np.stack([candles.open, candles.high, candles.low, candles.close])
     broken = ~((prices > 0.0) & (prices < np.inf)).all(axis=0) | ~np.isfinite(candles.volume)

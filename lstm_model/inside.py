@@ -78,6 +78,7 @@ class InsideCandle:
         self.stream = open_stream(self._on_trades)
         self.nowcaster = Nowcaster(terms.settings, self._tape_of, self.stream.exchange_now_ms)
         self._told: dict[tuple[str, str], tuple[int, bool]] = {}
+        self._saved_ms: dict[str, int] = {}
 
     def rebase(self, series: Sequence[tuple[Model, Candles]]) -> None:
         """Take over closed candles that are newer than those known."""
@@ -89,16 +90,20 @@ class InsideCandle:
         self.nowcaster.rebase(newer)
 
     def save_flow(self, closed: Candles) -> None:
-        """Write down what the tape knows of the newest closed candles.
+        """Write down what the tape knows of the newest closed candles, once for each new one.
 
-        Several, because trades that were missing may have been recovered since.
+        Several, because trades that were missing may have been recovered since. Only a later
+        trade shows that a candle is complete: before, some of its own may be on their way.
         """
         tape = self._tape_of(closed.pair)
-        if tape is None or not len(closed):
+        if tape is None or not len(closed) or (newest := tape.newest()) is None:
             return
-        newest_ms = int(closed.date_ms[-1])
-        flow = tape.flow(newest_ms - _HEALING * self._step_ms, newest_ms + self._step_ms)
+        end_ms = min(int(closed.date_ms[-1]) + self._step_ms, newest.open_ms)
+        if self._saved_ms.get(closed.pair) == end_ms:
+            return
+        flow = tape.flow(end_ms - (_HEALING + 1) * self._step_ms, end_ms)
         self._flows.write(closed.pair, self._timeframe, flow[flow["coverage"] > 0.0])
+        self._saved_ms[closed.pair] = end_ms
 
     def current(self, pair: str) -> tuple[Nowcast | None, str]:
         """The nowcast of the candle that is open now, or None and why there is none."""

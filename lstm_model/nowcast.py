@@ -81,12 +81,16 @@ class Nowcast(NamedTuple):
 
 
 class _Base(NamedTuple):
-    """Where the step for the open candle starts from."""
+    """Where the step for the open candle starts from.
+
+    `given_ms` is the open of the newest candle that came from the exchange, not from the tape.
+    """
 
     model: Model
     closed: Candles
     candle: OpenCandle
     state: LstmState
+    given_ms: int
 
 
 class _Look(NamedTuple):
@@ -127,9 +131,9 @@ class Nowcaster:
         return self._latest.get(pair)
 
     def based_on(self, pair: str) -> int:
-        """Open of the newest closed candle that the pair's base knows; 0 without one."""
+        """Open of the newest candle that the pair's base has been given; 0 without one."""
         base = self._bases.get(pair)
-        return int(base.closed.date_ms[-1]) if base else 0
+        return base.given_ms if base else 0
 
     def rebase(self, series: Sequence[tuple[Model, Candles]]) -> None:
         """Start from newer closed candles (at least `WARM_UP` + L of each pair)."""
@@ -176,7 +180,8 @@ class Nowcaster:
         states = model.lstm.state_after(np.stack([rows for _, rows in usable]))
         for number, (closed, _) in enumerate(usable):
             candle = OpenCandle(closed, order_flow=self._settings.order_flow)
-            yield _Base(model, closed, candle, states.rows([number]))
+            given_ms = int(closed.date_ms[-1])
+            yield _Base(model, closed, candle, states.rows([number]), given_ms)
 
     def _look(self, pair: str) -> _Look | None:
         tape, base = self._tape_of(pair), self._bases.get(pair)
@@ -208,7 +213,7 @@ class Nowcaster:
         state = base.state.copy()
         base.model.lstm.step(state, row[None])
         candle = OpenCandle(longer, order_flow=self._settings.order_flow)
-        rolled = _Base(base.model, longer, candle, state)
+        rolled = _Base(base.model, longer, candle, state, base.given_ms)
         self._bases[base.closed.pair] = rolled
         return rolled
 

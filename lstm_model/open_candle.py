@@ -26,7 +26,6 @@ from lstm_model.features import (
     Ingredients,
     ewma_window,
     feature_set,
-    settled,
 )
 from lstm_model.market import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
 
@@ -43,10 +42,6 @@ class OpenCandle(Ingredients):
     ----------
     closed : candles on a complete grid, of which the last `WARM_UP` and one are used; the open
         candle is the one after them
-
-    Attributes
-    ----------
-    usable : False when a hole or an impossible price is among them
 
     Raises
     ------
@@ -74,7 +69,6 @@ class OpenCandle(Ingredients):
                 f"{closed.pair}: {len(closed)} candles are too few, {WARM_UP + 1} needed"
             )
         super().__init__(_with_one_more(closed.rows(first, len(closed))))
-        self.usable = bool(settled(self.candles)[-1])
         self._features, self._order_flow = feature_set(order_flow), order_flow
         self._variance = float(self.mean(self.squared_return[:-1], VOLATILITY_HALFLIFE))
         self._usual_volume = float(self.candles.volume[-1 - _USUAL : -1].mean())
@@ -88,11 +82,6 @@ class OpenCandle(Ingredients):
     def open_ms(self) -> int:
         """When the candle opened."""
         return int(self.candles.date_ms[-1])
-
-    @property
-    def last_close(self) -> float:
-        """Closing price of the candle before."""
-        return float(self.candles.close[-2])
 
     def row(self, seen: Seen, passed: float) -> tuple[Floats, float]:
         """Features (F,) of the completed candle, and volatility; NaN where they are unknown.

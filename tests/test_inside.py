@@ -203,6 +203,32 @@ def test_only_newer_candles_move_the_base(desk: Desk) -> None:
     assert desk.inside.nowcaster.based_on(PAIR) == newest
 
 
+def test_the_exchanges_candle_replaces_one_that_the_tape_has_carried_over(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.world.open(NUMBER + 1, passed=0.5)
+    assert desk.inside.current(PAIR)[0] is not None  # carried over
+    official = desk.world.series[PAIR].rows(0, NUMBER + 1)
+    desk.inside.rebase([(desk.world.model, official)])
+    fresh = Desk(tmp_path)
+    fresh.inside.rebase([(fresh.world.model, official)])
+    fresh.world.open(NUMBER + 1, passed=0.5)
+    (given, _), (wanted, _) = desk.inside.current(PAIR), fresh.inside.current(PAIR)
+    assert given is not None
+    assert wanted is not None
+    assert given.mean == wanted.mean
+
+
+def test_the_flow_of_a_candle_is_written_down_once_a_later_trade_has_come(desk: Desk) -> None:
+    """Until then trades of it may be on their way, and a complete record is never replaced."""
+    desk.world.open(NUMBER - 1)
+    desk.inside.save_flow(desk.closed)
+    assert desk.flows.read(PAIR, "5m")["date_ms"][-1] == desk.closed.date_ms[NUMBER - 2]
+    desk.world.open(NUMBER)
+    desk.inside.save_flow(desk.closed)
+    assert desk.flows.read(PAIR, "5m")["date_ms"][-1] == desk.closed.date_ms[NUMBER - 1]
+
+
 def test_the_flow_of_closed_candles_is_written_down(desk: Desk) -> None:
     desk.inside.save_flow(desk.closed)
     stored = desk.flows.read(PAIR, "5m")

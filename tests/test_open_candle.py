@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from series import change, drop, make_candles, with_flow
+from series import make_candles, with_flow
 
 from lstm_model.errors import DataError
 from lstm_model.features import WARM_UP, compute_features, feature_names
@@ -27,7 +27,9 @@ def whole(candles: Candles, number: int) -> Seen:
 
 def nothing(candle: OpenCandle) -> Seen:
     """A candle in which nothing has been traded yet."""
-    return Seen(candle.open_ms, *[candle.last_close] * 4, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0)
+    return Seen(
+        candle.open_ms, *[float(candle.candles.close[-2])] * 4, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0
+    )
 
 
 @settings(max_examples=20)
@@ -56,7 +58,6 @@ def test_a_later_look_does_not_remember_an_earlier_one() -> None:
 def test_a_candle_just_opened_looks_like_a_usual_one() -> None:
     candles = with_flow(make_candles(COUNT), holes=0.0)
     candle = OpenCandle(candles, order_flow=True)
-    assert candle.usable
     row, volatility = candle.row(nothing(candle), passed=0.0)
     made = dict(zip(feature_names(True), row, strict=True))
     assert made["return_1"] == made["imbalance"] == 0.0
@@ -69,9 +70,12 @@ def test_a_candle_just_opened_looks_like_a_usual_one() -> None:
 def test_the_expected_rest_only_adds_range_and_volume(passed: float, move: float) -> None:
     candles = with_flow(make_candles(COUNT), holes=0.0)
     candle = OpenCandle(candles, order_flow=False)
-    price = candle.last_close * np.exp(move)
-    top, bottom = max(price, candle.last_close), min(price, candle.last_close)
-    prices = (candle.last_close, top, bottom, price)
+    price = float(candle.candles.close[-2]) * np.exp(move)
+    top, bottom = (
+        max(price, float(candle.candles.close[-2])),
+        min(price, float(candle.candles.close[-2])),
+    )
+    prices = (float(candle.candles.close[-2]), top, bottom, price)
     seen = Seen(candle.open_ms, *prices, 1.0, 1, price, 0.5, 1.0, 1.0, 0)
     candle.row(seen, passed)
     newest = candle.candles
@@ -94,11 +98,3 @@ def test_the_candles_given_are_not_changed() -> None:
 def test_too_few_candles_are_refused(count: int) -> None:
     with pytest.raises(DataError, match="too few"):
         OpenCandle(make_candles(COUNT).rows(0, count), order_flow=False)
-
-
-def test_a_hole_or_a_nan_before_is_not_usable() -> None:
-    holed = drop(make_candles(COUNT), [COUNT - 9]).on_grid()
-    assert not OpenCandle(holed, order_flow=False).usable
-    assert not OpenCandle(
-        change(make_candles(COUNT), COUNT - 1, low=np.nan), order_flow=False
-    ).usable
