@@ -27,10 +27,10 @@ from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, feature_names
 from lstm_model.lstm import Lstm
 from lstm_model.market import Candles, candle_open_ms
+from lstm_model.model import Model
 from lstm_model.nowcast import Nowcaster
 from lstm_model.stream import TradeStream
 from lstm_model.trainer import TrainingJob, run_training
-from lstm_model.walk_forward import Model
 
 STEP_MS = 3_600_000
 console = Console(width=120)
@@ -59,7 +59,7 @@ def random_model(settings: Settings) -> Model:
     )
     half = (0.0,) * (gaps // 2)
     calibration = Calibration(settings.levels, 0.5, (), {POOLED: half})
-    return Model(card, Lstm(weights, settings.lookback), calibration)
+    return Model(card, Lstm(weights, settings.lookback), calibration, p_value=1.0)
 
 
 def invented_candles(pair: str, settings: Settings) -> Candles:

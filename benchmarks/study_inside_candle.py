@@ -24,11 +24,13 @@ from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, compute_features
 from lstm_model.forecast import Forecast, coverage, skill, winkler_score
 from lstm_model.lstm import LstmState
+from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles, Seen
+from lstm_model.model import Model
 from lstm_model.nowcast import Nowcaster
 from lstm_model.open_candle import OpenCandle
+from lstm_model.schedule import Schedule
 from lstm_model.store import ModelStore
-from lstm_model.walk_forward import Model, ModelMaker, slot_at
 
 MINUTE_MS = 60_000
 NORMAL_95 = 1.6449  # quantile of the normal distribution
@@ -152,8 +154,9 @@ def main() -> None:
     begin_ms = min(int(series.date_ms[0]) for series in minutes.values())
     folder = options.store or Path(tempfile.mkdtemp(prefix="lstm-study-"))
     maker = ModelMaker(settings, "5m", options.learn, ModelStore(folder), known.get)
-    slot = slot_at(begin_ms, known[options.test[0]].step_ms, settings)
-    model = Model.of(maker.find(slot) or maker.make(slot), settings)
+    schedule = Schedule.of(settings, "5m")
+    boundary_ms = schedule.origin_of(schedule.boundary_at(begin_ms))
+    model = Model.of(maker.scratch(maker.material(boundary_ms)).stored, settings)
     scores: dict[Key, Scores] = defaultdict(Scores)
     for pair, series in minutes.items():
         recent = known[pair].between(begin_ms - 400 * 300_000, int(series.date_ms[-1]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from lstm_model.config import Settings
-from lstm_model.dataset import build_panel, purged_split
 from lstm_model.flow_store import FlowStore
 from lstm_model.forecast import paired_test, pinball_loss
+from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles, timeframe_ms
+from lstm_model.material import Material
+from lstm_model.model import Model
 from lstm_model.store import ModelStore
-from lstm_model.walk_forward import Model, ModelMaker, Slot, slot_at
 
 HEAD = (
     "candles until  flow        R2   R2 late      unshrunk     ridge  vs ridge      p  p late  "
@@ -38,11 +38,10 @@ def load(candles: Path, flows: FlowStore, pair: str, timeframe: str) -> Candles:
     return Candles.from_frame(frame, pair, timeframe).with_flow(flows.read(pair, timeframe))
 
 
-def slots(first_ms: int, end_ms: int, step_ms: int, settings: Settings) -> Iterator[Slot]:
-    slot = slot_at(first_ms, step_ms, settings)
-    while slot.serves_from_ms < end_ms:
-        yield slot
-        slot = slot_at(slot.serves_until_ms, step_ms, settings)
+def boundaries(first_ms: int, end_ms: int, step_ms: int, settings: Settings) -> range:
+    """When a training from scratch is due."""
+    period_ms, lag_ms = settings.retrain_candles * step_ms, settings.training_lag_candles * step_ms
+    return range((first_ms - lag_ms) // period_ms * period_ms, end_ms - lag_ms, period_ms)
 
 
 def line(model: Model, flow: bool) -> str:
@@ -58,17 +57,16 @@ def line(model: Model, flow: bool) -> str:
     )
 
 
-def losses(maker: ModelMaker, model: Model, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
+def losses(model: Model, material: Material) -> tuple[np.ndarray, np.ndarray]:
     """Squared error of the mean as served and pinball loss of the quantiles before tracking.
 
     Per moment of the test block, averaged over pairs, in units of volatility.
     """
-    panel = build_panel(maker.training_candles(slot), maker.settings)
-    rows = purged_split(panel, maker.settings).test
+    panel, rows, settings = material.panel, material.split.test, material.settings
     location, quantiles = model.calibration.spread(model.lstm.predict(panel.rows, rows))
     realized = panel.target()[rows]
     squared = (realized - location) ** 2
-    pinball = pinball_loss(maker.settings.levels, quantiles, realized)
+    pinball = pinball_loss(settings.levels, quantiles, realized)
     _, moment = np.unique(panel.date_ms[rows], return_inverse=True)
     count = np.bincount(moment)
     return np.bincount(moment, squared) / count, np.bincount(moment, pinball) / count
@@ -113,11 +111,12 @@ def main() -> None:
     }  # fmt: skip
     print(HEAD)
     span = milliseconds(options.start), milliseconds(options.end)
-    for slot in slots(*span, timeframe_ms(options.timeframe), makers[False].settings):
+    for boundary in boundaries(*span, timeframe_ms(options.timeframe), makers[False].settings):
         found = {}
         for flow, maker in makers.items():
-            model = Model.of(maker.find(slot) or maker.make(slot), maker.settings)
-            found[flow] = losses(maker, model, slot)
+            material = maker.material(boundary)
+            model = Model.of(maker.scratch(material).stored, maker.settings)
+            found[flow] = losses(model, material)
             print(line(model, flow), flush=True)
         names = ("squared error of the mean", "pinball loss")
         for name, without, with_it in zip(names, found[False], found[True], strict=True):

@@ -1,4 +1,4 @@
-"""Training while the bot trades: keeps the models that serve and makes the next when it is due."""
+"""Learning while the bot trades: one thread walks the chain of steps, the bot never waits."""
 
 from __future__ import annotations
 
@@ -6,78 +6,92 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from lstm_model.errors import LstmModelError, StoreError
-from lstm_model.market import Candles, Ints, timeframe_ms
+from lstm_model.journal import DecisionRow, Journal
+from lstm_model.learner import Event, Wish
+from lstm_model.learning import Learning, Run, Step
+from lstm_model.lineage import Lineage, lineages
+from lstm_model.maker import Training
+from lstm_model.market import Candles, Ints
+from lstm_model.material import reach_ms
+from lstm_model.model import Model
 from lstm_model.outlook import Terms
 from lstm_model.sizing import NO_MODEL
-from lstm_model.store import StoredModel
-from lstm_model.walk_forward import Model, ModelMaker, Slot, slot_at
-from lstm_model.wording import Teller, summary
+from lstm_model.wording import Teller, event_line
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 600.0  # chosen: after a training that failed
+_RETRY_S = 600.0  # chosen: after a walk that failed
+_STEPS_READY = 64  # chosen: a first start walks at most `retrain_candles / step_candles` of them
 
 
-class BackgroundTraining:
-    """The models of one lineage, and at most one thread that trains the next.
+class BackgroundLearning:
+    """One lineage's newest steps, and at most one thread that makes the next.
 
     Attributes
     ----------
-    models : the one in force and the next, oldest first; replaced, never changed
+    steps : the newest, oldest first; replaced, never changed
     news : what the user should hear of, oldest first
-
-    Parameters
-    ----------
-    lineage : names the champion in the store, e.g. "binance-spot-5m-1f2e3d4c"
     """
 
-    def __init__(self, maker: ModelMaker, terms: Terms, lineage: str) -> None:
-        self.models: tuple[Model, ...] = ()
+    def __init__(
+        self, learning: Learning, terms: Terms, lineage: Lineage, journal: Journal
+    ) -> None:
+        self.steps: tuple[Step, ...] = ()
         self.news: deque[str] = deque(maxlen=100)
-        self._maker, self._terms, self._lineage = maker, terms, lineage
-        self._step_ms = timeframe_ms(maker.timeframe)
-        self._skilled: dict[str, bool] = {}
-        self._slot: Slot | None = None
+        self._learning, self._maker, self._terms = learning, learning.maker, terms
+        self._lineage, self._journal = lineage, journal
+        self._schedule = learning.schedule
+        self._pinned: Model | None = None
+        self._pins_read_ns = -1
+        self._fresh_start = False
         self._retry_at_s = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, now_ms: int) -> None:
-        """Load the last champions.
+        """Take the lineage for this process and load its champion.
 
         Raises
         ------
         StoreError
-            The store cannot be used; better known before the bot trades.
+            The store cannot be used, or another bot learns here; better known before the bot
+            trades.
         DataError
             There is no model and nothing to train one on.
         """
         self._maker.store.check_writable()
-        self._maker.store.remove_leftovers()
-        for stored in reversed(self._maker.store.champions(self._lineage, 2)):
-            self._serve(stored)
-        if not self.models:
-            self._maker.check_history(slot_at(now_ms, self._step_ms, self._terms.settings))
+        self._maker.remove_leftovers()
+        self._lineage.acquire()
+        try:
+            self._resume(now_ms)
+            self._read_pin()
+            if not self.steps:
+                due_ms = self._schedule.last_boundary(now_ms)
+                self._maker.material(self._learning.origin_of(due_ms)).check()
+        except LstmModelError:
+            self._lineage.release()
+            raise
 
-    def tick(self, now_ms: int) -> None:
-        """Begin a training when the schedule has one due; returns at once.
+    def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
+        """Begin a walk in the background when a step is due; returns at once.
 
-        The first is of the model in force now. Later ones begin one candle after their data has
-        ended: before, the last candle may not be there yet.
+        A step begins one candle after its boundary: before, the last candle may not be there yet.
         """
-        lead_ms = (self._terms.settings.training_lag_candles - 1) * self._step_ms
-        ahead_ms = lead_ms if self.models else 0
-        slot = slot_at(now_ms + ahead_ms, self._step_ms, self._terms.settings)
+        self._read_pin()
+        due_ms = self._schedule.last_boundary(now_ms - self._schedule.candle_ms)
         busy = self._thread is not None and self._thread.is_alive()
-        if busy or slot == self._slot or time.monotonic() < self._retry_at_s:
+        done = bool(self.steps) and not self._fresh_start and self.steps[-1].boundary_ms >= due_ms
+        if busy or done or time.monotonic() < self._retry_at_s:
             return
+        self._learning.follow(tuple(pairs))
+        self._maker.history.forget_all_but(self._learning.pairs)
         self._retry_at_s = time.monotonic() + _RETRY_S  # if it fails, whatever the reason
-        self._thread = threading.Thread(target=self._learn, args=(slot,), name="lstm-learning")
+        self._thread = threading.Thread(target=self._walk, args=(due_ms,), name="lstm-learning")
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,53 +99,127 @@ class BackgroundTraining:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        self._lineage.release()
 
     def versions(self) -> set[str]:
-        """Every version that was ever champion here."""
-        return set(self._maker.store.promoted(self._lineage))
+        """Every version that ever served here."""
+        pinned = {self._pinned.card.version} if self._pinned else set()
+        return {*self._lineage.champions, *pinned}
 
     def in_force(self, candles: Candles) -> Iterator[tuple[Model, Ints]]:
         """The models, newest first, and the rows of the candles each may forecast."""
-        lag_ms = self._terms.settings.training_lag_candles * self._step_ms
         closes = candles.date_ms + candles.step_ms
         newer = np.full(len(closes), False)
-        for model in reversed(self.models):
-            served = (closes >= model.card.train_end_ms + lag_ms) & ~newer
+        for from_ms, model in self._serving():
+            served = (closes >= from_ms + self._schedule.lag_ms) & ~newer
             newer |= served
             yield model, np.flatnonzero(served)
 
-    def is_skilled(self, version: str) -> bool:
-        """Whether a stored version has proven skill; one that cannot be read has not."""
-        if version not in self._skilled:
-            try:
-                model = Model.of(self._maker.store.load(version), self._terms.settings)
-                self._skilled[version] = model.is_skilled(self._terms.settings)
-            except StoreError as error:
-                logger.warning("%s; its forecasts count as unskilled", error)
-                self._skilled[version] = False
-        return self._skilled[version]
+    def _serving(self) -> Iterator[tuple[int, Model]]:
+        """The boundary from which on each model serves, newest first."""
+        if self._pinned is not None:
+            yield self._pinned.card.train_end_ms, self._pinned
+        for step in reversed(self.steps):
+            yield step.boundary_ms, step.model
 
-    def _learn(self, slot: Slot) -> None:
-        """Runs in its own thread: make the slot's model, let it serve, say so."""
+    def is_skilled(self, version: str) -> bool:
+        """Whether a version has proven skill; one that cannot be read has not."""
+        for _, model in self._serving():
+            if model.card.version == version:
+                return model.is_skilled(self._terms.settings)
+        return self._was_skilled(version)
+
+    def _was_skilled(self, version: str) -> bool:
         try:
-            stored = self._maker.find(slot) or self._maker.make(
-                slot, Teller(slot), self._stopping, background=True
-            )
-            self._maker.store.promote(self._lineage, stored.card.version)
-            self._serve(stored)
-            self._slot, self._retry_at_s = slot, 0.0
+            stored = self._maker.store.load(version)
+            return Model.of(stored, self._terms.settings).is_skilled(self._terms.settings)
+        except StoreError as error:
+            logger.warning("%s; its forecasts count as unskilled", error)
+            return False
+
+    def _resume(self, now_ms: int) -> None:
+        """The steps with which the last run ended; a new chain where that is too long ago."""
+        head = self._lineage.head
+        self.steps = () if head is None else self._learning.resume(head, _STEPS_READY)
+        if not self.steps:
+            if head is not None:
+                logger.warning("The last step %s of the learner is gone; it begins anew", head)
+            return
+        step = self.steps[-1]
+        age_ms = self._schedule.last_boundary(now_ms) - step.boundary_ms
+        self._fresh_start = age_ms > self._schedule.retrain_ms or not self._learning.fits(step)
+        if self._fresh_start:
+            logger.info("The learner begins anew: it rested too long, or its code has changed")
+
+    def _read_pin(self) -> None:
+        """Serve the version that the command line has pinned, if it has."""
+        changed_ns = self._lineage.changed_ns()
+        if changed_ns == self._pins_read_ns:
+            return
+        self._pins_read_ns = changed_ns
+        before = self._pinned.card.version if self._pinned else None
+        try:
+            version = self._lineage.pinned
+            self._pinned = None if version is None else self._learning.model(version, self.steps)
+        except StoreError as error:
+            self._tell(f"The pinned model cannot serve: {error}")
+            return
+        if version != before:
+            self._tell("The gate chooses again" if version is None else f"Pinned: {version} serves")
+
+    def _walk(self, due_ms: int) -> None:
+        """Runs in its own thread: one step after the other until the newest that is due."""
+        try:
+            for step in self._missing(due_ms):
+                self._take(step)
+            self._retry_at_s = 0.0
         except (LstmModelError, OSError, ValueError, MemoryError) as error:
             if not self._stopping.is_set():
-                meanwhile = "the last good model keeps serving" if self.models else NO_MODEL
+                meanwhile = "the last good model keeps serving" if self.steps else NO_MODEL
                 self._tell(f"Training failed, {meanwhile}: {error}")
 
-    def _serve(self, stored: StoredModel) -> None:
-        if self.models and self.models[-1].card.version == stored.card.version:
-            return
-        model = Model.of(stored, self._terms.settings)
-        self._skilled[model.card.version] = model.is_skilled(self._terms.settings)
-        self.models = (*self.models[-1:], model)
-        self._tell(summary(model))
+    def _missing(self, due_ms: int) -> Iterator[Step]:
+        origin_ms = self._learning.origin_of(due_ms)
+        step = None if self._fresh_start or not self.steps else self.steps[-1]
+        begin_ms = origin_ms if step is None else min(origin_ms, step.boundary_ms)
+        reach = reach_ms(self._maker.settings, self._maker.timeframe, len(self._maker.pairs))
+        overlap_ms = (self._maker.settings.horizon + 1) * self._schedule.candle_ms
+        known = self._maker.history.since(begin_ms - reach - overlap_ms)
+        run = Run(known, self._lesson, forgiving=True, stopped=self._stopping.is_set)
+        for later in self._learning.walk(origin_ms, due_ms, run, step):
+            yield later
+            if self._stopping.is_set():
+                return
+
+    def _lesson(self, wish: Wish, boundary_ms: int) -> Training:
+        """Trainings take what time others leave; of the first one the user hears more."""
+        say = None if self.steps else self._tell
+        return Training(Teller(wish, boundary_ms, say), self._stopping, background=True)
+
+    def _take(self, step: Step) -> None:
+        """Write down what was decided, then go on from this step, then serve it."""
+        lines = [event_line(event, self._learning.card) for event in step.events]
+        self._journal.record_decisions(
+            self._row(event, line) for event, line in zip(step.events, lines, strict=True)
+        )
+        self._lineage.advance(step.address, step.model.card.version)
+        self.steps, self._fresh_start = (*self.steps[1 - _STEPS_READY :], step), False
+        for line in lines:
+            self._tell(line)
+        if any(event.kind == "trained" for event in step.events):
+            self._prune()
+
+    def _prune(self) -> None:
+        """Keep the disk bounded; what any lineage here competes with or has pinned stays."""
+        protected = self._learning.protected(lineages(self._maker.store.root))
+        self._maker.store.prune(self._maker.settings.keep_models, protected)
+
+    def _row(self, event: Event, line: str) -> DecisionRow:
+        return DecisionRow(
+            lineage=self._lineage.name, at_ms=event.at_ms, kind=event.kind, version=event.version,
+            champion=event.champion, candles=event.candles, gain=event.gain, bound=event.bound,
+            text=line, created_ms=time.time_ns() // 1_000_000,
+        )  # fmt: skip
 
     def _tell(self, message: str) -> None:
         logger.info("%s", message)

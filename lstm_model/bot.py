@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
-from freqtrade.configuration import setup_utils_configuration
+from freqtrade.configuration import TimeRange, setup_utils_configuration
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.data.history import load_pair_history
 from freqtrade.enums import CandleType, RunMode
@@ -21,15 +21,20 @@ from lstm_model.config import Settings, parse_settings
 from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import ConfigError
 from lstm_model.flow_store import FlowStore
+from lstm_model.history import Disk
 from lstm_model.inside import Guard, InsideCandle, OnTrades
 from lstm_model.journal import Journal
+from lstm_model.learner import Wish
+from lstm_model.learning import Learning, Run, Step
+from lstm_model.lineage import Lineage, StepStore
 from lstm_model.live import LiveEngine
+from lstm_model.maker import ModelMaker, Training
 from lstm_model.market import Candles, Records, timeframe_ms
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore
 from lstm_model.stream import TradeStream
 from lstm_model.trainer import ProgressCallback
-from lstm_model.walk_forward import History, Model, ModelMaker, slot_at
+from lstm_model.wording import event_line
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +58,24 @@ def trades_now(config: Config) -> bool:
     return config.get("runmode") in (RunMode.DRY_RUN, RunMode.LIVE)
 
 
-def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str]) -> list[str]:
-    """The pairs to pool: from the settings, else from the configuration, else the whitelist now.
+def configured_pairs(config: Config, whitelist: Sequence[str]) -> list[str]:
+    """The pairs that the configuration names, else the whitelist now.
 
     The bias analyses shorten the whitelist between runs; the configuration's `pairs` stays, so
     that they meet the same models again.
     """
-    configured = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
-    named = settings.train_pairs or configured
-    if named and all(PLAIN_PAIR.fullmatch(pair) for pair in named):
-        return list(named)
-    return list(whitelist)
+    named = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
+    return list(named) if named and _are_plain(named) else list(whitelist)
+
+
+def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str]) -> list[str]:
+    """The pairs to pool: those of the settings, else all that are configured."""
+    named = settings.train_pairs
+    return list(named) if named and _are_plain(named) else configured_pairs(config, whitelist)
+
+
+def _are_plain(pairs: Sequence[str]) -> bool:
+    return all(PLAIN_PAIR.fullmatch(pair) for pair in pairs)
 
 
 def store_folder(config: Config, settings: Settings) -> Path:
@@ -135,7 +147,7 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
     if not pairs:
         raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
     store = ModelStore(store_folder(config, settings))
-    history: History = partial(load_candles, config)
+    history: Disk = partial(load_candles, config)
     flow = _known_flow(config)
     if not trades_now(config):
         history, flow = lru_cache(maxsize=None)(history), lru_cache(maxsize=None)(flow)
@@ -168,19 +180,43 @@ def open_engine(
     LstmModelError
         Settings, pairs, store or journal cannot be used.
     """
-    settings = settings_of(config)
-    maker = model_maker(config, settings, whitelist_of(provider))
-    fee = taker_fee(config, provider._exchange, maker.pairs[0])
+    settings, whitelist = settings_of(config), whitelist_of(provider)
+    learning = open_learning(config, settings, whitelist)
+    fee = taker_fee(config, provider._exchange, learning.maker.pairs[0])
     terms = Terms(settings, fee, can_short)
     if not trades_now(config):
-        return WalkForwardEngine(maker, terms)
-    journal = Journal(_journal_url(config, settings))
+        return WalkForwardEngine(learning, terms, _begin_ms(config))
+    journal = Journal(journal_url(config, settings))
     inside = partial(_open_inside, config, provider._exchange, terms)
     engine = LiveEngine(
-        maker, terms, journal, lineage(config, settings), inside if settings.trade_stream else None
-    )
+        learning, terms, journal, open_lineage(config, settings),
+        inside if settings.trade_stream else None,
+    )  # fmt: skip
     engine.start(time.time_ns() // 1_000_000)
     return engine
+
+
+def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) -> Learning:
+    """The learner of this configuration.
+
+    Raises
+    ------
+    ConfigError
+        No pair to learn from.
+    """
+    maker = model_maker(config, settings, whitelist)
+    return Learning(maker, StepStore(maker.store.root), configured_pairs(config, whitelist))
+
+
+def open_lineage(config: Config, settings: Settings) -> Lineage:
+    """What a bot of this configuration has learnt so far."""
+    return Lineage(store_folder(config, settings), lineage(config, settings))
+
+
+def _begin_ms(config: Config) -> int | None:
+    """Start of the time range of a study, if it has one."""
+    start_s = TimeRange.parse_timerange(config.get("timerange")).startts
+    return start_s * 1000 or None
 
 
 def _open_inside(config: Config, exchange: Any, terms: Terms, guard: Guard) -> InsideCandle:
@@ -211,7 +247,8 @@ def _connect(config: Config, exchange: Any) -> Any:
         raise ConfigError(str(error)) from None
 
 
-def _journal_url(config: Config, settings: Settings) -> str:
+def journal_url(config: Config, settings: Settings) -> str:
+    """Where forecasts and decisions are written."""
     return settings.journal_url or f"sqlite:///{store_folder(config, settings) / 'journal.sqlite'}"
 
 
@@ -230,17 +267,35 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
         raise ConfigError(str(error)) from None
 
 
-def train_now(config: Config, progress: ProgressCallback, now_ms: int) -> Model:
-    """Make the model that the schedule has in force at `now_ms`, and promote it.
+def train_now(
+    config: Config, progress: ProgressCallback, tell: Callable[[str], None], now_ms: int
+) -> Step:
+    """Walk the learner to the newest step that is due at `now_ms`, for the next bot to go on from.
+
+    Parameters
+    ----------
+    tell : gets a line for each of the learner's decisions
 
     Raises
     ------
     LstmModelError
-        Whatever keeps the model from being made.
+        Whatever keeps a step from being made; a bot that runs learns by itself.
     """
     settings = settings_of(config)
-    maker = model_maker(config, settings, ())
-    slot = slot_at(now_ms, timeframe_ms(config["timeframe"]), settings)
-    stored = maker.find(slot) or maker.make(slot, progress)
-    maker.store.promote(lineage(config, settings), stored.card.version)
-    return Model.of(stored, settings)
+    learning = open_learning(config, settings, ())
+    schedule, own = learning.schedule, open_lineage(config, settings)
+    due_ms = schedule.last_boundary(now_ms)
+
+    def lesson(wish: Wish, boundary_ms: int) -> Training:
+        return Training(progress)
+
+    own.acquire()
+    try:
+        run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
+        for step in learning.walk(learning.origin_of(due_ms), due_ms, run):
+            for event in step.events:
+                tell(event_line(event, learning.card))
+        own.advance(step.address, step.model.card.version)
+    finally:
+        own.release()
+    return step

@@ -17,7 +17,10 @@ from lstm_model.market import Floats
 # Step per matured label. Measured at 5m and 1h on up to eight pairs: coverage 0.893 to 0.900
 # where the raw head gives 0.754 to 0.910, at the best Winkler score of five methods.
 RATE = 0.005
-POOLED = "pooled"  # the scales of a pair the model was not calibrated on
+POOLED = "pooled"  # the mean of all pairs' scales
+CAUTION = 0.2  # chosen: a pair without a record of its own gets intervals wider by exp(0.2)
+GROWN = 200  # labels after which a pair learns at `RATE`; before, faster: its scales are a guess
+_HASTE = 20.0  # chosen: a pair's n-th label counts 1 / (n + 20) while that is more than `RATE`
 _WIDEST = 3.0  # chosen: no interval is scaled by more than exp(3) or less than exp(-3)
 
 
@@ -26,6 +29,11 @@ class QuantileTracker:
 
     Half-widths around the median are scaled by `exp(b)`; when a label matures, b moves by
     `RATE * (miss - wanted miss rate)` (quantile tracking, Angelopoulos et al. 2023, in logarithms).
+    The first labels of a pair count for more, as in Robbins & Monro (1951).
+
+    Attributes
+    ----------
+    labels : how many labels made the scales
 
     Examples
     --------
@@ -35,18 +43,23 @@ class QuantileTracker:
     0.0045
     """
 
-    def __init__(self, levels: Sequence[float], log_scales: Sequence[float]) -> None:
+    def __init__(
+        self, levels: Sequence[float], log_scales: Sequence[float], labels: int = GROWN
+    ) -> None:
         half = len(levels) // 2
         self._wanted = [2.0 * level for level in levels[:half]]
         self.log_scales = list(log_scales)
+        self.labels = labels
 
     def update(self, quantiles: Sequence[float], realized: float) -> None:
         """Learn from one matured label; `quantiles` (K,) are unscaled."""
         last, middle = len(quantiles) - 1, quantiles[len(quantiles) // 2]
+        rate = max(RATE, 1.0 / (self.labels + _HASTE))
+        self.labels += 1
         for number, wanted in enumerate(self._wanted):
             side = quantiles[number] if realized < middle else quantiles[last - number]
             reach = abs(side - middle) * math.exp(self.log_scales[number])
-            moved = self.log_scales[number] + RATE * ((abs(realized - middle) > reach) - wanted)
+            moved = self.log_scales[number] + rate * ((abs(realized - middle) > reach) - wanted)
             self.log_scales[number] = min(_WIDEST, max(-_WIDEST, moved))
 
 
@@ -87,6 +100,11 @@ def track(
     return in_force, tracker.log_scales
 
 
+def cautious(pooled: Sequence[float]) -> tuple[float, ...]:
+    """(J,) log scales to begin with for a pair that has no record of its own."""
+    return tuple(min(_WIDEST, scale + CAUTION) for scale in pooled)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """How one model version's raw output becomes a forecast.
@@ -123,8 +141,8 @@ class Calibration:
         return Forecast(self.levels, calibrated, location * unit, volatility)
 
     def scales_of(self, pair: str) -> tuple[float, ...]:
-        """The (J,) log scales of a pair, the pooled ones for an unknown pair."""
-        return self.log_scales.get(pair, self.log_scales[POOLED])
+        """The (J,) log scales of a pair; of an unknown one the pooled ones and `CAUTION`."""
+        return self.log_scales.get(pair) or cautious(self.log_scales[POOLED])
 
     def to_card(self) -> dict[str, list[float]]:
         """Plain numbers for the model card."""

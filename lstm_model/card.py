@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class ModelCard(BaseModel):
     windows : number of windows in train, validation and test
     seconds : wall time of the training
     scores : per forecaster ("lstm", "zero", ...), per score
+    kind : how it was made: not trained at all, trained from scratch, or fine-tuned
+    parent : version it was fine-tuned from, if it was
     weights : shape of every array in weights.npz; filled in by `ModelStore.publish`
     checksums : file name -> sha256; filled in by `ModelStore.publish`
     """
@@ -65,13 +67,19 @@ class ModelCard(BaseModel):
     scores: dict[str, dict[str, float]]
     skill: dict[str, float]
     calibration: dict[str, list[float]]
+    kind: Literal["baseline", "scratch", "finetune"] = "scratch"
+    parent: str | None = None
     weights: dict[str, list[int]] = {}
     checksums: dict[str, str] = {}
 
     @property
     def p_value(self) -> float:
-        """Of the mean's skill against zero return: the worse of at once and one candle late."""
-        return max(self.skill["p_value"], self.skill["p_value_delayed"])
+        """Of the mean's skill against zero return: the worse of at once and one candle late.
+
+        1.0 for a version that was never tested before it served, as a fine-tuned one.
+        """
+        tested = [self.skill.get(name, 1.0) for name in ("p_value", "p_value_delayed")]
+        return max(tested)
 
     @property
     def proven(self) -> bool:

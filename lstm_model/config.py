@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,8 +21,19 @@ _NOT_IN_VERSION = {
     "store_dir", "journal_url", "train_threads", "train_timeout_s", "training_lag_candles",
     "require_skill", "skill_p_value", "slippage_fraction", "kelly_fraction",
     "max_stake_fraction", "train_pairs", "trade_stream", "tape_trades", "stream_silence_s",
-    "require_fresh_stream",
+    "require_fresh_stream", "step_candles", "finetune_candles", "finetune_recent_candles",
+    "finetune_replay", "finetune_epochs", "finetune_learning_rate", "promotion_error",
+    "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
 }  # fmt: skip
+# Of these, the ones that decide what a fine-tuning makes of its champion ...
+_OF_FINETUNE = (
+    "finetune_recent_candles", "finetune_replay", "finetune_epochs", "finetune_learning_rate",
+)  # fmt: skip
+# ... and, with them, the ones that decide when the learner does what.
+_OF_LEARNING = (
+    *_OF_FINETUNE, "step_candles", "finetune_candles", "training_lag_candles", "promotion_error",
+    "drift_cooldown_candles",
+)  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -65,7 +77,55 @@ class Settings(BaseModel):
     )
     retrain_candles: int = Field(
         8_064, ge=50, le=1_000_000,
-        description="Candles between trainings, counted from 1970-01-01 (8064 x 5m = 4 weeks).",
+        description="Candles between trainings from scratch, counted from 1970-01-01 (8064 x 5m = "
+        "4 weeks).",
+    )  # fmt: skip
+    step_candles: int = Field(
+        288, ge=10, le=100_000,
+        description="Candles between two steps of the learner, counted from 1970-01-01 (288 x 5m = "
+        "a day): it scores, calibrates, looks for drift, promotes and trains.",
+    )  # fmt: skip
+    learn_from: str | None = Field(
+        None, pattern=r"^\d{8}$",
+        description="Day (YYYYMMDD) from which on the learner's steps are walked, so that bots and "
+        "backtests of other days share them; null: the retraining before the first candle.",
+    )  # fmt: skip
+    finetune_candles: int = Field(
+        2_016, ge=0, le=1_000_000,
+        description="Candles between fine-tunings (2016 x 5m = a week); 0: never.",
+    )  # fmt: skip
+    finetune_recent_candles: int = Field(
+        4_032, ge=100, le=1_000_000, description="Newest candles per pair to fine-tune on."
+    )
+    finetune_replay: float = Field(
+        1.0, ge=0.0, le=20.0,
+        description="Older windows learnt again for each recent one, against forgetting.",
+    )  # fmt: skip
+    finetune_epochs: int = Field(
+        3, ge=1, le=100, description="Most passes of a fine-tuning over its windows."
+    )
+    finetune_learning_rate: float = Field(
+        0.0003, gt=0.0, le=0.1, description="Adam's step size in a fine-tuning."
+    )
+    epoch_windows: int = Field(
+        150_000, ge=1_000, le=10_000_000,
+        description="Most windows per epoch; of more, every epoch draws others.",
+    )  # fmt: skip
+    pool_candles: int = Field(
+        1_000_000, ge=10_000, le=50_000_000,
+        description="Most candles of all pairs to train on; with many pairs each gives fewer.",
+    )  # fmt: skip
+    promotion_error: float = Field(
+        0.05, gt=0.0, lt=0.5,
+        description="Chance that a challenger no better than the champion is ever promoted.",
+    )  # fmt: skip
+    drift_cooldown_candles: int = Field(
+        576, ge=0, le=1_000_000,
+        description="Candles after a fine-tuning in which drift starts no other.",
+    )  # fmt: skip
+    keep_models: int = Field(
+        100, ge=4, le=100_000,
+        description="Model versions a bot keeps; champion, predecessor and challengers always.",
     )  # fmt: skip
     training_lag_candles: int = Field(
         12, ge=0, le=1_000,
@@ -85,6 +145,10 @@ class Settings(BaseModel):
     train_timeout_s: int = Field(
         3_600, ge=10, le=86_400, description="Seconds after which a training is killed."
     )
+    train_memory_mb: int = Field(
+        4_096, ge=256, le=1_000_000,
+        description="Megabytes above which the training process is killed.",
+    )  # fmt: skip
     require_skill: bool = Field(
         True, description="Enter only while the model's out-of-sample skill is significant."
     )
@@ -143,16 +207,52 @@ class Settings(BaseModel):
             raise ValueError("must rise strictly and lie between 0 and 1")
         return levels
 
+    @field_validator("learn_from")
+    @classmethod
+    def _check_day(cls, day: str | None) -> str | None:
+        if day is not None:
+            datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        return day
+
     @model_validator(mode="after")
     def _leave_room_for_training(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 0.6:
             raise ValueError("validation_fraction + test_fraction must stay below 0.6")
         return self
 
+    @model_validator(mode="after")
+    def _let_labels_mature_within_a_step(self) -> Self:
+        least = self.training_lag_candles + self.horizon
+        if self.step_candles <= least:
+            raise ValueError(
+                f"step_candles must exceed training_lag_candles + horizon = {least}, found "
+                f"{self.step_candles}"
+            )
+        return self
+
+    @property
+    def learn_from_ms(self) -> int | None:
+        """Midnight (UTC) of `learn_from`."""
+        if self.learn_from is None:
+            return None
+        day = datetime.strptime(self.learn_from, "%Y%m%d").replace(tzinfo=UTC)
+        return int(day.timestamp() * 1000)
+
     def digest(self) -> str:
         """Hash of the options that decide a trained model; part of its version."""
-        text = self.model_dump_json(exclude=_NOT_IN_VERSION)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hash(self.model_dump_json(exclude=_NOT_IN_VERSION))
+
+    def finetune_digest(self) -> str:
+        """Hash of the options that decide a fine-tuning; part of its version."""
+        return _hash(self.model_dump_json(include=set(_OF_FINETUNE)))
+
+    def learning_digest(self) -> str:
+        """Hash of the options that decide the learner's course; part of a step's address."""
+        return _hash(self.digest() + self.model_dump_json(include=set(_OF_LEARNING)))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse_settings(section: Mapping[str, Any] | None) -> Settings:

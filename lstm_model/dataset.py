@@ -88,6 +88,11 @@ class Panel:
         """(R,) realized return in units of volatility, clipped; NaN where unlabelled."""
         return np.clip(self.realized / self.unit, -TARGET_CLIP, TARGET_CLIP)
 
+    def labelled_within(self, start_ms: int, end_ms: int) -> Ints:
+        """(N,) rows of usable windows that begin to look ahead and stop within this time."""
+        inside = (self.date_ms >= start_ms) & (self.label_ms <= end_ms)
+        return np.flatnonzero(self.usable & inside)
+
 
 def build_panel(series: Sequence[Candles], settings: Settings) -> Panel:
     """Pool the candles of several pairs; every candle given may be used, none after."""
@@ -142,18 +147,13 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
     test = end - round((end - begin) * settings.test_fraction)
     validation = test - round((end - begin) * settings.validation_fraction)
     split = Split(
-        _rows_between(panel, begin, validation),
-        _rows_between(panel, validation, test),
-        _rows_between(panel, test, end),
+        panel.labelled_within(begin, validation),
+        panel.labelled_within(validation, test),
+        panel.labelled_within(test, end),
     )
     if len(split.train) < MIN_TRAINING_WINDOWS or min(map(len, split)) < 10:
         raise DataError(_too_few(len(split.train)))
     return split
-
-
-def _rows_between(panel: Panel, start_ms: int, end_ms: int) -> Ints:
-    inside = (panel.date_ms >= start_ms) & (panel.label_ms <= end_ms)
-    return np.flatnonzero(panel.usable & inside)
 
 
 def _too_few(found: int) -> str:

@@ -28,6 +28,7 @@ from lstm_model.forecast import (
     skill,
     winkler_score,
 )
+from lstm_model.gate import Evidence
 from lstm_model.market import Floats, Ints
 
 Scores = dict[str, dict[str, float]]
@@ -36,11 +37,31 @@ _BPS = 1e4
 
 
 class Evaluation(NamedTuple):
-    """What goes on the model card."""
+    """What goes on the model card, and the record of the test block that the gate looks at."""
 
     calibration: Calibration
     scores: Scores
     skill: dict[str, float]
+    evidence: Evidence
+
+
+class Outcomes(NamedTuple):
+    """What came true for N forecasts, in units of volatility over the horizon.
+
+    Attributes
+    ----------
+    date_ms : (N,) int64, open times
+    realized, delayed : (N,) float64, clipped; at once, and for who acts one candle late
+    """
+
+    date_ms: Ints
+    realized: Floats
+    delayed: Floats
+
+    @classmethod
+    def of(cls, panel: Panel, rows: Ints) -> Outcomes:
+        """Those of the panel's `rows` (N,)."""
+        return cls(panel.date_ms[rows], *_outcomes(panel, rows).values())
 
 
 class _Blocks(NamedTuple):
@@ -51,8 +72,9 @@ class _Blocks(NamedTuple):
 
 
 def evaluate(
-    panel: Panel, split: Split, settings: Settings, predict: Callable[[Ints], Floats]
-) -> Evaluation:
+    panel: Panel, split: Split, settings: Settings, predict: Callable[[Ints], Floats],
+    *, shrinkage: float | None = None,
+) -> Evaluation:  # fmt: skip
     """Calibrate a network on the validation block and score it on the test block.
 
     `lstm` is the forecast as it is served, `lstm_raw` the network's mean before shrinkage.
@@ -60,9 +82,11 @@ def evaluate(
     Parameters
     ----------
     predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
+    shrinkage : of the mean; None: what the validation block shows it to be worth
     """
     raw = _Blocks(predict(split.validation), predict(split.test))
     draft = _draft(raw, panel, split.validation, settings)
+    draft = draft if shrinkage is None else replace(draft, shrinkage=shrinkage)
     calibration, quantiles = _track_blocks(draft, panel, split, raw)
     _, ewma = _track_blocks(_ewma_draft(panel, split, settings), panel, split, _zeros(split))
     points = {
@@ -75,7 +99,33 @@ def evaluate(
     scores["zero"] |= _interval_scores(ewma, panel, split.test, settings)
     skills = _point_skill(points, panel, split.test)
     skills["winkler_vs_zero"] = 1.0 - scores["lstm"]["winkler_bps"] / scores["zero"]["winkler_bps"]
-    return Evaluation(calibration, scores, skills)
+    evidence = evidence_of(
+        Outcomes.of(panel, split.test),
+        points["lstm"],
+        quantiles / panel.unit[split.test][:, None],
+        settings.levels,
+    )
+    return Evaluation(calibration, scores, skills, evidence)
+
+
+def evidence_of(
+    outcomes: Outcomes, mean: Floats, quantiles: Floats, levels: tuple[float, ...]
+) -> Evidence:
+    """The record of N forecasts, the mean over pairs at every moment.
+
+    Parameters
+    ----------
+    mean : (N,) and quantiles : (N, K), in units of volatility over the horizon
+    """
+    realized, delayed = outcomes.realized, outcomes.delayed
+    dates, moment = np.unique(outcomes.date_ms, return_inverse=True)
+    count = np.bincount(moment)
+    losses = (
+        pinball_loss(levels, quantiles, realized),
+        realized**2 - (realized - mean) ** 2,
+        delayed**2 - (delayed - mean) ** 2,
+    )
+    return Evidence(dates, *(np.bincount(moment, loss) / count for loss in losses))
 
 
 def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibration:

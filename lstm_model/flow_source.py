@@ -44,7 +44,7 @@ def flow_span(
     if days is not None and timerange is not None:
         raise ConfigError("give either --days or --timerange, not both")
     settings, newest_ms = settings_of(config), now_ms - _SETTLE_MS
-    reach = settings.train_candles + settings.retrain_candles + settings.training_lag_candles
+    reach = settings.train_candles + settings.retrain_candles + settings.step_candles
     reach += WARM_UP + settings.lookback
     span_ms = reach * timeframe_ms(config["timeframe"]) if days is None else days * _DAY_MS
     try:

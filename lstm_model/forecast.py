@@ -74,7 +74,12 @@ class Forecast:
     @property
     def deviation(self) -> Floats:
         """(N,) standard deviation of the return, from the interval's width as if it were normal."""
-        return np.asarray((self.high - self.low) / (2.0 * _normal_quantile(self.levels[-1])))
+        return deviation_of(self.low, self.high, self.levels)
+
+
+def deviation_of(low: Floats, high: Floats, levels: tuple[float, ...]) -> Floats:
+    """(N,) standard deviation of a normal distribution whose widest interval is [low, high]."""
+    return np.asarray((high - low) / (2.0 * _normal_quantile(levels[-1])))
 
 
 def pinball_loss(levels: tuple[float, ...], quantiles: Floats, realized: Floats) -> Floats:

@@ -16,10 +16,10 @@ import numpy as np
 
 from lstm_model.flow_store import FlowStore
 from lstm_model.market import Candles, Freshness, candle_open_ms, timeframe_ms
+from lstm_model.model import Model
 from lstm_model.nowcast import Nowcast, Nowcaster, Tape
 from lstm_model.outlook import Terms
 from lstm_model.sizing import net_edge
-from lstm_model.walk_forward import Model
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
-"""The journal of forecasts: SQLite by default, PostgreSQL by URL. A forecast is a fact.
+"""The journal of forecasts and decisions: SQLite by default, PostgreSQL by URL. Both are facts.
 
 What was said about a candle by a model version is written once and never changed, so neither a
-promotion nor a second backtest can repaint a chart or flatter a score.
+promotion nor a second backtest can repaint a chart or flatter a score. So is what the learner
+decided about a version, so that a step told twice, as after a restart, is written once.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import (
@@ -36,12 +37,14 @@ from sqlalchemy.schema import CreateTable
 
 from lstm_model.errors import DataError, StoreError
 
+Row = TypeVar("Row")
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _LOCK_WAIT_S = 30.0  # chosen: far above one batch of a backtest, below a candle
 
+_METADATA = MetaData()
 _FORECAST = Table(
     "forecast",
-    MetaData(),
+    _METADATA,
     Column("pair", Text, primary_key=True),
     Column("timeframe", Text, primary_key=True),
     Column("candle_ms", BigInteger, primary_key=True, autoincrement=False),
@@ -52,6 +55,20 @@ _FORECAST = Table(
     Column("low", Double, nullable=False),
     Column("high", Double, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+_DECISION = Table(
+    "decision",
+    _METADATA,
+    Column("lineage", Text, primary_key=True),
+    Column("at_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("champion", Text, nullable=False),
+    Column("candles", BigInteger, nullable=False),
+    Column("gain", Double, nullable=True),
+    Column("bound", Double, nullable=True),
+    Column("text", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
 
@@ -83,8 +100,40 @@ class JournalRow:
     created_ms: int
 
 
+@dataclass(frozen=True)
+class DecisionRow:
+    """One decision of the learner, or of a person, as it was made.
+
+    Attributes
+    ----------
+    lineage : the bot whose models it is about
+    at_ms : candle time of the decision
+    kind : "trained", "promoted", "rejected", "rolled back", "drift", "training failed", "pinned"
+    version : model version it is about; of "drift", the one that was watched
+    champion : model version that serves from then on
+    candles : how many the two versions were compared on
+    gain, bound : the gain over the champion and its lower bound, as the gate reckoned them;
+        None where nothing was compared
+    text : the decision in a sentence
+    """
+
+    lineage: str
+    at_ms: int
+    kind: str
+    version: str
+    champion: str
+    candles: int
+    gain: float | None
+    bound: float | None
+    text: str
+    created_ms: int
+
+
 class Journal:
-    """Forecasts in a database, under (pair, timeframe, candle, version). Safe between threads.
+    """Forecasts and decisions in a database. Safe between threads.
+
+    A forecast lies under (pair, timeframe, candle, version), a decision under (lineage, time, kind,
+    version).
 
     Parameters
     ----------
@@ -120,12 +169,19 @@ class Journal:
         StoreError
             If the database is missing, broken or locked for too long.
         """
-        values = [_values(row) for row in rows]
-        if not values:
-            return
-        insert = _INSERT[self._url.get_backend_name()](_FORECAST).on_conflict_do_nothing()
-        with self._connected() as connection, connection.begin():
-            connection.execute(insert, values)
+        self._insert(_FORECAST, [_values(row) for row in rows])
+
+    def record_decisions(self, rows: Iterable[DecisionRow]) -> None:
+        """Insert the decisions that are not there yet, as `record` does with forecasts.
+
+        Raises
+        ------
+        DataError
+            For a number that is NaN or infinite; nothing is written then.
+        StoreError
+            If the database is missing, broken or locked for too long.
+        """
+        self._insert(_DECISION, [_decision_values(row) for row in rows])
 
     def read(
         self, pair: str, timeframe: str, start_ms: int, end_ms: int, version: str | None = None
@@ -142,13 +198,20 @@ class Journal:
         if version is not None:
             query = query.where(_FORECAST.c.version == version)
         columns = (_FORECAST.c.candle_ms, _FORECAST.c.created_ms, _FORECAST.c.version)
-        return self._rows(query.order_by(*columns))
+        return self._rows(query.order_by(*columns), _row)
 
     def last(self, pair: str, timeframe: str) -> JournalRow | None:
         """The forecast for the newest candle; of several, the one made last."""
         columns = (_FORECAST.c.candle_ms, _FORECAST.c.created_ms, _FORECAST.c.version)
         newest = _of_pair(pair, timeframe).order_by(*(column.desc() for column in columns))
-        return next(iter(self._rows(newest.limit(1))), None)
+        return next(iter(self._rows(newest.limit(1), _row)), None)
+
+    def decisions(self, lineage: str, count: int = 50) -> list[DecisionRow]:
+        """The last `count` decisions about a lineage, newest first."""
+        columns = (_DECISION.c.at_ms, _DECISION.c.created_ms, _DECISION.c.kind, _DECISION.c.version)
+        newest = select(_DECISION).where(_DECISION.c.lineage == lineage)
+        newest = newest.order_by(*(column.desc() for column in columns)).limit(count)
+        return self._rows(newest, DecisionRow)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
@@ -157,9 +220,16 @@ class Journal:
                 self._engine.dispose()
             self._engine = None
 
-    def _rows(self, query: Select[Any]) -> list[JournalRow]:
+    def _insert(self, table: Table, values: Sequence[dict[str, Any]]) -> None:
+        if not values:
+            return
+        insert = _INSERT[self._url.get_backend_name()](table).on_conflict_do_nothing()
+        with self._connected() as connection, connection.begin():
+            connection.execute(insert, values)
+
+    def _rows(self, query: Select[Any], build: Callable[..., Row]) -> list[Row]:
         with self._connected() as connection:
-            return [_row(tuple(found)) for found in connection.execute(query)]
+            return [build(*found) for found in connection.execute(query)]
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -197,7 +267,7 @@ def _parse_url(text: str) -> URL:
 
 
 def _open(url: URL) -> Engine:
-    """An engine whose table exists. Connects once, so a broken database shows here."""
+    """An engine whose tables exist. Connects once, so a broken database shows here."""
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite and url.database and not url.database.startswith((":memory:", "file:")):
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -206,19 +276,20 @@ def _open(url: URL) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _set_wal)
     try:
-        _make_table(engine)
+        for table in _METADATA.sorted_tables:
+            _make_table(engine, table)
     except (SQLAlchemyError, OSError):
         engine.dispose()
         raise
     return engine
 
 
-def _make_table(engine: Engine) -> None:
+def _make_table(engine: Engine, table: Table) -> None:
     try:
         with engine.begin() as connection:
-            connection.execute(CreateTable(_FORECAST, if_not_exists=True))
+            connection.execute(CreateTable(table, if_not_exists=True))
     except DBAPIError:  # PostgreSQL: another process makes it just now, or we may only read
-        if not inspect(engine).has_table(_FORECAST.name):
+        if not inspect(engine).has_table(table.name):
             raise
 
 
@@ -245,7 +316,22 @@ def _values(row: JournalRow) -> dict[str, Any]:
     return {**texts, **times, **dict(floats), "quantiles": json.dumps(quantiles)}
 
 
-def _row(found: tuple[Any, ...]) -> JournalRow:
+def _decision_values(row: DecisionRow) -> dict[str, Any]:
+    numbers = {name: getattr(row, name) for name in ("gain", "bound")}
+    floats = {name: None if value is None else float(value) for name, value in numbers.items()}
+    if not all(math.isfinite(value) for value in floats.values() if value is not None):
+        raise DataError(
+            f'{row.lineage}: the decision "{row.kind}" about model {row.version} at {row.at_ms} '
+            "holds a NaN or infinite number; leave it out (None)"
+        )
+    texts = {
+        name: getattr(row, name) for name in ("lineage", "kind", "version", "champion", "text")
+    }
+    times = {name: int(getattr(row, name)) for name in ("at_ms", "candles", "created_ms")}
+    return {**texts, **times, **floats}
+
+
+def _row(*found: Any) -> JournalRow:
     columns = dict(zip(_FORECAST.c.keys(), found, strict=True))
     quantiles = tuple(float(value) for value in json.loads(columns.pop("quantiles")))
     return JournalRow(quantiles=quantiles, **columns)

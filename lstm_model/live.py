@@ -11,15 +11,17 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from lstm_model.background import BackgroundTraining
+from lstm_model.background import BackgroundLearning
 from lstm_model.errors import DataError, LstmModelError
 from lstm_model.features import WARM_UP
 from lstm_model.forecast import Forecast
 from lstm_model.inside import Guard, InsideCandle
 from lstm_model.journal import Journal, JournalRow
+from lstm_model.learning import Learning
+from lstm_model.lineage import Lineage
 from lstm_model.market import Candles
+from lstm_model.model import Model
 from lstm_model.outlook import Frame, Outlook, Terms
-from lstm_model.walk_forward import Model, ModelMaker
 
 logger = logging.getLogger(__name__)
 
@@ -40,32 +42,34 @@ class LiveEngine:
 
     Parameters
     ----------
-    lineage : names the champion in the store, e.g. "binance-spot-5m-1f2e3d4c"
+    lineage : whose head and champions these are
     open_inside : makes what listens to the trade stream between candles; None: candles alone
     """
 
     def __init__(
-        self, maker: ModelMaker, terms: Terms, journal: Journal, lineage: str,
+        self, learning: Learning, terms: Terms, journal: Journal, lineage: Lineage,
         open_inside: Callable[[Guard], InsideCandle] | None = None,
     ) -> None:  # fmt: skip
-        self._maker, self._terms, self._journal = maker, terms, journal
-        self._training = BackgroundTraining(maker, terms, lineage)
+        self._terms, self._journal = terms, journal
+        self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
+        self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self._inside = open_inside(self._guarded) if open_inside else None
         self._facts: dict[str, Facts] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
 
     def start(self, now_ms: int) -> None:
-        """Load the last champions.
+        """Load the champion.
 
         Raises
         ------
         StoreError
-            The store or the journal cannot be used; better known before the bot trades.
+            The store or the journal cannot be used, or another bot learns here; better known
+            before the bot trades.
         DataError
             There is no model and nothing to train one on.
         """
-        self._journal.last("", self._maker.timeframe)
-        self._training.start(now_ms)
+        self._journal.last("", self._timeframe)
+        self._learning.start(now_ms)
         if self._inside:
             self._inside.stream.start()
         # A full collection of all that freqtrade has loaded takes 0.1 s and stops every thread.
@@ -73,8 +77,8 @@ class LiveEngine:
         gc.freeze()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
-        """Begin a training in the background when one is due; stream the trades of `pairs`."""
-        self._training.tick(now_ms)
+        """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
+        self._learning.tick(now_ms, pairs)
         if self._inside:
             self._inside.stream.follow(pairs)
 
@@ -82,12 +86,12 @@ class LiveEngine:
         """End a running training and release everything; returns when no thread is left."""
         if self._inside:
             self._inside.stream.stop()
-        self._training.stop()
+        self._learning.stop()
         self._journal.close()
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
-        for news in (self._training.news, self._inside.stream.news if self._inside else deque()):
+        for news in (self._learning.news, self._inside.stream.news if self._inside else deque()):
             while news:
                 yield news.popleft()
 
@@ -155,7 +159,7 @@ class LiveEngine:
             return
         recent = self._recent(candles, len(candles) - 1)
         frame = Frame(recent, self._terms.settings)
-        for model, rows in self._training.in_force(recent):
+        for model, rows in self._learning.in_force(recent):
             if len(recent) - 1 in rows and frame.usable[-1]:
                 yield _Due(model, recent, frame)
 
@@ -168,14 +172,14 @@ class LiveEngine:
             outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
             volatility = frame.features.volatility[-1:]
             outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))
-            outlook.credit([0], [model.card.version], self._training.is_skilled)
-            yield _journal_row(outlook, 0, self._maker.timeframe)
+            outlook.credit([0], [model.card.version], _skill_of(model, self._terms))
+            yield _journal_row(outlook, 0, self._timeframe)
 
     def _outlook(self, candles: Candles) -> Outlook:
         if not len(candles):
             raise DataError("the exchange gave no candles")
         closed = self._with_flow(_closed(candles))
-        self._maker.remember(closed)
+        self._history.remember(closed)
         self._keep(self._forecast_new(closed))
         self._rebase(closed)
         outlook = self._assemble(candles)
@@ -190,13 +194,13 @@ class LiveEngine:
         inside = self._inside
         if inside:
             self._guarded(closed.pair, lambda: inside.save_flow(closed), None)
-        return self._maker.with_flow(closed)
+        return self._history.with_flow(closed)
 
     def _rebase(self, closed: Candles) -> None:
         """Let the forecasts inside the candle start from these closed ones."""
         if self._inside and len(closed):
             recent = self._recent(closed, len(closed) - 1)
-            for model, rows in self._training.in_force(recent):
+            for model, rows in self._learning.in_force(recent):
                 if len(recent) - 1 in rows:
                     self._inside.rebase([(model, recent)])
 
@@ -210,8 +214,8 @@ class LiveEngine:
         """What was forecast for these candles already; older ones are forgotten."""
         first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
         if candles.pair not in self._facts:
-            rows = self._journal.read(candles.pair, self._maker.timeframe, first, end)
-            ours = self._training.versions()
+            rows = self._journal.read(candles.pair, self._timeframe, first, end)
+            ours = self._learning.versions()
             rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
             self._facts[candles.pair] = {row.candle_ms: row for row in rows if row.version in ours}
         facts = self._facts[candles.pair]
@@ -231,33 +235,39 @@ class LiveEngine:
 
     def _forecast_new(self, candles: Candles) -> list[JournalRow]:
         first = self._first_new(candles) if len(candles) else 0
-        if first == len(candles) or not self._training.models:
+        if first == len(candles) or not self._learning.steps:
             return []
         recent = self._recent(candles, first)
         frame = Frame(recent, self._terms.settings)
         outlook = Outlook(candles.pair, recent.date_ms, self._terms)
         new = first - len(candles) + len(recent)
-        for model, rows in self._training.in_force(recent):
+        for model, rows in self._learning.in_force(recent):
             outlook.fill(model, frame, rows[rows >= new])
         known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
-        return [_journal_row(outlook, row, self._maker.timeframe) for row in known.tolist()]
+        return [_journal_row(outlook, row, self._timeframe) for row in known.tolist()]
 
     def _assemble(self, candles: Candles) -> Outlook:
         """The known forecasts in the order of the candles."""
-        outlook, facts = (
-            Outlook(candles.pair, candles.date_ms, self._terms),
-            self._facts[candles.pair],
-        )
-        for model, rows in self._training.in_force(candles):
-            outlook.version[rows] = model.card.version
+        outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        facts = self._facts.get(candles.pair, {})
         dates = candles.date_ms.tolist()
         numbers = [number for number, date in enumerate(dates) if date in facts]
         known = [facts[dates[number]] for number in numbers]
         if known:
             outlook.put(np.array(numbers), _as_forecast(known, outlook.forecast.levels))
-            versions = [row.version for row in known]
-            outlook.credit(numbers, versions, self._training.is_skilled)
+        said = {number: row.version for number, row in zip(numbers, known, strict=True)}
+        for model, rows in self._learning.in_force(candles):
+            outlook.version[rows] = version = model.card.version
+            mine = [row for row in rows.tolist() if said.get(row) == version]
+            outlook.credit(mine, [version] * len(mine), _skill_of(model, self._terms))
+            said = {number: other for number, other in said.items() if number not in set(mine)}
+        outlook.credit(list(said), list(said.values()), self._learning.is_skilled)
         return outlook
+
+
+def _skill_of(model: Model, terms: Terms) -> Callable[[str], bool]:
+    """The skill that a model had when it came to serve, not what it has by now."""
+    return lambda _: model.is_skilled(terms.settings)
 
 
 def _closed(candles: Candles) -> Candles:

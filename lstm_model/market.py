@@ -171,6 +171,11 @@ class Candles:
         flow = None if self.flow is None else self.flow[start:stop]
         return type(self)(self.pair, self.step_ms, **columns, flow=flow)
 
+    def copy(self) -> Self:
+        """The same candles in arrays of their own, so that a larger series can be let go."""
+        columns = {name: getattr(self, name).copy() for name in _ARRAYS}
+        return replace(self, **columns, flow=None if self.flow is None else self.flow.copy())
+
     def between(self, start_ms: int, end_ms: int) -> Self:
         """Candles that open in `[start_ms, end_ms)`."""
         start, stop = np.searchsorted(self.date_ms, (start_ms, end_ms))

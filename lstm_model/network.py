@@ -1,8 +1,6 @@
 """The network: a stock Keras model, how it is fitted, and what leaves it as arrays.
 
-Run as `python -m lstm_model.network WORKDIR` this is the training process: it reads the job that
-`lstm_model.trainer` wrote, reports JSON lines on stdout and ends when its stdin is closed, so no
-training outlives its parent.
+`lstm_model.network_process` runs it in a process of its own.
 
 Exported weights (float32; gates in Keras's order i f c o; F features, U units, K levels):
 
@@ -19,14 +17,10 @@ With h the last hidden state, median = h @ median/kernel + median/bias, g = soft
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +83,25 @@ def _spread_levels(median: Any, x: Any, n_levels: int) -> Any:
     return outputs
 
 
-def import_weights(model: keras.Model, weights: Weights) -> None:
-    """Put exported weights back into a model of the same settings."""
-    for name, variable in named_variables(model).items():
+def import_weights(model: keras.Model, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Put exported weights back into a model of the same settings; a scaler is left out.
+
+    Raises
+    ------
+    TrainingError
+        Names every array that is missing, foreign or misshapen.
+    """
+    variables = named_variables(model)
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    found = {name: array.shape for name, array in weights.items() if not name.startswith("scaler/")}
+    wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+    if wrong:
+        problems = "; ".join(
+            f"{name}: found {found.get(name, 'none')}, the network has {wanted.get(name, 'none')}"
+            for name in wrong
+        )
+        raise TrainingError(f"the weights do not fit the network of these settings: {problems}")
+    for name, variable in variables.items():
         variable.assign(weights[name])
 
 
@@ -125,6 +135,7 @@ class Job:
     rows : (R, F) float32
     targets : (R,) float32, volatility-scaled log return
     train_ends, validation_ends : (N,), (M,) int32, last row of each window
+    initial : exported weights to start from, instead of random ones
     """
 
     settings: Settings
@@ -132,16 +143,22 @@ class Job:
     targets: NDArray[np.float32]
     train_ends: Ends
     validation_ends: Ends
+    initial: Mapping[str, NDArray[np.float32]] | None = None
+
+    @property
+    def windows(self) -> int:
+        """Windows that an epoch may draw: all of them, or `epoch_windows` when there are more."""
+        return min(self.settings.epoch_windows, len(self.train_ends))
 
     @property
     def batch(self) -> int:
-        """Windows per step: the setting, or all of them when there are fewer."""
-        return min(self.settings.batch_size, len(self.train_ends))
+        """Windows per step: the setting, or all of an epoch's when there are fewer."""
+        return min(self.settings.batch_size, self.windows)
 
     @property
     def steps(self) -> int:
         """Steps per epoch; the few windows that do not fill a batch wait for the next shuffle."""
-        return len(self.train_ends) // self.batch
+        return self.windows // self.batch
 
     @property
     def chunk(self) -> int:
@@ -157,6 +174,8 @@ class TrainingGraph:
     def __init__(self, job: Job) -> None:
         settings = job.settings
         self.model = build_network(settings, job.rows.shape[1])
+        if job.initial is not None:
+            import_weights(self.model, job.initial)
         self._seed, self._rate = settings.seed, settings.learning_rate
         self._parts = min(_MOST_PARTS, max(2, job.batch // _PART_WINDOWS))
         self._loss = loss_of(settings)
@@ -232,7 +251,11 @@ class TrainingGraph:
 
 @dataclass
 class Fit:
-    """The fitting of one job: epochs, early stopping, the best weights so far."""
+    """The fitting of one job: epochs, early stopping, the best weights so far.
+
+    `best_epoch` 0 stands for the initial weights, whose validation loss is `initial_loss`; the
+    history begins with epoch 1.
+    """
 
     job: Job
     graph: TrainingGraph
@@ -240,11 +263,15 @@ class Fit:
     history: list[dict[str, float]] = field(default_factory=list)
     best: Weights = field(default_factory=dict)
     best_epoch: int = 0
+    initial_loss: float | None = None
     _started_s: float = field(default_factory=time.monotonic)
     _loss: float = float("nan")
+    _best_loss: float = float("inf")
 
     def run(self) -> None:
         """Train until the validation loss stops falling, then restore the best epoch's weights.
+
+        Initial weights are what the epochs have to beat: when none does, they are the result.
 
         Raises
         ------
@@ -254,24 +281,37 @@ class Fit:
         settings = self.job.settings
         order = np.random.default_rng(settings.seed)
         self._started_s = time.monotonic()
+        if self.job.initial is not None:
+            self._measure_initial()
         for epoch in range(1, settings.max_epochs + 1):
             self._run_epoch(epoch, order.permutation(self.job.train_ends))
             if epoch - self.best_epoch >= settings.patience:
                 break
         import_weights(self.graph.model, self.best)
 
+    def _measure_initial(self) -> None:
+        loss = self._validate()
+        if not np.isfinite(loss):
+            raise TrainingError(f"the validation loss of the initial weights is {loss}")
+        self.initial_loss = self._best_loss = loss
+        self.best = self.graph.network.weights()
+
+    def _validate(self) -> float:
+        return self.graph.evaluate(self.job.validation_ends, self.job.batch)
+
     def _run_epoch(self, epoch: int, ends: Ends) -> None:
         started_s = time.monotonic()
         losses = list(self.train_epoch(epoch, ends))
         loss = float(np.mean(losses))
-        validation_loss = self.graph.evaluate(self.job.validation_ends, self.job.batch)
+        validation_loss = self._validate()
         if not np.isfinite([loss, validation_loss]).all():
             raise TrainingError(
                 f"epoch {epoch}: the loss is not finite ({loss}, validation {validation_loss}); "
                 "lower learning_rate"
             )
-        if not self.best or validation_loss < self._best_loss():
-            self.best, self.best_epoch = self.graph.network.weights(), epoch
+        if validation_loss < self._best_loss:
+            self._best_loss, self.best_epoch = validation_loss, epoch
+            self.best = self.graph.network.weights()
         self.history.append(
             {
                 "epoch": epoch, "loss": loss, "validation_loss": validation_loss,
@@ -280,11 +320,11 @@ class Fit:
         )  # fmt: skip
         self._tell(epoch, self.job.steps)
 
-    def _best_loss(self) -> float:
-        return self.history[self.best_epoch - 1]["validation_loss"]
-
     def train_epoch(self, epoch: int, ends: Ends) -> Iterator[float]:
-        """Learn from shuffled window `ends` (N,) chunk by chunk; yields each step's mean loss."""
+        """Learn from the first of shuffled window `ends` (N,), as many as an epoch may draw.
+
+        Goes chunk by chunk; yields each step's mean loss.
+        """
         batch, steps = self.job.batch, self.job.steps
         batches = ends[: steps * batch].reshape(steps, batch)
         chunk = self.job.chunk
@@ -319,41 +359,16 @@ def fit_network(job: Job, report: Report) -> Fit:
     return fit
 
 
-def _read_job(workdir: Path) -> tuple[Job, dict[str, Any]]:
-    options = json.loads((workdir / "job.json").read_text())
-    settings = Settings.model_validate_json(json.dumps(options["settings"]))
-    with np.load(workdir / "job.npz", allow_pickle=False) as arrays:
-        return Job(settings, **{name: arrays[name] for name in arrays.files}), options
-
-
-def _write_result(workdir: Path, fit: Fit) -> None:
+def write_result(workdir: Path, fit: Fit) -> None:
+    """Leave the weights, the Keras file and the history in the job folder."""
     weights = export_weights(fit.graph.model)
     fit.graph.model.save(workdir / "network.keras")
     np.savez(workdir / "result.npz", **weights)  # type: ignore[arg-type]
     result = {
         "epochs": len(fit.history), "best_epoch": fit.best_epoch, "history": fit.history,
-        "fallback": fit.graph.fallback,
+        "fallback": fit.graph.fallback, "initial_loss": fit.initial_loss,
     }  # fmt: skip
     (workdir / "result.json").write_text(json.dumps(result))
-
-
-def _lower_priority() -> None:
-    """Take only what other processes leave: SCHED_IDLE on Linux, elsewhere the lowest nice."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # some containers forbid it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            return
-    if sys.platform != "win32":
-        os.nice(19)
-
-
-def _end_with_parent() -> None:
-    def wait_for_end() -> None:
-        while os.read(sys.stdin.fileno(), 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
 
 
 def use_threads(count: int) -> None:
@@ -361,25 +376,3 @@ def use_threads(count: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(count)
     tf.config.experimental.enable_op_determinism()
-
-
-def _report_line(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
-
-
-def main(workdir: Path) -> None:
-    """The training process: job folder in, result files out, progress on stdout."""
-    _end_with_parent()
-    job, options = _read_job(workdir)
-    if options["background"]:
-        _lower_priority()
-    use_threads(job.settings.train_threads)
-    try:
-        _write_result(workdir, fit_network(job, _report_line))
-    except TrainingError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -25,8 +25,8 @@ from lstm_model.features import WARM_UP, compute_features
 from lstm_model.forecast import Forecast
 from lstm_model.lstm import LstmState
 from lstm_model.market import Candles, Floats, Records, Seen, candle_open_ms
+from lstm_model.model import Model
 from lstm_model.open_candle import OpenCandle
-from lstm_model.walk_forward import Model
 
 _QUARTERS = 4  # chosen: parts of a candle that are calibrated apart
 

@@ -18,8 +18,8 @@ from lstm_model.dataset import usable_windows
 from lstm_model.features import compute_features
 from lstm_model.forecast import Forecast
 from lstm_model.market import Candles, Ints
+from lstm_model.model import Model
 from lstm_model.sizing import NO_MODEL, Decision, decide
-from lstm_model.walk_forward import Model
 
 
 class Frame:

@@ -2,6 +2,7 @@
 
     root/models/<version>/weights.npz, network.keras, card.json
     root/champion.json
+    root/steps/, root/lineages/, see `lstm_model.lineage`
 
 A version is written into a temporary folder, synced and renamed, so it is there whole or not at
 all. Nothing is unpickled, nothing damaged is deleted: it is refused, by name.
@@ -11,14 +12,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,19 @@ from lstm_model.card import (
     version_id,
 )
 from lstm_model.errors import StoreError
-
-if sys.platform != "win32":
-    import fcntl
+from lstm_model.files import (
+    TEMPORARY,
+    exclusive,
+    sync_folder,
+    write_atomically,
+    write_synced,
+    writing,
+)
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["ModelCard", "ModelStore", "StoredModel", "version_id", "write_atomically"]
 
-_TEMPORARY = ".tmp-"
 _LEFTOVER_S = 3_600.0
 _HISTORY = 100  # chosen: promotions kept per lineage, far more than a roll-back looks at
 
@@ -68,25 +71,6 @@ class StoredModel:
     card: ModelCard
     weights: Weights
     network: Path | None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a small file; readers and crashes see the old content or the new, never a part.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be made or written.
-    """
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write_synced(temporary, content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
 
 
 class ModelStore:
@@ -118,10 +102,10 @@ class ModelStore:
         StoreError
             If the folder cannot be made or written.
         """
-        probe = self._models / f"{_TEMPORARY}probe-{secrets.token_hex(8)}"
-        with _writing(self._models):
+        probe = self._models / f"{TEMPORARY}probe-{secrets.token_hex(8)}"
+        with writing(self._models):
             self._models.mkdir(parents=True, exist_ok=True)
-            _write_synced(probe, b"")
+            write_synced(probe, b"")
             probe.unlink()
 
     def publish(self, card: ModelCard, weights: Weights, network: Path | None) -> ModelCard:
@@ -144,8 +128,8 @@ class ModelStore:
                 return self._verified(card.version)
             except StoreError as error:
                 self._set_aside(card.version, error)
-        temporary = self._models / f"{_TEMPORARY}{card.version}-{secrets.token_hex(8)}"
-        with _writing(self._models):
+        temporary = self._temporary(card.version)
+        with writing(self._models):
             try:
                 _write_version(temporary, card, weights, content)
                 self._move_in(temporary, card.version)
@@ -180,10 +164,8 @@ class ModelStore:
 
     def cards(self) -> list[ModelCard]:
         """Cards of all intact versions, oldest first. Warns once about each that is not."""
-        folders = sorted(self._models.glob("*")) if self._models.is_dir() else []
-        names = [folder.name for folder in folders if re.fullmatch(VERSION_PATTERN, folder.name)]
-        found = [card for name in names if (card := self._card_or_warn(name)) is not None]
-        return sorted(found, key=lambda card: (card.created_ms, card.version))
+        found = [card for name in self._names() if (card := self._card_or_warn(name)) is not None]
+        return sorted(found, key=_age)
 
     def promote(self, lineage: str, version: str) -> None:
         """Make a stored version the champion of a lineage, e.g. "binance-spot-5m".
@@ -194,7 +176,7 @@ class ModelStore:
             If the version or the pointer file is damaged, or the folder is not writable.
         """
         self._verified(version)
-        with self._exclusive():
+        with exclusive(self.root / ".lock"):  # two bots may share a folder
             champions = self._champions()
             history = champions.get(lineage, [])
             if history[-1:] != [version]:
@@ -227,13 +209,35 @@ class ModelStore:
         """Versions that were ever champion, newest first, each once."""
         return list(dict.fromkeys(reversed(self._champions().get(lineage, []))))
 
+    def prune(self, keep: int, protected: Collection[str]) -> list[str]:
+        """Remove the oldest versions, so that `keep` remain. Damaged ones are left alone.
+
+        Protected ones are never removed and count among the `keep`: if as many are protected, all
+        others go. Only cards are read. A version goes whole or not at all, by one renaming; who
+        is reading it meanwhile gets the `StoreError` of a missing version.
+
+        Returns
+        -------
+        list of str
+            The removed versions, oldest first.
+
+        Raises
+        ------
+        StoreError
+            If the folder is not writable.
+        """
+        cards = sorted(self._readable_cards(), key=_age)
+        free = [card.version for card in cards if card.version not in protected]
+        kept = max(keep - (len(cards) - len(free)), 0)
+        return [version for version in free[: max(len(free) - kept, 0)] if self._remove(version)]
+
     def remove_leftovers(self) -> list[Path]:
         """Remove what writers that crashed over an hour ago left half-written."""
         oldest_s = time.time() - _LEFTOVER_S
         stale = [
             path
-            for folder in (self.root, self._models)
-            for path in sorted(folder.glob(f"{_TEMPORARY}*"))
+            for folder in (self.root, self._models, self.root / "steps", self.root / "lineages")
+            for path in sorted(folder.glob(f"{TEMPORARY}*"))
             if _modified_s(path) < oldest_s
         ]
         for path in stale:
@@ -247,13 +251,26 @@ class ModelStore:
             raise StoreError(f'"{version}" is no model version: letters, digits, "-" and "_" only')
         return self._models / version
 
-    def _verified(self, version: str) -> ModelCard:
+    def _names(self) -> list[str]:
+        folders = sorted(self._models.glob("*")) if self._models.is_dir() else []
+        return [folder.name for folder in folders if re.fullmatch(VERSION_PATTERN, folder.name)]
+
+    def _card(self, version: str) -> ModelCard:
         folder = self._folder(version)
         if not folder.is_dir():
             raise StoreError(f"model {version} is not in {self._models}: train it first")
         card = parse_card(_read(folder / CARD_FILE), folder / CARD_FILE)
         if card.version != version:
             raise StoreError(f"{folder} holds model {card.version}, not {version}: {REMEDY}")
+        return card
+
+    def _readable_cards(self) -> Iterator[ModelCard]:
+        for version in self._names():
+            with suppress(StoreError):
+                yield self._card(version)
+
+    def _verified(self, version: str) -> ModelCard:
+        card, folder = self._card(version), self._folder(version)
         for name in (WEIGHTS_FILE, *sorted(card.checksums.keys() & {NETWORK_FILE})):
             if sha256(_read(folder / name)) != card.checksums.get(name):
                 raise StoreError(
@@ -265,8 +282,22 @@ class ModelStore:
         try:
             return self._verified(version)
         except StoreError as error:
-            self._warn(f"model {version} is left out: {error}")
+            if self._folder(version).exists():  # else it was pruned just now
+                self._warn(f"model {version} is left out: {error}")
             return None
+
+    def _remove(self, version: str) -> bool:
+        gone = self._temporary(version)
+        with writing(self._models):
+            try:
+                self._folder(version).rename(gone)
+            except FileNotFoundError:  # another process was faster
+                return False
+        shutil.rmtree(gone, ignore_errors=True)  # what stays is a leftover
+        return True
+
+    def _temporary(self, version: str) -> Path:
+        return self._models / f"{TEMPORARY}{version}-{secrets.token_hex(8)}"
 
     def _warn(self, message: str) -> None:
         if message not in self._reported:
@@ -276,7 +307,7 @@ class ModelStore:
     def _set_aside(self, version: str, error: StoreError) -> None:
         aside = self._models / f"{version}.damaged-{secrets.token_hex(4)}"
         logger.warning("%s. It is kept as %s and made anew.", error, aside)
-        with _writing(aside):
+        with writing(aside), suppress(FileNotFoundError):  # it may be pruned meanwhile
             self._folder(version).rename(aside)
 
     def _move_in(self, temporary: Path, version: str) -> None:
@@ -285,7 +316,7 @@ class ModelStore:
         except OSError:
             if not self.has(version):  # else another process was faster with the same content
                 raise
-        _sync_folder(self._models)
+        sync_folder(self._models)
 
     def _champions(self) -> dict[str, list[str]]:
         if not self._pointer.exists():
@@ -301,15 +332,6 @@ class ModelStore:
             )
         return dict(found)
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One promotion at a time, so that two bots sharing a folder do not lose each other's."""
-        path = self.root / ".lock"
-        with _writing(path), path.open("ab") as handle:
-            if sys.platform != "win32":
-                fcntl.flock(handle, fcntl.LOCK_EX)  # released when the file closes or we die
-            yield
-
 
 def _write_version(folder: Path, card: ModelCard, weights: Weights, network: bytes | None) -> None:
     folder.mkdir(parents=True)
@@ -317,9 +339,13 @@ def _write_version(folder: Path, card: ModelCard, weights: Weights, network: byt
     if network is not None:
         files[NETWORK_FILE] = network
     for name, content in files.items():
-        _write_synced(folder / name, content)
-    _write_synced(folder / CARD_FILE, pack_card(card, weights, files))
-    _sync_folder(folder)
+        write_synced(folder / name, content)
+    write_synced(folder / CARD_FILE, pack_card(card, weights, files))
+    sync_folder(folder)
+
+
+def _age(card: ModelCard) -> tuple[int, str]:
+    return card.created_ms, card.version
 
 
 def _is_pointer(value: Any) -> bool:
@@ -341,32 +367,3 @@ def _modified_s(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # its writer has just finished
         return float("inf")
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # cannot open a folder there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
-            'the disk, or choose another folder: "store_dir" in the "lstm" section for models, '
-            "--datadir for order flow"
-        ) from None

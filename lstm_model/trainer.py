@@ -1,9 +1,9 @@
 """Training in a child process, so that the bot never imports TensorFlow.
 
 The protocol is a job folder. The parent writes `job.json` and `job.npz` and starts
-`python -m lstm_model.network FOLDER`; the child reports one JSON object per line on stdout, writes
-`result.npz`, `result.json` and `network.keras` and ends with code 0. Its stderr is `train.log`.
-It ends by itself when its stdin is closed: no training outlives its parent.
+`python -m lstm_model.network_process FOLDER`; the child reports one JSON object per line on stdout,
+writes `result.npz`, `result.json` and `network.keras` and ends with code 0. Its stderr is
+`train.log`. It ends by itself when its stdin is closed: no training outlives its parent.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from lstm_model.config import Settings
@@ -30,10 +31,11 @@ from lstm_model.errors import DataError, TrainingError
 
 _HEARTBEAT_S = 1.0  # progress is repeated this often while the child has nothing new to say
 _POLL_S = 0.1
+_MEMORY_LOOK_S = 1.0  # chosen: a training that grows does so over many batches
 _EXIT_S = 30.0  # chosen: TensorFlow unloads in about one
 _LOG_TAIL_LINES = 15
 
-_CHILD_ENVIRONMENT = {
+CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "KERAS_BACKEND": "tensorflow",
     "OMP_NUM_THREADS": "1",
@@ -56,11 +58,15 @@ class TrainingJob:
         Row of each training window's newest candle.
     validation_ends : (M,) int32
         The same for the windows that decide when to stop.
+    initial
+        Weights to fine-tune, under the names listed in `lstm_model.network`; a scaler among them
+        is ignored. None trains from scratch.
 
     Raises
     ------
     DataError
-        When there is nothing to learn from, or a window has no label or unusable rows.
+        When there is nothing to learn from, or a window has no label or unusable rows, or
+        `initial` holds no network. Whether it fits the settings is for the child to find.
     """
 
     settings: Settings
@@ -68,6 +74,7 @@ class TrainingJob:
     targets: NDArray[np.float32]
     train_ends: NDArray[np.int32]
     validation_ends: NDArray[np.int32]
+    initial: Mapping[str, NDArray[np.float32]] | None = None
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or self.targets.shape != self.rows.shape[:1]:
@@ -76,6 +83,8 @@ class TrainingJob:
             )
         self._check_windows("training", self.train_ends)
         self._check_windows("validation", self.validation_ends)
+        if self.initial is not None and not self._initial_arrays():
+            raise DataError(f"the initial weights hold no network, only {sorted(self.initial)}")
 
     def _check_windows(self, name: str, ends: NDArray[np.int32]) -> None:
         lookback = self.settings.lookback
@@ -93,6 +102,13 @@ class TrainingJob:
                 f"not finite, first at row {int(ends[bad][0])}"
             )
 
+    def _initial_arrays(self) -> dict[str, Any]:
+        return {
+            f"initial/{name}": np.asarray(array, np.float32)
+            for name, array in (self.initial or {}).items()
+            if not name.startswith("scaler/")
+        }
+
     def write(self, workdir: Path, *, background: bool) -> None:
         """Write `job.json` and `job.npz` for the child."""
         options = {"settings": self.settings.model_dump(mode="json"), "background": background}
@@ -103,6 +119,7 @@ class TrainingJob:
             targets=np.asarray(self.targets, np.float32),
             train_ends=np.asarray(self.train_ends, np.int32),
             validation_ends=np.asarray(self.validation_ends, np.int32),
+            **self._initial_arrays(),
         )
 
 
@@ -166,8 +183,12 @@ class TrainingResult:
         Arrays under the names listed in `lstm_model.network`, from the best epoch.
     network
         The same as a `.keras` file, in the job folder.
+    best_epoch
+        0 when no epoch beat the initial weights: then they are the result.
     fallback
         Why the slower stock Keras path was used; None when the fused kernel trained.
+    initial_loss
+        Validation loss of the initial weights; None when there were none.
     """
 
     weights: dict[str, NDArray[np.float32]]
@@ -177,6 +198,7 @@ class TrainingResult:
     history: tuple[Epoch, ...]
     fallback: str | None
     seconds: float
+    initial_loss: float | None = None
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -190,7 +212,7 @@ def run_training(
     stop: Stop | None = None,
     *,
     background: bool = True,
-    command: Sequence[str] = (sys.executable, "-m", "lstm_model.network"),
+    command: Sequence[str] = (sys.executable, "-m", "lstm_model.network_process"),
 ) -> TrainingResult:
     """Train in a child process and read its result back.
 
@@ -210,15 +232,16 @@ def run_training(
     Raises
     ------
     TrainingError
-        When the child fails, takes longer than `train_timeout_s`, is stopped, or leaves a
-        result that is incomplete or not finite. No process is left behind.
+        When the child fails, takes longer than `train_timeout_s` or more memory than
+        `train_memory_mb`, is stopped, or leaves a result that is incomplete or not finite. No
+        process is left behind.
     """
     started_s = time.monotonic()
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     job.write(workdir, background=background)
     with _child([*command, str(workdir)], workdir) as child:
-        _follow(child, progress or _ignore, _stop_check(stop), job.settings.train_timeout_s)
+        _follow(child, progress or _ignore, _stop_check(stop), job.settings)
         code = _wait(child)
     if code:
         raise TrainingError(f"the training process ended with code {code}: {_log_tail(workdir)}")
@@ -268,7 +291,7 @@ def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
         for name, value in inherited.items()
         if not name.startswith(("TF_", "XLA_", "KERAS_", "OMP_", "KMP_", "CUDA_"))
     }
-    kept.update(_CHILD_ENVIRONMENT)
+    kept.update(CHILD_ENVIRONMENT)
     root = Path(__file__).resolve().parent.parent
     if root.name not in ("site-packages", "dist-packages"):  # a checkout that is not installed
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), kept.get("PYTHONPATH"))))
@@ -276,24 +299,45 @@ def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def _follow(
-    child: subprocess.Popen[str], progress: ProgressCallback, stop: Callable[[], bool], limit_s: int
+    child: subprocess.Popen[str],
+    progress: ProgressCallback,
+    stop: Callable[[], bool],
+    settings: Settings,
 ) -> None:
     """Pass the child's progress on until it closes stdout."""
     lines = _read_lines(child)
-    deadline_s = time.monotonic() + limit_s
-    latest, told_s = Progress(), -_HEARTBEAT_S
+    started_s = time.monotonic()
+    latest, told_s, looked_s = Progress(), -_HEARTBEAT_S, -_MEMORY_LOOK_S
     while (line := _next_line(lines)) is not None:
         if stop():
             raise TrainingError("the training was stopped")
         now_s = time.monotonic()
-        if now_s > deadline_s:
-            raise TrainingError(
-                f"the training took longer than train_timeout_s = {limit_s} s and was ended"
-            )
+        _check_time(now_s - started_s, settings.train_timeout_s)
+        if now_s - looked_s >= _MEMORY_LOOK_S:
+            looked_s = now_s
+            _check_memory(child.pid, settings.train_memory_mb)
         update = Progress.from_line(line)
         if update or now_s - told_s >= _HEARTBEAT_S:
             latest, told_s = update or latest, now_s
             progress(latest)
+
+
+def _check_time(elapsed_s: float, limit_s: int) -> None:
+    if elapsed_s > limit_s:
+        raise TrainingError(
+            f"the training took longer than train_timeout_s = {limit_s} s and was ended"
+        )
+
+
+def _check_memory(pid: int, limit_mb: int) -> None:
+    """Refuse more than `limit_mb` (10^6 bytes) of resident memory; one that ended has none."""
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # macOS denies a look at the dead
+        found_mb = psutil.Process(pid).memory_info().rss / 1e6
+        if found_mb > limit_mb:
+            raise TrainingError(
+                f"the training process took more than train_memory_mb = {limit_mb} MB (found "
+                f"{found_mb:.0f} MB) and was ended"
+            )
 
 
 def _wait(child: subprocess.Popen[str]) -> int:

@@ -1,32 +1,46 @@
-"""Progress and results of a training in words, for the log and Telegram."""
+"""What learning does, in words for the log and Telegram: one line each."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 import numpy as np
 
+from lstm_model.card import ModelCard
+from lstm_model.errors import StoreError
+from lstm_model.learner import Event, Wish
 from lstm_model.trainer import Progress
-from lstm_model.walk_forward import Model, Slot
 
 logger = logging.getLogger(__name__)
 
-_TELL_EVERY_S = 5.0  # chosen: a training reports its progress this often
+_TELL_EVERY_S = 5.0  # chosen: the log hears of a training's progress this often
+_SAY_EVERY = 0.25  # chosen: and the user at every quarter, where asked for
+
+Say = Callable[[str], None]
 
 
 class Teller:
-    """Reports a training's progress to the log, not too often."""
+    """Reports a training's progress to the log, and by `say` to the user, not too often."""
 
-    def __init__(self, slot: Slot) -> None:
-        self._until = minute(slot.data_end_ms)
-        self._told_s = -_TELL_EVERY_S
+    def __init__(self, wish: Wish, boundary_ms: int, say: Say | None = None) -> None:
+        self._title = f"{_TRAINING[wish.kind]} on candles until {minute(boundary_ms)}"
+        self._say = say
+        self._told_s, self._said = -_TELL_EVERY_S, -_SAY_EVERY
 
     def __call__(self, progress: Progress) -> None:
-        now_s = time.monotonic()
-        if now_s - self._told_s >= _TELL_EVERY_S:
+        line, now_s = f"{self._title}: {describe(progress)}", time.monotonic()
+        if self._say is not None and progress.fraction >= self._said + _SAY_EVERY:
+            self._said = progress.fraction // _SAY_EVERY * _SAY_EVERY
             self._told_s = now_s
-            logger.info("Training on candles until %s: %s", self._until, describe(progress))
+            self._say(line)
+        elif now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            logger.info("%s", line)
+
+
+_TRAINING = {"scratch": "Training a network", "finetune": "Fine-tuning"}
 
 
 def describe(progress: Progress) -> str:
@@ -41,9 +55,81 @@ def describe(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def summary(model: Model) -> str:
+def event_line(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    """What the learner decided, for a trader. `card_of` may miss a version that was pruned."""
+    try:
+        return _LINES[event.kind](event, card_of)
+    except StoreError:
+        return f"{event.kind.capitalize()}: model {event.version}, which was removed since"
+
+
+def _trained(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return summary(card_of(event.version))
+
+
+def _promoted(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return (
+        f"Promoted: {named(card_of(event.version))} serves instead of "
+        f"{named(card_of(event.champion))}, with {_compared(event, 'less')}"
+    )
+
+
+def _restored(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return (
+        f"Rolled back: {named(card_of(event.version))} serves again, because "
+        f"{named(card_of(event.champion))} did worse: it saved {_compared(event, 'of the')}"
+    )
+
+
+def _rejected(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return (
+        f"Rejected: {named(card_of(event.version))}, {event.text}; "
+        f"{named(card_of(event.champion))} keeps serving ({_compared(event, 'less')})"
+    )
+
+
+def _drift(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return f"Drift: {event.text}; fine-tuning early"
+
+
+def _failed(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return (
+        f"Training failed, {named(card_of(event.champion))} keeps serving and the next step tries "
+        f"again: {event.text}"
+    )
+
+
+_LINES: dict[str, Callable[[Event, Callable[[str], ModelCard]], str]] = {
+    "trained": _trained,
+    "promoted": _promoted,
+    "rejected": _rejected,
+    "rolled back": _restored,
+    "drift": _drift,
+    "training failed": _failed,
+}
+
+
+def _compared(event: Event, word: str) -> str:
+    if not event.candles or event.saved_fraction is None:
+        return "not compared yet"
+    return f"{event.saved_fraction:+.2%} {word} pinball loss over {event.candles:,} unseen candles"
+
+
+def named(card: ModelCard) -> str:
+    """A version as people know it."""
+    if card.kind == "baseline":
+        return "the baseline"
+    return f"model {card.version}"
+
+
+def summary(card: ModelCard) -> str:
     """A model's card in one line."""
-    card = model.card
+    if card.kind == "finetune":
+        return (
+            f"Model {card.version}, fine-tuned from {card.parent} on {card.windows['train']:,} "
+            f"recent and {card.windows['replay']:,} older windows until "
+            f"{minute(card.train_end_ms)}; it has to prove itself on newer candles"
+        )
     skill, scores = card.skill, card.scores["lstm"]
     verdict = "proven" if card.proven else "not proven"
     return (

@@ -10,16 +10,21 @@ from lstm_reference import hidden_states, random_weights
 from series import STEP_MS
 
 from lstm_model.config import Settings
+from lstm_model.learning import Learning
+from lstm_model.lineage import StepStore
+from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles, Records, unknown_flow
 from lstm_model.outlook import Terms
 from lstm_model.store import ModelStore
 from lstm_model.trainer import Progress, ProgressCallback, Stop, TrainingJob, TrainingResult
-from lstm_model.walk_forward import ModelMaker
 
 SETTINGS = Settings(
     lookback=8, horizon=2, units=16, layers=1, train_candles=1_000, retrain_candles=150,
-    training_lag_candles=5,
+    training_lag_candles=5, step_candles=50, finetune_candles=100, finetune_recent_candles=200,
+    drift_cooldown_candles=50, pool_candles=10_000,
 )  # fmt: skip
+
+PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows
 
 
 class InstantTraining:
@@ -41,28 +46,47 @@ class InstantTraining:
 
 
 def fit(job: TrainingJob) -> dict[str, np.ndarray]:
-    """Weights as exported, without the scaler; its head is fitted to the training windows."""
-    settings = job.settings
-    weights = random_weights(
-        job.rows.shape[1], settings.units, len(settings.levels), layers=settings.layers,
-        seed=settings.seed,
-    )  # fmt: skip
-    weights = {name: array for name, array in weights.items() if not name.startswith("scaler/")}
-    reach = np.arange(1 - settings.lookback, 1)
-    blocks = np.array_split(job.train_ends[:, None] + reach, len(job.train_ends) // 100 + 1)
-    hidden = np.concatenate([hidden_states(weights, job.rows[block]) for block in blocks])
-    inputs = np.column_stack([hidden, np.ones(len(hidden))])
+    """Weights as exported, without the scaler; its head is fitted to the training windows.
+
+    A fine-tuning keeps the LSTM of `job.initial`, pulls the head towards the initial one and goes
+    half the way to the new widths.
+    """
+    levels, tuned = job.settings.levels, job.initial is not None
+    weights = start_of(job)
+    known = np.concatenate([weights["median/kernel"][:, 0], weights["median/bias"]]) * tuned
+    pull = PULL if tuned else 1e-6
+    inputs = head_inputs(weights, job)
     target = job.targets[job.train_ends].astype(np.float64)
-    gram = np.einsum("ni,nj->ij", inputs, inputs) + 1e-6 * np.eye(inputs.shape[1])
-    head = np.linalg.solve(gram, np.einsum("ni,n->i", inputs, target))
-    gaps = np.diff(np.quantile(target - inputs @ head, settings.levels))
+    gram = np.einsum("ni,nj->ij", inputs, inputs) + pull * np.eye(inputs.shape[1])
+    head = np.linalg.solve(gram, np.einsum("ni,n->i", inputs, target) + pull * known)
+    gaps = np.diff(np.quantile(target - inputs @ head, levels))
+    if tuned:
+        gaps = 0.5 * gaps + 0.5 * np.log1p(np.exp(weights["gaps/bias"].astype(np.float64)))
     found = {
         "median/kernel": head[:-1, None],
         "median/bias": head[-1:],
-        "gaps/kernel": 0.05 * weights["gaps/kernel"],
+        "gaps/kernel": weights["gaps/kernel"] * (1.0 if tuned else 0.05),
         "gaps/bias": np.log(np.expm1(gaps)),
     }
     return weights | {name: array.astype(np.float32) for name, array in found.items()}
+
+
+def head_inputs(weights: dict[str, np.ndarray], job: TrainingJob) -> np.ndarray:
+    """(N, U + 1): the last hidden state of each training window, and 1 for the bias."""
+    reach = np.arange(1 - job.settings.lookback, 1)
+    blocks = np.array_split(job.train_ends[:, None] + reach, len(job.train_ends) // 100 + 1)
+    hidden = np.concatenate([hidden_states(weights, job.rows[block]) for block in blocks])
+    return np.column_stack([hidden, np.ones(len(hidden))])
+
+
+def start_of(job: TrainingJob) -> dict[str, np.ndarray]:
+    """The weights that a training starts from, without the scaler."""
+    settings = job.settings
+    weights = job.initial or random_weights(
+        job.rows.shape[1], settings.units, len(settings.levels), layers=settings.layers,
+        seed=settings.seed,
+    )  # fmt: skip
+    return {name: array for name, array in weights.items() if not name.startswith("scaler/")}
 
 
 def make_maker(
@@ -80,6 +104,14 @@ def make_maker(
         settings, f"{STEP_MS // 60_000}m", list(on_disk), ModelStore(root), history or on_disk.get,
         flow,
     )  # fmt: skip
+
+
+def make_learning(
+    root: Path, series: Sequence[Candles], settings: Settings = SETTINGS,
+    history: Callable[[str], Candles | None] | None = None, followed: Sequence[str] = (),
+) -> Learning:  # fmt: skip
+    """A learner of such a maker's models, which keeps its steps beside them."""
+    return Learning(make_maker(root, series, settings, history), StepStore(root), followed)
 
 
 def make_terms(settings: Settings = SETTINGS) -> Terms:

@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from rows above it
     "errors", "config", "market", "continuity", "ring", "tally", "tape",
     "trade_feed", "connection", "backfill", "switchboard", "stream",
-    "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "evaluation", "sizing",
-    "fused", "network", "card", "store", "journal", "flow_store", "flow_history", "trainer",
-    "walk_forward", "outlook", "wording", "nowcast", "inside", "engine", "background", "live",
-    "bot", "flow_source", "scaffold", "cli", "__main__",
+    "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "gate", "drift",
+    "evaluation", "sizing", "fused", "network", "network_process", "card", "files", "store",
+    "lineage", "journal", "flow_store", "flow_history", "trainer", "schedule", "history",
+    "material", "baseline", "model", "maker", "learner", "matured", "packing", "learning",
+    "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot", "flow_source",
+    "scaffold", "models_cli", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
     "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",
@@ -30,8 +32,9 @@ ONLY_IN = {
     "tensorflow": {"fused", "network"}, "keras": {"fused", "network"}, "torch": set(),
     "freqtrade": {"bot", "flow_source", "lstm_strategy"}, "ccxt": {"connection"},
     "aiohttp": {"connection", "exchange", "playback", "serving"},
-    "sqlalchemy": {"journal"}, "talib": {"features"}, "subprocess": {"trainer", "demo"},
-    "click": {"cli"}, "rich": {"cli", "demo"}, "pickle": set(), "joblib": set(), "dill": set(),
+    "psutil": {"trainer"}, "sqlalchemy": {"journal"}, "talib": {"features"},
+    "subprocess": {"trainer", "demo"}, "click": {"cli", "models_cli"},
+    "rich": {"cli", "demo", "models_cli"}, "pickle": set(), "joblib": set(), "dill": set(),
 }  # fmt: skip
 FILES = [*sorted((ROOT / "lstm_model").rglob("*.py")), *sorted((ROOT / "strategies").glob("*.py"))]
 MODULES = [path for path in FILES if path.name != "__init__.py"]

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import same_bits
 
-from lstm_model.calibration import POOLED, Calibration, QuantileTracker, rescale, track
+from lstm_model.calibration import (
+    CAUTION,
+    GROWN,
+    POOLED,
+    RATE,
+    Calibration,
+    QuantileTracker,
+    cautious,
+    rescale,
+    track,
+)
 from lstm_model.config import DEFAULT_LEVELS
 from lstm_model.forecast import coverage, mean_weights
 
@@ -93,6 +103,17 @@ def test_tracking_in_two_parts_is_tracking_in_one() -> None:
     assert track(LEVELS, quantiles[30:], realized[30:], 1, half)[1] == whole
 
 
+def test_a_young_pair_learns_faster_and_then_as_slowly_as_the_others() -> None:
+    young, grown = QuantileTracker(LEVELS, (0.0, 0.0), 0), QuantileTracker(LEVELS, (0.0, 0.0))
+    for tracker in (young, grown):
+        tracker.update([-2.0, -1.0, 0.0, 1.0, 2.0], 9.0)
+    assert young.log_scales[0] == pytest.approx(10 * grown.log_scales[0])
+    assert grown.log_scales[0] == pytest.approx(RATE * (1.0 - 2 * LEVELS[0]))
+    again = QuantileTracker(LEVELS, (0.0, 0.0), GROWN)
+    again.update([-2.0, -1.0, 0.0, 1.0, 2.0], 9.0)
+    assert (again.log_scales, young.labels) == (grown.log_scales, 1)
+
+
 def test_scales_stay_finite_whatever_happens() -> None:
     tracker = QuantileTracker(LEVELS, (0.0, 0.0))
     for _ in range(2_000):
@@ -164,13 +185,29 @@ def test_a_forecast_is_in_units_of_the_return_over_the_horizon() -> None:
     assert (made.levels, made.volatility.tolist()) == (LEVELS, [0.01, 0.02])
 
 
-def test_a_pair_never_seen_gets_the_pooled_scales() -> None:
+def test_a_pair_never_seen_gets_wider_intervals_than_the_pooled_ones() -> None:
     raw, volatility = np.tile(NORMAL, (2, 1)), np.full(2, 0.01)
     pooled = calibration().apply(raw, volatility, 4, POOLED)
     new = calibration().apply(raw, volatility, 4, "NEW/USDT")
-    assert same_bits(new.quantiles, pooled.quantiles)
+    wider = (new.high - new.low) / (pooled.high - pooled.low)
+    np.testing.assert_allclose(wider, math.exp(CAUTION))
     known = calibration().apply(raw, volatility, 4, "BTC/USDT")
     assert not same_bits(known.quantiles, pooled.quantiles)
+
+
+@given(SCALES)
+def test_caution_widens_every_interval_alike_and_none_beyond_what_tracking_allows(
+    scales: tuple[float, float],
+) -> None:
+    for before, after in zip(scales, cautious(scales), strict=True):
+        assert after == pytest.approx(min(3.0, before + CAUTION))
+        assert before <= after <= 3.0
+
+
+def test_a_pair_without_a_record_begins_cautiously() -> None:
+    made = calibration()
+    assert made.scales_of("NEW/USDT") == cautious(made.log_scales[POOLED])
+    assert made.scales_of("BTC/USDT") == made.log_scales["BTC/USDT"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 97])

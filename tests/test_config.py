@@ -30,12 +30,25 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "seed": (2, True),
     "train_candles": (5_000, True),
     "retrain_candles": (100, True),
+    "step_candles": (99, False),
+    "learn_from": ("20240229", False),
+    "finetune_candles": (0, False),
+    "finetune_recent_candles": (500, False),
+    "finetune_replay": (0.5, False),
+    "finetune_epochs": (1, False),
+    "finetune_learning_rate": (0.001, False),
+    "epoch_windows": (2_000, True),
+    "pool_candles": (20_000, True),
+    "promotion_error": (0.01, False),
+    "drift_cooldown_candles": (0, False),
+    "keep_models": (10, False),
     "training_lag_candles": (1, False),
     "validation_fraction": (0.2, True),
     "test_fraction": (0.2, True),
     "train_pairs": (["BTC/USDT"], False),
     "train_threads": (1, False),
     "train_timeout_s": (60, False),
+    "train_memory_mb": (512, False),
     "require_skill": (False, False),
     "skill_p_value": (0.5, False),
     "slippage_fraction": (0.0, False),
@@ -77,6 +90,8 @@ def test_an_option_like_no_other_gets_the_list() -> None:
         ("seed", -1), ("train_candles", 499), ("validation_fraction", 0.0),
         ("test_fraction", 0.5), ("skill_p_value", 0.0), ("slippage_fraction", -0.1),
         ("kelly_fraction", 1.1), ("max_stake_fraction", 0.0), ("store_dir", ""),
+        ("learn_from", "20240230"), ("learn_from", "2024"), ("learn_from", 20240229),
+        ("finetune_candles", -1), ("promotion_error", 0.5), ("step_candles", 9),
         ("loss", "mae"), ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
         ("dropout", float("nan")), ("slippage_fraction", float("inf")), ("lookback", True),
     ],
@@ -153,3 +168,14 @@ def test_the_readme_holds_every_row_of_this_table() -> None:
 def test_settings_survive_json() -> None:
     made = parse_settings({"train_pairs": ["BTC/USDT"], "horizon": 3})
     assert Settings.model_validate_json(made.model_dump_json()) == made
+
+
+def test_labels_must_mature_within_a_step_of_the_learner() -> None:
+    with pytest.raises(ConfigError, match=r"step_candles must exceed .* = 24, found 24"):
+        parse_settings({"step_candles": 24})
+    assert parse_settings({"step_candles": 25}).step_candles == 25
+
+
+def test_learning_may_begin_on_a_day() -> None:
+    assert parse_settings({"learn_from": "20240229"}).learn_from_ms == 1_709_164_800_000
+    assert parse_settings({}).learn_from_ms is None

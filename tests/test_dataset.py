@@ -30,10 +30,18 @@ from lstm_model.features import WARM_UP, FeatureRows, compute_features
 SETTINGS = Settings(lookback=10, horizon=4)
 
 
-@pytest.fixture(scope="module")
+HOLED = build_panel(
+    [
+        make_candles(1_500),
+        drop(make_candles(1_500, pair="ETH/USDT", seed=2), slice(900, 905)),
+    ],
+    SETTINGS,
+)
+
+
+@pytest.fixture
 def panel() -> Panel:
-    holed = drop(make_candles(1_500, pair="ETH/USDT", seed=2), slice(900, 905))
-    return build_panel([make_candles(1_500), holed], SETTINGS)
+    return HOLED
 
 
 @given(st.integers(1, 8), st.integers(0, 2), st.integers(0, 59))
@@ -131,6 +139,28 @@ def test_an_empty_candle_is_forecast_by_none_and_seen_by_many() -> None:
     candles = change(make_candles(WARM_UP + 60), WARM_UP + 30, volume=0.0)
     usable = usable_windows(compute_features(candles), candles.sound(), 10)
     assert np.flatnonzero(~usable[WARM_UP + 9 :]).tolist() == [21]
+
+
+@given(st.integers(-5, 1_505), st.integers(-5, 1_505))
+def test_labelled_windows_begin_and_mature_within_the_time(start: int, end: int) -> None:
+    panel = HOLED
+    start_ms, end_ms = (int(panel.date_ms[0]) + row * STEP_MS for row in (start, end))
+    wanted = [
+        row
+        for row in np.flatnonzero(panel.usable).tolist()
+        if panel.date_ms[row] >= start_ms and panel.label_ms[row] <= end_ms
+    ]
+    assert panel.labelled_within(start_ms, end_ms).tolist() == wanted
+
+
+def test_a_moment_parts_labelled_windows_but_for_those_that_span_it() -> None:
+    panel, cut_ms = HOLED, int(HOLED.date_ms[700])
+    older, newer = panel.labelled_within(0, cut_ms), panel.labelled_within(cut_ms, 2**62)
+    assert panel.label_ms[older].max() == panel.date_ms[newer].min() == cut_ms
+    between = np.setdiff1d(np.flatnonzero(panel.usable), np.concatenate([older, newer]))
+    spans = (panel.date_ms[between] < cut_ms) & (panel.label_ms[between] > cut_ms)
+    assert spans.all()
+    assert len(between) == 2 * SETTINGS.horizon
 
 
 def leaks(panel: Panel, split: Split) -> bool:

@@ -26,7 +26,7 @@ USER = "tester:a-password-for-tests"
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[LoopbackExchange]:
-    with LoopbackExchange(open_market("synthetic", seed=3, days=4)) as running:
+    with LoopbackExchange(open_market("synthetic", seed=3, days=6)) as running:
         yield running
 
 
@@ -46,7 +46,7 @@ def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) ->
         "username": name, "password": password, "jwt_secret_key": "for tests" * 5,
     }  # fmt: skip
     bot.overlay.update(fee=0.0, minimal_roi={"0": 0.0005}, api_server=server)
-    outcome = bot.run("download-data", "--days", "4", "-t", "1m")
+    outcome = bot.run("download-data", "--days", "6", "-t", "1m")
     assert outcome.code == 0, outcome.text
     return bot.with_lstm(require_skill=False, slippage_fraction=0.0)
 

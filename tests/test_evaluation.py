@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from series import make_candles
+from hypothesis import given
+from hypothesis import strategies as st
+from series import make_candles, same_bits
 
 from lstm_model.calibration import POOLED
 from lstm_model.config import Settings
-from lstm_model.dataset import Panel, Split, build_panel, purged_split
-from lstm_model.evaluation import Evaluation, evaluate
+from lstm_model.dataset import TARGET_CLIP, Panel, Split, build_panel, purged_split
+from lstm_model.evaluation import Evaluation, Outcomes, evaluate, evidence_of
 from lstm_model.features import feature_names
+from lstm_model.forecast import pinball_loss
 from lstm_model.market import Candles
 
 SETTINGS = Settings(lookback=10, horizon=2)
@@ -224,3 +228,108 @@ def test_correlated_pairs_do_not_count_twice() -> None:
     together = evaluate(pooled, pooled_split, SETTINGS, fitted(pooled, pooled_split))
     assert together.skill["p_value"] == pytest.approx(alone.skill["p_value"], rel=1e-3)
     assert together.calibration.shrinkage == pytest.approx(alone.calibration.shrinkage, rel=1e-3)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+def test_a_shrinkage_that_is_given_is_taken(
+    signal: tuple[Panel, Split, Evaluation], shrinkage: float
+) -> None:
+    panel, split, free = signal
+    made = evaluate(panel, split, SETTINGS, fitted(panel, split), shrinkage=shrinkage)
+    assert made.calibration.shrinkage == shrinkage
+    assert made.scores["lstm"]["r2"] != free.scores["lstm"]["r2"]
+    assert made.evidence.gain.any() == (shrinkage > 0.0)
+    assert (made.scores["lstm"]["r2"] == 0.0) == (shrinkage == 0.0)
+    assert made.scores["lstm_raw"] == free.scores["lstm_raw"]
+    assert made.scores["lstm"]["coverage"] == pytest.approx(0.9, abs=0.035)
+
+
+def test_outcomes_are_those_of_the_panel_in_units_of_volatility(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, rows = signal[0], signal[1].test[::-7]
+    found = Outcomes.of(panel, rows)
+    assert same_bits(found.date_ms, panel.date_ms[rows])
+    assert same_bits(found.realized, panel.target()[rows])
+    np.testing.assert_allclose(found.delayed, panel.target()[rows + 1] * growth(panel, rows))
+
+
+def growth(panel: Panel, rows: np.ndarray) -> np.ndarray:
+    """Volatility one candle later, in units of the volatility that was known."""
+    return np.asarray(panel.volatility[rows + 1] / panel.volatility[rows])
+
+
+def test_a_crash_does_not_own_the_record(signal: tuple[Panel, Split, Evaluation]) -> None:
+    panel, split, _ = signal
+    crashed = replace(panel, realized=panel.realized - 9.0, delayed=panel.delayed + 9.0)
+    found = Outcomes.of(crashed, split.test)
+    assert (set(found.realized), set(found.delayed)) == ({-TARGET_CLIP}, {TARGET_CLIP})
+
+
+LEVELS = (0.1, 0.5, 0.9)
+NUMBERS = st.floats(-5.0, 5.0)
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 4), NUMBERS, NUMBERS, NUMBERS,
+        st.lists(NUMBERS, min_size=3, max_size=3).map(sorted),
+    ), max_size=12,
+)  # fmt: skip
+
+
+@given(ROWS)
+def test_a_record_has_one_row_per_moment_the_mean_over_pairs(rows: list[tuple[Any, ...]]) -> None:
+    dates, realized, delayed, mean = (np.array([row[n] for row in rows], float) for n in range(4))
+    quantiles = np.array([row[4] for row in rows]).reshape(-1, 3)
+    outcomes = Outcomes(dates.astype(np.int64), realized, delayed)
+    found = evidence_of(outcomes, mean, quantiles, LEVELS)
+    assert found.date_ms.tolist() == sorted({row[0] for row in rows})
+    losses = pinball_loss(LEVELS, quantiles, realized)
+    for number, date in enumerate(found.date_ms):
+        mine = dates == date
+        assert found.pinball[number] == pytest.approx(losses[mine].mean())
+        for gain, came in ((found.gain, realized), (found.gain_delayed, delayed)):
+            wanted = came[mine] ** 2 - (came[mine] - mean[mine]) ** 2
+            assert gain[number] == pytest.approx(wanted.mean(), abs=1e-9)
+
+
+def test_the_record_and_the_card_tell_the_same_skill(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, split, made = signal
+    assert same_bits(made.evidence.date_ms, np.unique(panel.date_ms[split.test]))
+    told = max(made.skill["p_value"], made.skill["p_value_delayed"])
+    assert made.evidence.p_value(SETTINGS.horizon) == pytest.approx(told, rel=1e-6)
+    losses = panel.target()[split.test] ** 2
+    count = len(split.test) / len(made.evidence)
+    saved = count * made.evidence.gain.sum() / losses.sum()
+    assert saved == pytest.approx(made.skill["r2_vs_zero"], rel=0.05)
+
+
+def test_the_record_is_of_calibrated_intervals(signal: tuple[Panel, Split, Evaluation]) -> None:
+    """A network whose intervals are three times too wide is nearly as good once they are scaled."""
+    panel, split, made = signal
+    predict = fitted(panel, split)
+    wide = evaluate(panel, split, SETTINGS, lambda ends: stretched(predict(ends)))
+    outcomes = Outcomes.of(panel, split.test)
+    raw = stretched(predict(split.test))
+    unscaled = evidence_of(outcomes, raw[:, 3], raw, SETTINGS.levels)
+    right = made.evidence.pinball.mean()
+    assert wide.evidence.pinball.mean() < 1.4 * right < unscaled.pinball.mean()
+
+
+def stretched(raw: np.ndarray) -> np.ndarray:
+    return raw[:, 3:4] + 3.0 * (raw - raw[:, 3:4])
+
+
+def test_no_outcome_changes_the_record_of_what_came_before(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, split, made = signal
+    moments = made.evidence.date_ms
+    changed_ms = int(moments[len(moments) // 2])
+    late = panel.date_ms >= changed_ms
+    realized = np.where(late, 3.0 * panel.realized, panel.realized)
+    other = evaluate(replace(panel, realized=realized), split, SETTINGS, fitted(panel, split))
+    differs = made.evidence.pinball != other.evidence.pinball
+    assert moments[differs].min() == changed_ms
+    assert differs[moments >= changed_ms].mean() > 0.95

@@ -13,6 +13,7 @@ from series import slow_noise
 from lstm_model.forecast import (
     Forecast,
     coverage,
+    deviation_of,
     hit_rate,
     mean_weights,
     paired_test,
@@ -125,6 +126,21 @@ def test_a_forecast_knows_its_interval_and_deviation() -> None:
     assert forecast.interval_level == pytest.approx(0.9)
     assert (forecast.low[0], forecast.high[0]) == (quantiles[0, 0], quantiles[0, -1])
     assert forecast.deviation[0] == pytest.approx(0.02)
+
+
+@given(
+    st.floats(0.01, 10.0), NUMBERS,
+    st.floats(0.01, 0.4).map(lambda low: (low, 0.5, 1.0 - low)),
+)  # fmt: skip
+def test_a_deviation_is_that_of_the_normal_distribution_with_such_an_interval(
+    deviation: float, mean: float, levels: tuple[float, ...]
+) -> None:
+    ends = [
+        np.full(2, NormalDist(mean, deviation).inv_cdf(level)) for level in (levels[0], levels[-1])
+    ]
+    found = deviation_of(*ends, levels)
+    assert found.shape == (2,)
+    assert found == pytest.approx(deviation, rel=1e-6)
 
 
 def rejections(horizon: int, memory: float, advantage: float, *, count: int = 1_000) -> float:

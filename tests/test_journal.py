@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.journal import Journal, JournalRow
+from lstm_model.journal import DecisionRow, Journal, JournalRow
 
 STEP_MS = 300_000
 SECRET = "s3cret/p@ss"  # noqa: S105 - planted, to see that no message shows it
@@ -36,6 +36,27 @@ rows = st.builds(
     reason=st.text(st.characters(exclude_categories=["Cs"])),
     created_ms=st.integers(0, 2**53),
 )
+
+
+decisions = st.builds(
+    DecisionRow,
+    lineage=st.sampled_from(["binance-5m", "kraken-1h"]),
+    at_ms=st.integers(0, 3).map(lambda number: number * STEP_MS),
+    kind=st.sampled_from(["trained", "promoted", "drift"]),
+    version=st.sampled_from(["a1", "b2"]),
+    champion=st.sampled_from(["a1", "b2"]),
+    candles=st.integers(0, 2**53),
+    gain=st.none() | finite,
+    bound=st.none() | finite,
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    created_ms=st.integers(0, 2**53),
+)
+
+
+def make_decision(step: int = 0, kind: str = "promoted", **changes: object) -> DecisionRow:
+    text = "b2 is the champion"
+    row = DecisionRow("binance-5m", step * STEP_MS, kind, "b2", "b2", 864, 0.5, 0.125, text, 1)
+    return dataclasses.replace(row, **changes)  # type: ignore[arg-type]
 
 
 def make_row(candle: int = 0, version: str = "a1", **changes: object) -> JournalRow:
@@ -110,6 +131,64 @@ def test_one_bad_number_refuses_the_whole_batch(journal: Journal, field: str, ba
     with pytest.raises(DataError, match=r"BTC/USDT.*NaN or infinite"):
         journal.record([make_row(0), make_row(1, **{field: value})])
     assert journal.last("BTC/USDT", "5m") is None
+
+
+def test_a_decision_told_twice_is_written_once(journal: Journal) -> None:
+    journal.record_decisions([make_decision(), make_decision(kind="trained", gain=None)])
+    journal.close()
+    journal.record_decisions([make_decision(text="after a restart", created_ms=9)])
+    assert journal.decisions("binance-5m") == [
+        make_decision(kind="trained", gain=None),
+        make_decision(),
+    ]
+    assert journal.decisions("kraken-1h") == []
+
+
+@given(st.lists(st.lists(decisions, max_size=8), max_size=3), st.integers(1, 9))
+def test_decisions_equal_a_dictionary_that_keeps_the_first(
+    batches: list[list[DecisionRow]], count: int
+) -> None:
+    journal = Journal("sqlite://")
+    known: dict[tuple[object, ...], DecisionRow] = {}
+    for batch in batches:
+        journal.record_decisions(batch)
+        for row in batch:
+            known.setdefault((row.lineage, row.at_ms, row.kind, row.version), row)
+    for lineage in ("binance-5m", "kraken-1h"):
+        mine = [row for row in known.values() if row.lineage == lineage]
+        mine.sort(key=lambda row: (row.at_ms, row.created_ms, row.kind, row.version), reverse=True)
+        assert journal.decisions(lineage, count) == mine[:count]
+    journal.close()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan")])
+@pytest.mark.parametrize("field", ["gain", "bound"])
+def test_one_bad_number_refuses_all_decisions(journal: Journal, field: str, bad: float) -> None:
+    with pytest.raises(DataError, match=r'binance-5m.*"promoted".*b2.*NaN or infinite'):
+        journal.record_decisions([make_decision(0), make_decision(1, **{field: bad})])
+    assert journal.decisions("binance-5m") == []
+
+
+def test_numpy_numbers_of_a_decision_become_plain_ones(journal: Journal) -> None:
+    row = make_decision(at_ms=np.int64(7), candles=np.int64(9), gain=np.float32(0.5))
+    journal.record_decisions([row])
+    (found,) = journal.decisions("binance-5m")
+    assert found == row
+    assert {type(found.at_ms), type(found.candles)} == {int}
+    assert type(found.gain) is float
+
+
+def test_a_database_from_before_there_were_decisions_gets_their_table(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.record([make_row()])
+    journal.close()
+    with sqlite3.connect(tmp_path / "lstm" / "journal.sqlite") as database:
+        database.execute("DROP TABLE decision")
+    database.close()
+    journal.record_decisions([make_decision()])
+    assert journal.decisions("binance-5m") == [make_decision()]
+    assert journal.last("BTC/USDT", "5m") == make_row()
 
 
 def test_other_processes_may_read_while_we_write(journal: Journal, tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_model.cli import card_verdict
 from lstm_model.config import parse_settings
+from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles
+from lstm_model.model import Model
+from lstm_model.models_cli import card_verdict
 from lstm_model.replay.synthetic import synthetic_market
 from lstm_model.replay.tape_market import DAY_MS, Market
+from lstm_model.schedule import Schedule
 from lstm_model.store import ModelStore, StoredModel
-from lstm_model.walk_forward import Model, ModelMaker, slot_at
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +41,8 @@ def trained_on(market: Market, folder: Path) -> StoredModel:
     pairs = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
     known = {pair: candles_of(market, pair) for pair in pairs}
     maker = ModelMaker(SETTINGS, "1m", pairs, ModelStore(folder), known.get)
-    return maker.make(slot_at(NOW_MS, 60_000, SETTINGS))
+    boundary_ms = Schedule.of(SETTINGS, "1m").last_boundary(NOW_MS)
+    return maker.scratch(maker.material(boundary_ms)).stored
 
 
 def test_a_learnable_market_is_learnt(tmp_path: Path) -> None:

@@ -281,6 +281,126 @@ def test_the_same_job_gives_the_same_weights(trained: TrainingResult, tmp_path: 
         np.testing.assert_array_equal(array, again.weights[name])
 
 
+def fine_tuning(trained: TrainingResult, settings: Settings = SMALL, **changes: Any) -> TrainingJob:
+    """The job of `trained` again, from its weights as a model stores them: with a scaler."""
+    scaler = {"scaler/mean": np.zeros(4, np.float32), "scaler/scale": np.ones(4, np.float32)}
+    arrays = {**make_arrays(), **changes}
+    return TrainingJob(settings, **arrays, initial={**trained.weights, **scaler})
+
+
+def test_the_same_fine_tuning_gives_the_same_weights(
+    trained: TrainingResult, tmp_path: Path
+) -> None:
+    settings = changed(learning_rate=0.003, max_epochs=2)
+    one_thread = settings.model_copy(update={"train_threads": 1})
+    tuned = run_training(fine_tuning(trained, settings), tmp_path / "once", background=False)
+    again = run_training(fine_tuning(trained, one_thread), tmp_path / "again", background=False)
+    assert tuned.history[-1].validation_loss == again.history[-1].validation_loss
+    for name, array in tuned.weights.items():
+        np.testing.assert_array_equal(array, again.weights[name])
+        assert not np.array_equal(array, trained.weights[name])
+    # Measured before the first step, as the epoch that left these weights was measured.
+    assert tuned.initial_loss == trained.history[trained.best_epoch - 1].validation_loss
+    assert trained.initial_loss is None
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+def test_initial_weights_survive_when_no_epoch_beats_them(
+    trained: TrainingResult, network: Any, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    losses = iter([1.0, 1.0, 2.0, 1.5, 1.0, 3.0, 0.5])
+    monkeypatch.setattr(network.TrainingGraph, "evaluate", lambda *_: next(losses))
+    settings = changed(max_epochs=9, patience=patience)
+    job = network.Job(settings, **make_arrays(n_train=300), initial=trained.weights)
+    fit = network.fit_network(job, lambda message: None)
+    assert (len(fit.history), fit.best_epoch, fit.initial_loss) == (patience, 0, 1.0)
+    assert fit.history[0]["epoch"] == 1
+    for name, array in network.export_weights(fit.graph.model).items():
+        np.testing.assert_array_equal(array, trained.weights[name])
+        np.testing.assert_array_equal(array, fit.best[name])
+
+
+def test_an_epoch_that_beats_the_initial_weights_replaces_them(
+    trained: TrainingResult, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 2.0, 0.9, 2.0, 2.0, 0.5])
+    monkeypatch.setattr(network.TrainingGraph, "evaluate", lambda *_: next(losses))
+    settings = changed(max_epochs=9, patience=2)
+    job = network.Job(settings, **make_arrays(n_train=300), initial=trained.weights)
+    fit = network.fit_network(job, lambda message: None)
+    assert (len(fit.history), fit.best_epoch) == (4, 2)
+    exported = network.export_weights(fit.graph.model)
+    assert not np.array_equal(exported["median/kernel"], trained.weights["median/kernel"])
+
+
+def test_fine_tuning_adapts_to_a_market_that_has_shifted(network: Any) -> None:
+    arrays = make_arrays()
+    settings = changed(max_epochs=6, learning_rate=0.01)
+    champion = network.fit_network(network.Job(settings, **arrays), lambda message: None)
+    learnt = champion.history[champion.best_epoch - 1]["validation_loss"]
+    arrays["targets"] = 0.5 - 0.7 * arrays["targets"]
+    job = network.Job(changed(max_epochs=3, learning_rate=0.003), **arrays, initial=champion.best)
+    tuned = network.fit_network(job, lambda message: None)
+    assert tuned.initial_loss > 1.5 * learnt
+    assert tuned.best_epoch > 0
+    assert tuned.graph.evaluate(arrays["validation_ends"], 64) == pytest.approx(
+        tuned.history[tuned.best_epoch - 1]["validation_loss"], rel=1e-6
+    )
+    assert tuned.history[tuned.best_epoch - 1]["validation_loss"] < 0.7 * tuned.initial_loss
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"gaps/bias": None}, r"fit.*: gaps/bias: found none, the network has \(6,\)$"),
+        ({"lstm_2/kernel": np.zeros((4, 32))}, r"lstm_2/kernel: found \(4, 32\).*has \(8, 32\)$"),
+        ({"lstm_3/bias": np.zeros(32)}, r"lstm_3/bias: found \(32,\), the network has none$"),
+        ({"median/bias": np.full(1, np.nan)}, r"validation loss of the initial weights is nan"),
+    ],
+    ids=["missing", "misshapen", "foreign", "not finite"],
+)
+def test_initial_weights_that_do_not_fit_are_refused(
+    trained: TrainingResult, network: Any, changes: dict[str, Any], problem: str
+) -> None:
+    weights = {**trained.weights, **changes}
+    initial = {name: array for name, array in weights.items() if array is not None}
+    job = network.Job(SMALL, **make_arrays(n_train=300), initial=initial)
+    with pytest.raises(TrainingError, match=problem):
+        network.fit_network(job, lambda message: None)
+
+
+def test_the_parent_hears_which_initial_weights_do_not_fit(
+    trained: TrainingResult, tmp_path: Path
+) -> None:
+    wider = fine_tuning(trained, changed(units=16))
+    with pytest.raises(TrainingError, match=r"code 1.*lstm_1/kernel: found \(4, 32\)"):
+        run_training(wider, tmp_path, background=False)
+
+
+@pytest.mark.parametrize(
+    ("most", "batch", "steps"), [(1_000, 64, 15), (50, 50, 1), (3_000, 64, 46), (10**6, 64, 46)]
+)
+def test_an_epoch_draws_at_most_so_many_windows_and_every_epoch_others(
+    network: Any, monkeypatch: pytest.MonkeyPatch, most: int, batch: int, steps: int
+) -> None:
+    learnt: dict[int, list[int]] = {}
+
+    def note(graph: Any, batches: NDArray[Any], first_step: int) -> float:
+        learnt.setdefault(first_step // steps, []).extend(batches.ravel().tolist())
+        return 1.0
+
+    monkeypatch.setattr(network.TrainingGraph, "train", note)
+    job = network.Job(changed(epoch_windows=most, max_epochs=2), **make_arrays())
+    network.fit_network(job, lambda message: None)
+    assert (job.batch, job.steps) == (batch, steps)
+    first, second = (learnt[epoch] for epoch in (0, 1))
+    assert len(first) == len(set(first)) == len(set(second)) == batch * steps <= most
+    assert set(first) | set(second) <= set(job.train_ends.tolist())
+    share = len(set(first) & set(second)) / len(first)
+    assert share == pytest.approx(len(first) / 3_000, abs=0.1)  # as chance would have it
+    assert first != second
+
+
 def test_another_seed_gives_other_weights(trained: TrainingResult, network: Any) -> None:
     job = network.Job(changed(seed=6, max_epochs=1), **make_arrays(n_train=300))
     fit = network.fit_network(job, lambda message: None)

@@ -9,7 +9,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -340,15 +342,200 @@ def test_only_old_leftovers_are_removed(tmp_path: Path) -> None:
         (models / name / "weights.npz").write_bytes(b"half")
     (tmp_path / ".tmp-champion.json-1").write_bytes(b"half")
     (models / "theirs").mkdir()
+    for name in ("steps", "lineages"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".tmp-old").write_bytes(b"half")
+        (tmp_path / name / "whole.json").write_bytes(b"{}")
     hours_ago = time.time() - 7_200
-    old = [models / ".tmp-old", models / "theirs", tmp_path / ".tmp-champion.json-1"]
+    leftovers = [tmp_path / ".tmp-champion.json-1", models / ".tmp-old"]
+    leftovers += [tmp_path / name / ".tmp-old" for name in ("steps", "lineages")]
+    old = [*leftovers, models / "theirs", tmp_path / "steps" / "whole.json"]
     for path in (*old, folder(store, version)):
         os.utime(path, (hours_ago, hours_ago))
-    assert store.remove_leftovers() == [tmp_path / ".tmp-champion.json-1", models / ".tmp-old"]
+    assert store.remove_leftovers() == leftovers
+    assert not any(path.exists() for path in leftovers)
+    assert all((tmp_path / name / "whole.json").exists() for name in ("steps", "lineages"))
     assert sorted(path.name for path in models.iterdir()) == sorted(
         [".tmp-young", "theirs", version]
     )
     assert store.remove_leftovers() == []
+
+
+def stored(store: ModelStore) -> list[str]:
+    return [card.version for card in store.cards()]
+
+
+def test_pruning_removes_the_oldest_and_no_protected_version(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    assert store.prune(3, []) == []
+    versions = [publish(store, number).version for number in range(6)]
+    assert store.prune(6, []) == store.prune(9, []) == []
+    assert store.prune(4, [versions[0]]) == versions[1:3]
+    assert stored(store) == [versions[0], *versions[3:]]
+    assert store.prune(4, ["absent"]) == []  # and does not count
+    assert store.prune(1, {versions[0], versions[4]}) == [versions[3], versions[5]]
+    assert store.prune(0, []) == [versions[0], versions[4]]
+    assert list((tmp_path / "models").iterdir()) == []
+    with pytest.raises(StoreError, match="is not in"):
+        store.load(versions[0])
+    assert publish(store, 0).version == versions[0]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ages=st.lists(st.integers(0, 3), min_size=2, max_size=5),
+    keep=st.integers(0, 9),
+    protected=st.sets(st.integers(0, 7)),
+)
+def test_pruning_keeps_as_many_as_it_was_told(
+    tmp_path: Path, ages: list[int], keep: int, protected: set[int]
+) -> None:
+    store = ModelStore(Path(tempfile.mkdtemp(dir=tmp_path)))
+    store.check_writable()
+    for number, age in enumerate(ages):  # without `publish`, which would wait for the disk
+        where = store.root / "models" / f"v{number}"
+        where.mkdir()
+        made = make_card(version=where.name, created_ms=age)
+        (where / "card.json").write_bytes(card_module.pack_card(made, {}, {}))
+    oldest_first = [f"v{number}" for number in np.argsort(ages, kind="stable")]
+    safe = {f"v{number}" for number in protected}
+    removed = store.prune(keep, safe)
+    kept = [version for version in oldest_first if version not in removed]
+    assert sorted(path.name for path in (store.root / "models").iterdir()) == sorted(kept)
+    assert len(kept) == min(len(ages), max(keep, len(safe & set(oldest_first))))
+    free = [version for version in oldest_first if version not in safe]
+    assert removed == free[: len(removed)]
+
+
+def test_pruning_reads_cards_only_and_leaves_damaged_folders_alone(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    versions = [publish(store, number).version for number in range(3)]
+    (folder(store, versions[0]) / "card.json").write_bytes(b"{}")
+    (folder(store, versions[1]) / "weights.npz").write_bytes(b"never read")
+    folder(store, "copy").symlink_to(folder(store, versions[2]))
+    (tmp_path / "models" / "a note.txt").write_text("not ours")
+    before = sorted((tmp_path / "models").iterdir())
+    assert store.prune(1, []) == [versions[1]]
+    before.remove(folder(store, versions[1]))
+    assert sorted((tmp_path / "models").iterdir()) == before
+
+
+def test_what_another_process_pruned_is_no_error_and_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(ModelStore):
+        """Sees the folder as it was before another process pruned it."""
+
+        def _names(self) -> list[str]:
+            names = super()._names()
+            ModelStore(self.root).prune(1, [])
+            return names
+
+    store = Late(tmp_path)
+    versions = [publish(store, number).version for number in range(3)]
+    assert stored(store) == [versions[2]]
+    assert store.prune(0, []) == [versions[2]]
+    assert caplog.records == []
+
+
+def test_of_two_who_prune_one_removes(tmp_path: Path) -> None:
+    class Outrun(ModelStore):
+        """Finds what is too old, and another process is faster."""
+
+        def _readable_cards(self) -> Iterator[ModelCard]:
+            cards = list(super()._readable_cards())
+            if type(self) is Outrun:
+                ModelStore(self.root).prune(2, [])
+            return iter(cards)
+
+    store = Outrun(tmp_path)
+    versions = [publish(store, number).version for number in range(4)]
+    assert store.prune(1, []) == [versions[2]]
+    assert stored(store) == [versions[3]]
+
+
+KILLED_AT_EVERY_CALL = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import {module}
+
+CALLS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "utime")
+
+def crash_at(boundary):
+    seen = 0
+    def pass_boundary():
+        nonlocal seen
+        seen += 1
+        if seen == boundary:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def patch(name, real):
+        def call(*arguments, **options):
+            pass_boundary()
+            try:
+                return real(*arguments, **options)
+            finally:
+                pass_boundary()
+        setattr(os, name, call)
+    for name in CALLS:
+        patch(name, getattr(os, name))
+
+for boundary in range(1, 10_000):
+    root = Path({root!r}) / str(boundary)
+    shutil.copytree({base!r}, root)
+    child = os.fork()
+    if not child:
+        crash_at(boundary)
+        {module}.{action}(root)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def killed_at_every_call(action: Callable[[Path], None], base: Path, root: Path) -> list[Path]:
+    """Copies of `base`, in each of which `action` was killed at its next call of the system.
+
+    In the last it came to its end.
+    """
+    code = KILLED_AT_EVERY_CALL.format(
+        tests=str(Path(__file__).parent),
+        module=action.__module__,
+        action=action.__name__,
+        root=str(root),
+        base=str(base),
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return sorted(root.iterdir(), key=lambda path: int(path.name))
+
+
+def age(root: Path) -> None:
+    """Have all below `root` seem old enough to be a leftover."""
+    for path in [*root.glob(".tmp-*"), *root.glob("*/.tmp-*")]:
+        os.utime(path, (0, 0))
+
+
+def prune_two(root: Path) -> None:
+    ModelStore(root).prune(2, [version_id(number="0")])
+
+
+def test_a_crash_while_pruning_leaves_whole_versions_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = ModelStore(tmp_path / "base")
+    versions = [publish(base, number).version for number in range(4)]
+    roots = killed_at_every_call(prune_two, base.root, tmp_path / "killed")
+    left = [stored(ModelStore(root)) for root in roots]
+    stages = [versions, [versions[0], *versions[2:]], [versions[0], versions[3]]]
+    assert sorted(left, key=stages.index) == left
+    assert [stage for stage in stages if stage in left] == stages
+    assert caplog.records == []
+    assert any(list(root.glob("models/.tmp-*")) for root in roots)
+    for root in roots:
+        prune_two(root)
+        age(root)
+        ModelStore(root).remove_leftovers()
+        assert {path.name for path in (root / "models").iterdir()} == {versions[0], versions[3]}
 
 
 WRITER = """
@@ -406,7 +593,7 @@ def crash_at(line):
     seen = 0
     def trace(frame, event, _argument):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith("store.py"):
+        if not frame.f_code.co_filename.endswith(("store.py", "files.py")):
             return None
         seen += event == "line"
         if seen == line:

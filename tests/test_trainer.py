@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from lstm_model.config import Settings
@@ -40,6 +41,15 @@ HANGING_CHILD = """
     import os, pathlib, subprocess, sys, time
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     pathlib.Path(sys.argv[1], "pids").write_text(f"{os.getpid()} {other.pid}")
+    time.sleep(60)
+"""
+HUNGRY_CHILD = """
+    import os, pathlib, sys, time
+    folder = pathlib.Path(sys.argv[1])
+    (folder / "pids").write_text(str(os.getpid()))
+    while not (folder / "eat").exists():
+        time.sleep(0.01)
+    taken = b"x" * 200_000_000
     time.sleep(60)
 """
 
@@ -85,9 +95,9 @@ def is_running(pid: int) -> bool:
     return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def with_timeout(seconds: int) -> TrainingJob:
-    """Shorter than `Settings` allows a user."""
-    return make_job(settings=Settings(lookback=8).model_copy(update={"train_timeout_s": seconds}))
+def beyond_settings(**changes: int) -> TrainingJob:
+    """Limits that are tighter than `Settings` allows a user."""
+    return make_job(settings=Settings(lookback=8).model_copy(update=changes))
 
 
 def test_a_result_comes_back_with_progress(train: Train) -> None:
@@ -120,8 +130,38 @@ def test_a_silent_failure_is_reported(train: Train) -> None:
 
 def test_a_timeout_leaves_no_process(train: Train, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"longer than train_timeout_s = 1 s"):
-        train(HANGING_CHILD, with_timeout(1))
+        train(HANGING_CHILD, beyond_settings(train_timeout_s=1))
     assert_all_ended(tmp_path / "job" / "pids")
+
+
+def test_a_training_that_grows_beyond_its_memory_is_ended(train: Train, tmp_path: Path) -> None:
+    """It grows after the first look, which precedes the first word of progress."""
+    with pytest.raises(TrainingError, match=r"train_memory_mb = 100 MB \(found [12]\d\d MB\)"):
+        train(
+            HUNGRY_CHILD,
+            beyond_settings(train_memory_mb=100, train_timeout_s=10),
+            progress=lambda _: (tmp_path / "job" / "eat").touch(),
+        )
+    assert_all_ended(tmp_path / "job" / "pids")
+
+
+def test_a_training_within_its_memory_goes_on(train: Train) -> None:
+    assert train(GOOD_CHILD, beyond_settings(train_memory_mb=200)).epochs == 1
+
+
+def test_a_child_that_has_just_ended_takes_no_memory(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Gone:
+        def __init__(self, pid: int) -> None:
+            asked.append(pid)
+            raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr("lstm_model.trainer.psutil.Process", Gone)
+    assert train(GOOD_CHILD).epochs == 1
+    assert asked
 
 
 @pytest.mark.parametrize("as_event", [True, False])
@@ -190,6 +230,8 @@ def test_the_child_sees_no_foreign_options(train: Train, monkeypatch: pytest.Mon
         ({"targets": np.zeros(29, np.float32)}, "do not match"),
         ({"targets": np.full(30, np.nan, np.float32)}, "13 of 13 training windows"),
         ({"rows": np.where(np.arange(60).reshape(30, 2) == 41, np.nan, 1)}, "validation windows"),
+        ({"initial": {}}, r"hold no network, only \[\]"),
+        ({"initial": {"scaler/mean": np.zeros(2)}}, r"hold no network, only \['scaler/mean'\]"),
     ],
 )
 def test_an_unusable_job_is_refused(changes: dict[str, Any], problem: str) -> None:
@@ -207,3 +249,24 @@ def test_a_job_folder_names_its_settings(train: Train, tmp_path: Path) -> None:
     train(GOOD_CHILD)
     written = json.loads((tmp_path / "job" / "job.json").read_text())
     assert Settings.model_validate_json(json.dumps(written["settings"])) == Settings(lookback=8)
+
+
+def test_the_child_gets_the_initial_weights_without_their_scaler(
+    train: Train, tmp_path: Path
+) -> None:
+    initial = {"median/bias": np.array([0.5]), "scaler/mean": np.zeros(2)}
+    result = train(
+        GOOD_CHILD.replace('"fallback": None', '"fallback": None, "initial_loss": 2.5'),
+        make_job(initial=initial),
+    )
+    assert result.initial_loss == 2.5
+    with np.load(tmp_path / "job" / "job.npz", allow_pickle=False) as job:
+        assert [name for name in job.files if "/" in name] == ["initial/median/bias"]
+        assert job["initial/median/bias"].dtype == np.float32
+        np.testing.assert_array_equal(job["initial/median/bias"], [0.5])
+
+
+def test_a_training_from_scratch_has_no_initial_weights(train: Train, tmp_path: Path) -> None:
+    assert train(GOOD_CHILD).initial_loss is None
+    with np.load(tmp_path / "job" / "job.npz", allow_pickle=False) as job:
+        assert not [name for name in job.files if name.startswith("initial")]

@@ -24,7 +24,7 @@ from lstm_model.errors import ConfigError
 from lstm_model.replay.exchange import LoopbackExchange, open_market
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
-_DAYS = 12  # of 1m history: enough for a first model and two days of backtest
+_DAYS = 14  # of 1m history: enough for a first model and two days of backtest
 _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
 )
@@ -32,7 +32,10 @@ _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
 
 # Smaller than the defaults, so that a first look takes minutes: eight days to learn from.
-_LSTM = {"horizon": 10, "train_candles": 12_000, "retrain_candles": 2_880, "max_epochs": 6}
+_LSTM = {
+    "horizon": 10, "train_candles": 12_000, "test_fraction": 0.25, "max_epochs": 6,
+    "step_candles": 360, "finetune_candles": 1_440, "retrain_candles": 2_880,
+}  # fmt: skip
 
 _CLOSING = {
     "synthetic": "Everything above happened on an invented market that carries a learnable signal "

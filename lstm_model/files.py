@@ -1,0 +1,85 @@
+"""Files that are there whole or not at all, whatever moment the writer is killed at."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lstm_model.errors import StoreError
+
+if sys.platform != "win32":
+    import fcntl
+
+TEMPORARY = ".tmp-"  # how the names of unfinished files and folders begin
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a small file; readers and crashes see the old content or the new, never a part.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be made or written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(8)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_synced(temporary, content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`: one change at a time, by whatever process; the others wait.
+
+    Raises
+    ------
+    StoreError
+        If the lock file or its folder cannot be made.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as handle:
+            if sys.platform != "win32":
+                fcntl.flock(handle, fcntl.LOCK_EX)  # released when the file closes or we die
+            yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a failed write which path it was and what to do, as a `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
+            'the disk, or choose another folder: "store_dir" in the "lstm" section for models, '
+            "--datadir for order flow"
+        ) from None
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file; it is on the disk when this returns."""
+    with path.open("xb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put what was renamed into a folder on the disk."""
+    if sys.platform == "win32":  # cannot open a folder there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,564 @@
+"""Learning while the bot trades: nothing waits, nothing is lost by a restart, all is told."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instant_training import SETTINGS, InstantTraining, make_learning
+from live_world import (  # noqa: F401 - three fixtures
+    BOUNDARY,
+    FIRST,
+    LAG,
+    PAIR,
+    PERIOD,
+    RETRAIN,
+    SERIES,
+    SWITCH,
+    TRAINER,
+    Blocking,
+    Bot,
+    Failing,
+    backtest,
+    boundary_ms,
+    chain,
+    differences,
+    instant_training,
+    is_forecast,
+    learning_has_ended,
+    learning_threads,
+    no_trade,
+    now_ms,
+    row_of,
+    running_bot,
+    wait_for_learning,
+)
+
+from lstm_model.errors import DataError, StoreError, TrainingError
+from lstm_model.learning import Step
+from lstm_model.lineage import Lineage, lineages
+from lstm_model.outlook import Outlook
+
+ORIGIN = 1_500  # the last retraining before `FIRST`
+
+
+def later_than_the_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    later_s = time.monotonic() + 601.0
+    monkeypatch.setattr("lstm_model.background.time.monotonic", lambda: later_s)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
+    """All steps from the origin on, computed in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TRAINER, InstantTraining())
+        return chain(tmp_path_factory.mktemp("chain"), SERIES, ORIGIN, 1_850)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TRAINER, InstantTraining())
+        return backtest(tmp_path_factory.mktemp("past"), stop=SWITCH + 2)
+
+
+def addresses(steps: list[Step], last: int) -> dict[int, str]:
+    """Number of the boundary -> address, until this one."""
+    rows = [row_of(step.boundary_ms) for step in steps]
+    return {row: step.address for row, step in zip(rows, steps, strict=True) if row <= last}
+
+
+# ---------------------------------------------------------------- the bot never waits
+
+
+@pytest.fixture
+def blocking(monkeypatch: pytest.MonkeyPatch) -> Blocking:
+    trainer = Blocking()
+    monkeypatch.setattr(TRAINER, trainer)
+    return trainer
+
+
+def test_the_bot_never_waits_for_a_training(tmp_path: Path, blocking: Blocking) -> None:
+    bot = Bot(tmp_path / "live").start()
+    bot.at(FIRST)
+    started_s = time.monotonic()
+    for _ in range(5):
+        bot.engine.tick(now_ms(FIRST), [PAIR])
+        assert no_trade(bot.engine.outlook(bot.frame()))
+    assert time.monotonic() - started_s < 1.0
+    assert blocking.begun.wait(5.0)
+    assert len(learning_threads()) == 1
+    blocking.go.set()
+    wait_for_learning()
+    assert is_forecast(bot.engine.outlook(bot.frame()))[-1]
+    assert len(blocking.jobs) == 1
+    bot.stop()
+
+
+def test_stop_ends_a_first_training_and_leaves_no_thread(
+    tmp_path: Path, blocking: Blocking
+) -> None:
+    bot = Bot(tmp_path / "live").start()
+    bot.engine.tick(now_ms(FIRST))
+    assert blocking.begun.wait(5.0)
+    bot.stop()
+    assert learning_threads() == []
+    assert bot.news == []
+    assert bot.decisions() == []
+    assert bot.lineage.head is None
+    assert not blocking.jobs
+
+
+def test_stop_ends_a_later_training_as_if_it_had_never_begun(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Step]
+) -> None:
+    bot.look(FIRST)
+    head, told, decided = bot.lineage.head, list(bot.news), bot.decisions()
+    blocking = Blocking()
+    monkeypatch.setattr(TRAINER, blocking)
+    bot.at(SWITCH).engine.tick(now_ms(SWITCH), list(bot.series))
+    assert blocking.begun.wait(5.0)
+    bot.stop()
+    assert (bot.lineage.head, bot.news, bot.decisions()) == (head, told, decided)
+    monkeypatch.setattr(TRAINER, InstantTraining())
+    again = Bot(tmp_path / "live").start(SWITCH)
+    again.look(SWITCH)
+    again.stop()
+    assert again.steps == addresses(steps, BOUNDARY)
+    assert "training failed" not in {row.kind for row in again.decisions()}
+
+
+def test_pairs_that_come_while_a_step_is_made_count_from_the_next(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, steps: list[Step]
+) -> None:
+    bot.look(FIRST)
+    blocking = Blocking()
+    monkeypatch.setattr(TRAINER, blocking)
+    bot.at(SWITCH).engine.tick(now_ms(SWITCH), list(bot.series))
+    assert blocking.begun.wait(5.0)
+    bot.series["NEW/USDT"] = replace(SERIES[0], pair="NEW/USDT")
+    bot.engine.tick(now_ms(SWITCH), list(bot.series))
+    assert "NEW/USDT" not in bot.learning.pairs
+    blocking.go.set()
+    wait_for_learning()
+    bot.look(SWITCH + 1)
+    assert bot.steps == addresses(steps, BOUNDARY)
+    bot.look(SWITCH + PERIOD)
+    assert "NEW/USDT" in bot.learning.pairs
+
+
+def test_stop_before_any_training_is_harmless(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    bot.engine.stop()
+    bot.engine.stop()
+
+
+# ---------------------------------------------------------------- nothing twice, all told
+
+
+def test_a_first_start_walks_from_the_last_retraining_until_now(
+    bot: Bot, training: InstantTraining
+) -> None:
+    bot.look(FIRST)
+    assert list(bot.steps) == [ORIGIN, ORIGIN + PERIOD]
+    assert len(training.jobs) == 1
+
+
+def test_nothing_is_trained_twice(bot: Bot, tmp_path: Path, training: InstantTraining) -> None:
+    bot.run(FIRST, FIRST + 5)
+    assert len(training.jobs) == 1
+    bot.run(SWITCH - 3, SWITCH + 3)
+    assert len(training.jobs) == 2
+    bot.stop()
+    again = Bot(tmp_path / "live").start(SWITCH)
+    assert again.close_candle(SWITCH + 3).version[-1] != ""
+    again.stop()
+    backtest(tmp_path / "live", stop=SWITCH + 3)
+    assert len(training.jobs) == 2
+
+
+def test_every_decision_is_told_and_written_down_once_in_the_same_words(
+    bot: Bot, tmp_path: Path, steps: list[Step]
+) -> None:
+    bot.look(FIRST)
+    bot.look(SWITCH)
+    bot.stop()
+    again = Bot(tmp_path / "live").start(SWITCH)
+    again.look(SWITCH + PERIOD)
+    again.look(SWITCH + 2 * PERIOD)
+    again.stop()
+    told = [line for line in bot.news + again.news if not line.startswith("Training a network")]
+    decided = again.decisions()
+    assert sorted(told) == sorted(row.text for row in decided)
+    seen = [step for step in steps if row_of(step.boundary_ms) <= BOUNDARY + 2 * PERIOD]
+    events = [event for step in seen for event in step.events]
+    assert sorted((row.at_ms, row.kind, row.version) for row in decided) == sorted(
+        (event.at_ms, event.kind, event.version) for event in events
+    )
+    assert {"trained", "promoted", "rejected"} <= {row.kind for row in decided}
+
+
+def test_a_step_that_was_written_down_before_a_crash_is_not_written_twice(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal knows of it, the lineage does not yet."""
+
+    def crash(*_: Any) -> None:
+        raise StoreError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lineage, "advance", crash)
+        bot.look(FIRST)
+    assert len(bot.decisions()) == 2
+    assert bot.lineage.head is None
+    bot.stop()
+    again = Bot(tmp_path / "live").start()
+    again.look(FIRST)
+    again.stop()
+    assert [row.kind for row in again.decisions()] == [row.kind for row in bot.decisions()]
+
+
+# ---------------------------------------------------------------- restarts
+
+
+def restarted(root: Path, stops: list[int], last: int) -> dict[int, str]:
+    """The steps of a bot that is stopped after these candles and started at the next."""
+    found: dict[int, str] = {}
+    for first, stop in zip([FIRST, *stops], [*stops, last], strict=True):
+        bot = Bot(root).start(first)
+        for row in range(first, stop + 1, PERIOD // 2):
+            bot.look(row)
+        bot.look(stop)
+        found |= bot.stop().steps
+    return found
+
+
+@pytest.mark.parametrize("stops", [[SWITCH - LAG + 1], [1_610, 1_740, 1_790]])
+def test_a_restart_continues_to_the_steps_of_a_bot_that_ran_on(
+    tmp_path: Path, stops: list[int], steps: list[Step]
+) -> None:
+    assert restarted(tmp_path / "live", stops, 1_810) == addresses(steps, 1_800)
+
+
+def test_a_restart_after_days_catches_up_step_by_step(tmp_path: Path, steps: list[Step]) -> None:
+    rest = RETRAIN - 1
+    Bot(tmp_path / "live").start().close_candle_and_stop(FIRST)
+    again = Bot(tmp_path / "live").start(FIRST + rest)
+    again.look(FIRST + rest)
+    again.stop()
+    assert again.steps == addresses(steps, FIRST + rest)
+
+
+def test_after_too_long_a_rest_the_learner_begins_anew_while_the_old_champion_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Bot(tmp_path / "live").start().close_candle_and_stop(FIRST)
+    blocking = Blocking()
+    monkeypatch.setattr(TRAINER, blocking)
+    row = 1_910
+    again = Bot(tmp_path / "live").start(row)
+    again.engine.tick(now_ms(row), list(again.series))
+    assert blocking.begun.wait(5.0)
+    assert again.engine.outlook(again.frame()).version[-1] == old.version[-1]
+    blocking.go.set()
+    wait_for_learning()
+    said = again.run(row + 1, row + 4)
+    again.stop()
+    past = backtest(tmp_path / "past", first=row, stop=row + 10)  # from the retraining at 1,800
+    assert differences(said, past) == []
+    assert set(again.steps) == {ORIGIN, ORIGIN + PERIOD, 1_800, 1_850, 1_900}
+
+
+@pytest.mark.parametrize("change", [{"promotion_error": 0.2}, {"step_candles": 30}])
+def test_with_other_settings_of_the_learner_it_begins_anew_from_the_old_champion(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    old = Bot(tmp_path / "live").start().close_candle_and_stop(FIRST)
+    settings = SETTINGS.model_copy(update=change)
+    again = Bot(tmp_path / "live", settings=settings).start(FIRST + 1)
+    again.at(FIRST + 1)
+    assert again.engine.outlook(again.frame()).version[-1] == old.version[-1]
+    again.look(FIRST + 1)
+    head = again.stop().lineage.head
+    step = settings.step_candles
+    wanted = chain(
+        tmp_path / "chain", SERIES, ORIGIN, (FIRST + 1) // step * step, settings
+    )  # fmt: skip
+    assert head == wanted[-1].address
+
+
+def test_a_restart_in_the_lag_after_a_step_serves_the_step_before(
+    bot: Bot, tmp_path: Path, past: Outlook
+) -> None:
+    bot.look(FIRST)
+    before = bot.run(SWITCH - LAG + 1, SWITCH - 1)
+    bot.stop()
+    again = Bot(tmp_path / "live").start(SWITCH - 1)
+    after = again.run(SWITCH - 1, SWITCH + 2)
+    again.stop()
+    assert differences(before | after, past) == []
+
+
+def test_a_lineage_whose_step_is_gone_begins_anew(
+    bot: Bot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot.look(FIRST)
+    bot.stop()
+    shutil.rmtree(tmp_path / "live" / "steps")
+    again = Bot(tmp_path / "live").start()
+    assert "it begins anew" in caplog.text
+    again.look(FIRST)
+    assert again.stop().steps == bot.steps
+
+
+def test_models_that_are_gone_are_made_anew(
+    bot: Bot, tmp_path: Path, training: InstantTraining
+) -> None:
+    bot.look(FIRST)
+    bot.stop()
+    shutil.rmtree(tmp_path / "live" / "models")
+    again = Bot(tmp_path / "live").start()
+    again.look(FIRST)
+    assert is_forecast(again.engine.outlook(again.frame()))[-1]
+    assert again.stop().steps == bot.steps
+    assert len(training.jobs) == 2
+
+
+def test_a_second_bot_of_the_same_lineage_is_refused_until_the_first_has_stopped(
+    bot: Bot, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=r"another bot .* already learns"):
+        Bot(tmp_path / "live").start()
+    bot.stop()
+    Bot(tmp_path / "live").start().stop()
+
+
+def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> None:
+    for _ in range(2):  # and lets go of its lineage
+        with pytest.raises(DataError, match="freqtrade download-data"):
+            Bot(tmp_path / "live", disk={}.get).start()
+
+
+# ---------------------------------------------------------------- what fails is tried again
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrainingError("the training process ended with code 1"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("something unforeseen"),
+        MemoryError("no memory"),
+    ],
+)
+def test_a_first_training_that_fails_is_told_and_tried_again_later_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, error: Exception
+) -> None:
+    bot, failing = Bot(tmp_path / "live").start(), Failing(error)
+    monkeypatch.setattr(TRAINER, failing)
+    assert not any(said["version"] for said in bot.run(FIRST, FIRST + 3).values())
+    assert failing.tried == 1
+    [news] = bot.news
+    assert str(error) in news
+    assert bot.decisions() == []
+    later_than_the_retry(monkeypatch)
+    monkeypatch.setattr(TRAINER, training)
+    assert is_forecast(bot.close_candle(FIRST + 3))[-1]
+    bot.stop()
+
+
+def test_a_later_training_that_fails_costs_a_message_and_is_tried_again_a_step_later(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
+) -> None:
+    """A fine-tuning is due at candle 1,700 and none at 1,750."""
+    bot.look(FIRST)
+    before = bot.run(1_696, 1_698)
+    failing = Failing(TrainingError("out of memory"))
+    monkeypatch.setattr(TRAINER, failing)
+    after = bot.run(1_698, 1_708)
+    assert failing.tried == 1
+    assert len({said["version"] for said in (before | after).values()}) == 1
+    failed = bot.decisions()[-1]
+    assert (failed.kind, failed.at_ms) == ("training failed", boundary_ms(1_700))
+    assert failed.text in bot.news
+    assert "out of memory" in failed.text
+    assert "keeps serving" in failed.text
+    monkeypatch.setattr(TRAINER, training)
+    bot.look(1_755)
+    [*_, made] = bot.decisions()
+    assert (made.kind, made.at_ms) == ("trained", boundary_ms(1_750))
+    assert training.jobs[-1].initial is not None  # a fine-tuning, and not for drift
+    assert "drift" not in {row.kind for row in bot.decisions()}
+
+
+@pytest.mark.parametrize("error", [StoreError("disk full"), OSError(errno.ENOSPC, "no space")])
+def test_a_walk_that_fails_goes_on_later_from_where_it_was(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, steps: list[Step]
+) -> None:
+    bot.look(FIRST)
+    with monkeypatch.context() as patch:
+        patch.setattr(TRAINER, Failing(error))
+        bot.look(SWITCH)
+        bot.look(SWITCH + 1)
+    assert [line for line in bot.news if "the last good model keeps serving" in line] == [
+        f"Training failed, the last good model keeps serving: {error}"
+    ]
+    assert list(bot.steps) == [ORIGIN, ORIGIN + PERIOD]
+    later_than_the_retry(monkeypatch)
+    bot.look(SWITCH + 2)
+    assert bot.steps == addresses(steps, BOUNDARY)
+
+
+# ---------------------------------------------------------------- a broken store
+
+
+def test_a_tick_never_raises_when_the_lineage_is_damaged_and_the_champion_serves_on(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.close_candle(FIRST)
+    path = tmp_path / "live" / "lineages" / "binance-spot-5m.json"
+    intact = path.read_bytes()
+    path.write_bytes(b"damaged")
+    assert is_forecast(bot.close_candle(FIRST + 1))[-1]
+    assert is_forecast(bot.close_candle(SWITCH))[-1]
+    assert any("is damaged or foreign" in line for line in bot.news)
+    path.write_bytes(intact)
+    with pytest.MonkeyPatch.context() as patch:
+        later_than_the_retry(patch)
+        bot.look(SWITCH + 1)
+    assert BOUNDARY in bot.steps
+
+
+def test_a_tick_never_raises_when_the_store_is_taken_away_and_the_champion_serves_on(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.close_candle(FIRST)
+    for name in ("models", "steps", "lineages"):
+        shutil.rmtree(tmp_path / "live" / name)
+        (tmp_path / "live" / name).write_text("in the way")
+    started_s = time.monotonic()
+    bot.at(SWITCH).engine.tick(now_ms(SWITCH), list(bot.series))
+    assert time.monotonic() - started_s < 1.0
+    wait_for_learning()
+    assert is_forecast(bot.engine.outlook(bot.frame()))[-1]
+    bot.hear()
+    assert "the last good model keeps serving" in bot.news[-1]
+
+
+def test_a_damaged_lineage_is_noticed_at_the_start(bot: Bot, tmp_path: Path) -> None:
+    bot.look(FIRST)
+    bot.stop()
+    (tmp_path / "live" / "lineages" / "binance-spot-5m.json").write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="damaged or foreign"):
+        Bot(tmp_path / "live").start()
+
+
+# ---------------------------------------------------------------- pins
+
+
+def baseline_of(bot: Bot) -> str:
+    return next(c.version for c in bot.maker.store.cards() if c.kind == "baseline")
+
+
+def test_a_pin_is_served_at_the_next_tick_and_unpinning_ends_it(bot: Bot, tmp_path: Path) -> None:
+    champion = bot.close_candle(FIRST).version[-1]
+    outside = Lineage(tmp_path / "live", "binance-spot-5m")
+    outside.pin(baseline_of(bot))
+    assert bot.close_candle(FIRST + 1).version[-1] == baseline_of(bot)
+    assert bot.news[-1] == f"Pinned: {baseline_of(bot)} serves"
+    assert bot.close_candle(SWITCH).version[-1] == baseline_of(bot)  # and the learner goes on
+    assert BOUNDARY in bot.steps
+    assert sum("Pinned" in line for line in bot.news) == 1
+    outside.unpin()
+    assert bot.close_candle(SWITCH + 1).version[-1] == champion
+    assert bot.news[-1] == "The gate chooses again"
+
+
+def test_a_pinned_version_that_competes_gets_the_scales_of_the_newest_step(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.look(FIRST)
+    Lineage(tmp_path / "live", "binance-spot-5m").pin(baseline_of(bot))
+    scales = []
+    for row in (FIRST + 1, SWITCH, SWITCH + 1):
+        bot.look(row)
+        assert bot.engine._learning._pinned is not None
+        scales.append(bot.engine._learning._pinned.calibration.scales_of(PAIR))
+    assert scales[0] != scales[2]
+
+
+def test_a_pin_set_while_a_step_is_made_is_not_overlooked(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.look(FIRST)
+    outside, advance = Lineage(tmp_path / "live", "binance-spot-5m"), Lineage.advance
+
+    def pin_at_the_same_time(lineage: Lineage, *step: str) -> None:
+        advance(lineage, *step)
+        outside.pin(baseline_of(bot))
+
+    monkeypatch.setattr(Lineage, "advance", pin_at_the_same_time)
+    bot.look(SWITCH)
+    assert bot.close_candle(SWITCH + 1).version[-1] == baseline_of(bot)
+
+
+def test_a_pin_survives_a_restart(bot: Bot, tmp_path: Path) -> None:
+    bot.look(FIRST)
+    bot.lineage.pin(baseline_of(bot))
+    bot.stop()
+    again = Bot(tmp_path / "live").start()
+    assert again.close_candle(FIRST + 1).version[-1] == baseline_of(bot)
+    again.stop()
+
+
+def test_a_pin_of_a_version_that_is_not_there_is_told_and_the_champion_serves(
+    bot: Bot, tmp_path: Path
+) -> None:
+    champion = bot.close_candle(FIRST).version[-1]
+    Lineage(tmp_path / "live", "binance-spot-5m").pin("nowhere0")
+    assert {said["version"] for said in bot.run(FIRST + 1, FIRST + 4).values()} == {champion}
+    assert sum("The pinned model cannot serve" in line for line in bot.news) == 1
+
+
+# ---------------------------------------------------------------- pruning
+
+
+def test_pruning_never_removes_what_competes_is_pinned_or_belongs_to_another_lineage(
+    tmp_path: Path,
+) -> None:
+    settings = SETTINGS.model_copy(update={"keep_models": 4})
+    bot = Bot(tmp_path / "live", settings=settings).start()
+    bot.look(FIRST)
+    first = next(c.version for c in bot.maker.store.cards() if c.kind == "scratch")
+    other = Lineage(tmp_path / "live", "another")
+    other.pin(first)
+    learning = make_learning(tmp_path / "live", SERIES, settings)
+    for row in range(FIRST + PERIOD, 1_990, PERIOD):
+        bot.look(row)
+        stored = {card.version for card in bot.maker.store.cards()}
+        assert learning.protected(lineages(tmp_path / "live")) <= stored
+        assert bot.engine._learning.steps[-1].versions | {first} <= stored
+    bot.stop()
+    trained = [row.version for row in bot.decisions() if row.kind == "trained"]
+    assert not set(trained) <= stored
+
+
+def test_a_backtest_trains_again_what_was_pruned_where_it_has_to(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    """To say the same again the champions suffice; to go on, all that compete are needed."""
+    one = backtest(tmp_path, stop=1_850)
+    made, store = len(training.jobs), make_learning(tmp_path, SERIES).maker.store
+    for kept, stop, trains in (({*one.version}, 1_850, False), (set(), 1_850, True),
+                               ({*one.version}, 1_950, True)):  # fmt: skip
+        assert store.prune(0, kept)
+        again = backtest(tmp_path, stop=stop)
+        same = again.forecast.quantiles[: len(one.date_ms)]
+        assert same.tobytes() == one.forecast.quantiles.tobytes()
+        assert (len(training.jobs) > made) == trains
+        made = len(training.jobs)

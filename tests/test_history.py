@@ -1,0 +1,155 @@
+"""Candles on disk, continued by those the bot saw; nothing twice, nothing lost, nothing read twice.
+
+Order flow follows the candles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from series import START_MS, STEP_MS, make_candles, same_bits
+
+from lstm_model.config import Settings
+from lstm_model.history import CandleHistory
+from lstm_model.market import Candles, Records, unknown_flow
+
+BTC = make_candles(700)
+ETH = make_candles(700, seed=1, pair="ETH/USDT")
+FLOWING = Settings(order_flow=True)
+KEPT = 400  # candles
+
+
+class Disk:
+    """A data directory that notes what is read."""
+
+    def __init__(self, series: Sequence[Candles]) -> None:
+        self.series = {candles.pair: candles for candles in series}
+        self.read: list[str] = []
+
+    def __call__(self, pair: str) -> Candles | None:
+        self.read.append(pair)
+        return self.series.get(pair)
+
+
+def history_of(
+    *series: Candles, settings: Settings = FLOWING, stored: Records | None = None
+) -> CandleHistory:
+    """History whose data directory holds `series` and, of every pair, this flow."""
+    flow = None if stored is None else lambda _: stored
+    return CandleHistory(settings, Disk(series), flow, KEPT * STEP_MS)
+
+
+def closes(history: CandleHistory, pair: str = "BTC/USDT") -> np.ndarray:
+    known = history.of(pair)
+    assert known is not None
+    return known.close
+
+
+def covered(candles: Candles, coverage: float = 1.0) -> Candles:
+    """The candles with a flow of which only the coverage is told."""
+    flow = unknown_flow(candles.date_ms)
+    flow["coverage"] = coverage
+    return candles.with_flow(flow)
+
+
+def flow_of(candles: Candles | None) -> Records:
+    assert candles is not None
+    assert candles.flow is not None
+    return candles.flow
+
+
+def test_history_is_the_disk_continued_by_what_the_bot_saw() -> None:
+    history = history_of(BTC.rows(0, 500))
+    history.remember(BTC.rows(400, 700))
+    assert same_bits(closes(history), BTC.close)
+    assert history.of("ETH/USDT") is None
+
+
+def test_a_pair_that_is_not_on_disk_is_known_by_what_the_bot_saw() -> None:
+    history = history_of(BTC)
+    history.remember(ETH.rows(10, 20))
+    history.remember(ETH.rows(0, 0))
+    assert same_bits(closes(history, "ETH/USDT"), ETH.close[10:20])
+
+
+def test_what_the_bot_saw_replaces_no_candle_on_disk() -> None:
+    history = history_of(BTC.rows(0, 500))
+    other = make_candles(700, seed=9)
+    history.remember(other.rows(400, 700))
+    assert same_bits(closes(history), np.concatenate([BTC.close[:500], other.close[500:]]))
+
+
+def test_no_candle_the_bot_saw_is_forgotten_while_it_is_of_use() -> None:
+    """A bot runs for weeks after the last download, and sees a few hundred candles at a time."""
+    history = history_of(BTC.rows(0, 500))
+    for end in range(301, 700, 50):
+        history.remember(BTC.rows(end - 300, end))
+    assert same_bits(closes(history), BTC.close[:651])
+
+
+def test_what_is_too_old_to_be_of_use_is_let_go() -> None:
+    history = history_of()
+    for end in range(100, 700, 100):
+        history.remember(BTC.rows(end - 100, end))
+    assert same_bits(closes(history), BTC.close[600 - KEPT - 1 : 600])
+
+
+def test_pairs_that_left_are_let_go() -> None:
+    history = history_of(BTC.rows(0, 500))
+    history.remember(BTC)
+    history.remember(ETH.rows(0, 300))
+    history.forget_all_but({"ETH/USDT", "NEW/USDT"})
+    assert same_bits(closes(history), BTC.close[:500])
+    assert same_bits(closes(history, "ETH/USDT"), ETH.close[:300])
+    history.forget_all_but([])
+    assert history.of("ETH/USDT") is None
+
+
+def test_what_is_known_since_a_time_is_read_once_and_trimmed() -> None:
+    disk = Disk([BTC.rows(0, 500)])
+    history = CandleHistory(FLOWING, disk, None, KEPT * STEP_MS)
+    history.remember(BTC.rows(450, 600))
+    known = history.since(START_MS + 300 * STEP_MS)
+    assert not disk.read
+    for _ in range(3):
+        found = known("BTC/USDT")
+        assert found is not None
+        assert same_bits(found.close, BTC.close[300:600])
+        assert known("ETH/USDT") is None
+    assert disk.read == ["BTC/USDT", "ETH/USDT"]
+
+
+def test_who_asks_anew_what_is_known_gets_what_came_meanwhile() -> None:
+    history = history_of(BTC.rows(0, 500))
+    before = history.since(START_MS)
+    assert len(before("BTC/USDT") or ()) == 500
+    history.remember(BTC.rows(450, 600))
+    assert len(before("BTC/USDT") or ()) == 500
+    assert len(history.since(START_MS)("BTC/USDT") or ()) == 600
+
+
+def test_candles_get_the_stored_flow_only_when_it_is_wanted() -> None:
+    stored = flow_of(covered(BTC.rows(100, 200)))
+    assert history_of(settings=Settings(), stored=stored).with_flow(BTC) is BTC
+    found = flow_of(history_of(stored=stored).with_flow(BTC))
+    assert np.flatnonzero(found["coverage"]).tolist() == list(range(100, 200))
+    assert not flow_of(history_of().with_flow(BTC))["coverage"].any()
+
+
+@pytest.mark.parametrize("stored_coverage", [0.5, 0.8])
+def test_of_stored_and_carried_flow_the_one_that_covers_more_is_taken(
+    stored_coverage: float,
+) -> None:
+    stored = flow_of(covered(BTC.rows(100, 200), stored_coverage))
+    found = flow_of(history_of(stored=stored).with_flow(covered(BTC.rows(150, 250), 0.6)))
+    assert found["coverage"].tolist() == [max(stored_coverage, 0.6)] * 50 + [0.6] * 50
+
+
+def test_what_the_bot_saw_gets_the_flow_that_was_stored_since() -> None:
+    stored = flow_of(covered(BTC.rows(0, 650)))
+    history = history_of(BTC.rows(0, 500).with_flow(stored[:500]), stored=stored)
+    history.remember(covered(BTC.rows(400, 700), 0.3))
+    found = flow_of(history.of("BTC/USDT"))
+    assert found["coverage"].tolist() == [1.0] * 650 + [0.3] * 50

@@ -1,0 +1,444 @@
+"""The learner's moves on hand-made states: who serves, who leaves, and what is learnt when."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from instant_training import SETTINGS
+
+from lstm_model.calibration import POOLED, Calibration, cautious
+from lstm_model.drift import DriftWatch
+from lstm_model.evaluation import Outcomes
+from lstm_model.gate import Evidence
+from lstm_model.learner import (
+    Contender,
+    Labels,
+    Scales,
+    Seen,
+    State,
+    View,
+    Wish,
+    admit,
+    begin,
+    due,
+    finetune_parent,
+    judge,
+    observe,
+)
+from lstm_model.packing import pack, unpack
+from lstm_model.schedule import Schedule
+
+CANDLE = 300_000
+SCHEDULE = Schedule.of(SETTINGS, "5m")
+START = 120 * SCHEDULE.retrain_ms  # a boundary at which all rhythms meet
+BOUNDARY = START + 7 * SCHEDULE.step_ms  # and one at which none does
+LEVELS = SETTINGS.levels
+NEUTRAL = (0.0,) * (len(LEVELS) // 2)
+PLAIN = Calibration(LEVELS, 1.0, (), {POOLED: NEUTRAL, "BTC/USDT": NEUTRAL})
+BASE = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
+
+
+def record(loss: float, *, count: int = 300, end_ms: int = BOUNDARY) -> Evidence:
+    """A record of `count` candles until `end_ms`; the same noise for everyone, but a little."""
+    random = np.random.default_rng(round(abs(loss) * 1_000))
+    dates = end_ms - CANDLE * np.arange(count, 0, -1)
+    pinball = loss + 0.02 * random.normal(size=count)
+    return Evidence(dates, pinball, np.zeros(count), np.zeros(count))
+
+
+def contender(
+    version: str, kind: str = "scratch", loss: float = 0.3, **fields: object
+) -> Contender:
+    known = {"unseen_ms": 0, "entered_ms": BOUNDARY, "evidence": record(loss)} | fields
+    scales = {"BTC/USDT": Scales(200, NEUTRAL)}
+    return Contender(version, kind, scales=scales, before=scales, **known)
+
+
+def state_of(champion: Contender, *others: Contender, **fields: object) -> State:
+    """A state whose first contender is the champion; a baseline is added where there is none."""
+    contenders = (champion, *others)
+    if all(c.kind != "baseline" for c in contenders):
+        contenders = (*contenders, contender("zero", "baseline"))
+    opening = begin(BOUNDARY, contenders[0])
+    known = {"finetuned_ms": 0, "contenders": contenders} | fields
+    return replace(opening, **known)
+
+
+def versions(state: State) -> set[str]:
+    return {c.version for c in state.contenders}
+
+
+def kinds(events: list) -> list[tuple[str, str]]:
+    return [(event.kind, event.version) for event in events]
+
+
+def ringing() -> dict:
+    """The state of a drift watch in alarm."""
+    watch = DriftWatch(2.0 * LEVELS[0])
+    for _ in range(40):
+        watch.update("BTC/USDT", 3.0, True)
+    assert watch.drift_detected
+    return watch.state()
+
+
+# The gate
+
+
+def test_who_beats_the_champion_serves_and_the_old_champion_is_kept() -> None:
+    before = state_of(contender("zero", "baseline"), contender("new", loss=0.2), drift=ringing())
+    after, events = judge(before, SETTINGS)
+    assert kinds(events) == [("promoted", "new")]
+    assert (after.champion, after.predecessor) == ("new", "zero")
+    assert after.promoted_ms == BOUNDARY
+    assert after.drift == {}
+    assert events[0].champion == "zero"
+    assert events[0].gain == pytest.approx(0.1, abs=0.01)
+    assert 0.0 < events[0].bound < events[0].gain
+
+
+def test_a_tie_keeps_the_champion() -> None:
+    before = state_of(contender("serving"), contender("other"), contender("zero", "baseline"))
+    assert judge(before, SETTINGS) == (before, [])
+
+
+@pytest.mark.parametrize("other", ["predecessor", "baseline"])
+def test_who_served_before_and_does_better_serves_again(other: str) -> None:
+    known = contender("old", "scratch" if other == "predecessor" else "baseline", loss=0.2)
+    predecessor = "old" if other == "predecessor" else None
+    after, events = judge(state_of(contender("bad"), known, predecessor=predecessor), SETTINGS)
+    assert kinds(events) == [("rolled back", "old")]
+    assert (after.champion, after.predecessor) == ("old", "bad")
+
+
+def test_a_worse_challenger_leaves_but_predecessor_and_baseline_stay() -> None:
+    worse = [
+        contender(v, k, 0.5) for v, k in (("c", "scratch"), ("p", "scratch"), ("z", "baseline"))
+    ]
+    after, events = judge(state_of(contender("serving"), *worse, predecessor="p"), SETTINGS)
+    assert kinds(events) == [("rejected", "c")]
+    assert versions(after) == {"serving", "p", "z"}
+
+
+def test_of_several_that_are_better_the_surest_serves_and_the_others_go_on() -> None:
+    better = [contender("some", loss=0.25), contender("much", "finetune", 0.1)]
+    after, _ = judge(state_of(contender("serving"), *better), SETTINGS)
+    assert after.champion == "much"
+    assert "some" in versions(after)
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("scratch", False), ("baseline", True)])
+def test_the_predecessor_before_the_predecessor_leaves(kind: str, stays: bool) -> None:
+    oldest, new = contender("oldest", kind), contender("new", loss=0.2)
+    after, _ = judge(state_of(contender("serving"), oldest, new, predecessor="oldest"), SETTINGS)
+    assert (after.champion, after.predecessor) == ("new", "serving")
+    assert ("oldest" in versions(after)) is stays
+
+
+def test_what_was_before_a_promotion_does_not_count_against_it() -> None:
+    since = BOUNDARY - 59 * CANDLE  # one too few for a verdict
+    before = state_of(contender("bad"), contender("good", loss=0.1), promoted_ms=since)
+    assert judge(before, SETTINGS) == (before, [])
+    earlier = replace(before, promoted_ms=since - CANDLE)
+    assert judge(earlier, SETTINGS)[0].champion == "good"
+
+
+@pytest.mark.parametrize("who", ["champion", "challenger"])
+def test_candles_that_either_has_learnt_from_do_not_count(who: str) -> None:
+    learnt = {
+        name: BOUNDARY - 59 * CANDLE if name == who else 0 for name in ("champion", "challenger")
+    }
+    serving = contender("serving", unseen_ms=learnt["champion"])
+    other = contender("other", loss=0.1, unseen_ms=learnt["challenger"])
+    before = state_of(serving, other)
+    assert judge(before, SETTINGS) == (before, [])
+
+
+def test_judging_again_changes_nothing() -> None:
+    state, _ = judge(state_of(contender("serving"), contender("new", loss=0.1)), SETTINGS)
+    assert judge(state, SETTINGS) == (state, [])
+
+
+def test_a_record_that_is_no_number_loses_whoever_has_it() -> None:
+    broken = replace(record(0.1), pinball=np.where(np.arange(300) == 150, np.nan, 0.1))
+    nan = contender("nan", evidence=broken)
+    _, events = judge(state_of(contender("serving"), nan), SETTINGS)
+    assert kinds(events) == [("rejected", "nan")]
+    assert (events[0].gain, events[0].bound) == (None, None)
+    _, events = judge(state_of(nan, contender("zero", "baseline", 0.9)), SETTINGS)
+    assert kinds(events) == [("rolled back", "zero")]
+    json.dumps([event._asdict() for event in events], allow_nan=False)
+
+
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["scratch", "finetune", "tell"]), st.sampled_from([0.1, 0.3, 0.6])),
+    max_size=12,
+)
+
+
+@settings(max_examples=50)
+@given(moves=MOVES)
+def test_champion_predecessor_and_baseline_always_compete_and_few_others(moves: list) -> None:
+    state = begin(BOUNDARY, contender("zero", "baseline"))
+    for number, (move, loss) in enumerate(moves):
+        end_ms = BOUNDARY + number * SCHEDULE.step_ms
+        state = replace(state, boundary_ms=end_ms)
+        if move in ("scratch", "finetune"):
+            state, _ = admit(state, contender(f"{move}-{number}", move, loss), SETTINGS)
+        else:
+            target = state.contenders[number % len(state.contenders)]
+            told = replace(target, evidence=record(loss, end_ms=end_ms))
+            rest = tuple(told if c is target else c for c in state.contenders)
+            state = replace(state, contenders=rest)
+        state, _ = judge(state, SETTINGS)
+        names = [c.version for c in state.contenders]
+        assert len(set(names)) == len(names) <= 5
+        assert {state.champion, "zero"} <= set(names)
+        assert state.predecessor is None or state.predecessor in names
+        assert state.predecessor != state.champion
+        again = unpack(*pack(state))
+        assert pack(again)[0] == pack(state)[0]
+
+
+# What is due
+
+
+def test_rhythms_and_debts_decide_what_is_learnt() -> None:
+    plain = state_of(contender("net"))
+    at = {
+        "retraining": (replace(plain, boundary_ms=START), Wish("scratch")),
+        "fine-tuning": (replace(plain, boundary_ms=START + SCHEDULE.finetune_ms), Wish("finetune")),
+        "nothing": (plain, None),
+        "owed scratch": (replace(plain, owed="scratch"), Wish("scratch")),
+        "owed finetune": (replace(plain, owed="finetune"), Wish("finetune")),
+    }
+    found = {name: due(state, SETTINGS, SCHEDULE) for name, (state, _) in at.items()}
+    assert found == {name: wish for name, (_, wish) in at.items()}
+
+
+def test_the_baseline_alone_cannot_be_fine_tuned() -> None:
+    alone = begin(START + SCHEDULE.finetune_ms, contender("zero", "baseline"))
+    for state in (alone, replace(alone, owed="finetune"), replace(alone, drift=ringing())):
+        assert due(state, SETTINGS, SCHEDULE) is None
+
+
+def test_drift_asks_for_a_fine_tuning_once_the_cool_down_is_over() -> None:
+    rest_ms = SETTINGS.drift_cooldown_candles * CANDLE
+    drifted = state_of(contender("net"), drift=ringing(), finetuned_ms=BOUNDARY - rest_ms)
+    wish = due(drifted, SETTINGS, SCHEDULE)
+    assert wish is not None
+    assert wish.kind == "finetune"
+    assert "BTC/USDT" in wish.drift
+    tired = replace(drifted, finetuned_ms=BOUNDARY - rest_ms + CANDLE)
+    assert due(tired, SETTINGS, SCHEDULE) is None
+
+
+def test_drift_alone_changes_no_champion() -> None:
+    drifted = state_of(contender("net"), contender("other"), drift=ringing())
+    assert judge(drifted, SETTINGS) == (drifted, [])
+
+
+def test_a_fine_tuned_challenger_that_leads_is_left_to_prove_itself() -> None:
+    calendar = START + SCHEDULE.finetune_ms
+    leads, trails = (
+        state_of(
+            contender("net"),
+            contender("tuned", "finetune", entered_ms=START, evidence=record(loss, count=40)),
+            boundary_ms=calendar,
+        )
+        for loss in (0.2, 0.4)
+    )
+    assert due(leads, SETTINGS, SCHEDULE) is None
+    assert due(trails, SETTINGS, SCHEDULE) == Wish("finetune")
+
+
+def test_a_lead_counts_for_the_time_of_a_retraining_and_only_for_the_calendar() -> None:
+    calendar, tuned = START + SCHEDULE.finetune_ms, {"evidence": record(0.2, count=40)}
+    old = contender("tuned", "finetune", entered_ms=calendar - SCHEDULE.retrain_ms, **tuned)
+    young = replace(old, entered_ms=old.entered_ms + CANDLE)
+    late, early = (state_of(contender("net"), c, boundary_ms=calendar) for c in (old, young))
+    assert due(late, SETTINGS, SCHEDULE) == Wish("finetune")
+    assert due(early, SETTINGS, SCHEDULE) is None
+    assert due(replace(early, owed="finetune"), SETTINGS, SCHEDULE) == Wish("finetune")
+    wish = due(replace(early, drift=ringing()), SETTINGS, SCHEDULE)
+    assert wish is not None
+    assert wish.drift
+
+
+def test_a_network_that_leads_from_scratch_does_not_stop_fine_tuning() -> None:
+    other = contender("other", "scratch", evidence=record(0.2, count=40))
+    state = state_of(contender("net"), other, boundary_ms=START + SCHEDULE.finetune_ms)
+    assert due(state, SETTINGS, SCHEDULE) == Wish("finetune")
+
+
+def test_the_champion_is_fine_tuned_or_else_the_newest_network() -> None:
+    networks = [contender("old", entered_ms=1), contender("new", entered_ms=2)]
+    zero = contender("zero", "baseline", entered_ms=3)
+    assert finetune_parent(state_of(networks[0], networks[1])) == networks[0]
+    assert finetune_parent(state_of(zero, *networks)) == networks[1]
+    assert finetune_parent(state_of(zero)) is None
+
+
+# Letting in
+
+
+def test_a_newcomer_takes_the_place_of_the_challenger_of_its_kind_alone() -> None:
+    others = [contender(v, k) for v, k in (("s", "scratch"), ("f", "finetune"), ("p", "finetune"))]
+    before = state_of(contender("net", "finetune"), *others, predecessor="p", owed="finetune")
+    after, events = admit(before, contender("f2", "finetune"), SETTINGS)
+    assert kinds(events) == [("rejected", "f"), ("trained", "f2")]
+    assert versions(after) == {"net", "s", "p", "zero", "f2"}
+    assert after.owed is None
+    assert after.champion == "net"
+
+
+@pytest.mark.parametrize("kind", ["scratch", "finetune"])
+def test_a_fine_tuning_begins_the_cool_down_and_the_watch_anew(kind: str) -> None:
+    before = state_of(contender("net"), drift=ringing(), finetuned_ms=5)
+    after, _ = admit(before, contender("new", kind), SETTINGS)
+    tuned = kind == "finetune"
+    assert after.finetuned_ms == (BOUNDARY if tuned else 5)
+    assert (after.drift == {}) is tuned
+
+
+def test_what_competes_already_is_not_let_in_twice() -> None:
+    before = state_of(contender("net"), contender("new"), owed="scratch")
+    assert admit(before, contender("new"), SETTINGS) == (replace(before, owed=None), [])
+
+
+# Scoring
+
+
+def labels_of(realized: np.ndarray, pairs: tuple[str, ...] = ("BTC/USDT",)) -> Labels:
+    """Labels of every candle from `BOUNDARY` on; realized (N,) for each of the pairs."""
+    count = len(realized)
+    dates = np.tile(BOUNDARY + CANDLE * np.arange(count), len(pairs))
+    index = np.repeat(np.arange(len(pairs), dtype=np.int32), count)
+    values = np.tile(realized, len(pairs))
+    return Labels(pairs, index, Outcomes(dates, values, values), values, CANDLE)
+
+
+def view(shift: float = 0.0, count: int = 40) -> View:
+    return View(np.tile(BASE + shift, (count, 1)), PLAIN)
+
+
+def observed(state: State, labels: Labels, views: dict[str, View]) -> State:
+    end_ms = state.boundary_ms + SCHEDULE.step_ms
+    return observe(state, end_ms, labels, views, SETTINGS, SCHEDULE)
+
+
+OUTCOMES = np.random.default_rng(0).normal(size=40)
+
+
+def test_everyone_is_scored_on_the_same_labels_by_what_they_said() -> None:
+    before = state_of(contender("net"), contender("zero", "baseline"))
+    said = {"net": View(OUTCOMES[:, None] + BASE / 2, PLAIN), "zero": view()}
+    after = observed(before, labels_of(OUTCOMES), said)
+    net, zero = (after.contender(v).evidence.since(BOUNDARY) for v in ("net", "zero"))
+    assert after.boundary_ms == BOUNDARY + SCHEDULE.step_ms
+    assert len(net) == len(zero) == 40
+    assert (net.pinball < zero.pinball.mean()).all()
+    assert net.gain == pytest.approx(OUTCOMES**2)
+    assert zero.gain == pytest.approx(np.zeros(40))
+
+
+def test_a_record_keeps_a_month_and_no_more() -> None:
+    long = contender("net", evidence=record(0.3, count=9_990))
+    after = observed(state_of(long), labels_of(OUTCOMES), {"net": view(), "zero": view()})
+    kept = after.contender("net").evidence
+    assert len(kept) == 10_000
+    assert kept.date_ms[-1] == BOUNDARY + 39 * CANDLE
+
+
+def test_scales_change_when_the_new_ones_began_to_serve() -> None:
+    older, newer = (Scales(200, (x,) * len(NEUTRAL)) for x in (0.0, 1.0))
+    net = contender("net")
+    net = replace(net, before={"BTC/USDT": older}, scales={"BTC/USDT": newer})
+    labels = labels_of(OUTCOMES)
+    served_ms = BOUNDARY + 5 * CANDLE  # the lag
+    seen = Seen.of(net, labels, view(), served_ms)
+    width = seen.quantiles[:, -1] - seen.quantiles[:, 0]
+    closes = labels.outcomes.date_ms + CANDLE
+    assert width[closes < served_ms] == pytest.approx(3.2)
+    assert width[closes >= served_ms] == pytest.approx(3.2 * math.e)
+    assert (closes < served_ms).sum() == 4
+    after = seen.scored(labels)
+    assert after.before == net.scales
+    assert after.scales != net.scales
+
+
+def test_a_new_pair_begins_with_caution_and_one_that_left_is_forgotten() -> None:
+    before = state_of(contender("net"))
+    labels = labels_of(OUTCOMES[:1], ("ETH/USDT", "SOL/USDT"))
+    said = {"net": view(count=2), "zero": view(count=2)}
+    scales = observed(before, labels, said).contender("net").scales
+    assert set(scales) == {"ETH/USDT", "SOL/USDT"}
+    assert scales["ETH/USDT"].labels == 1
+    assert scales["ETH/USDT"].log_scales == pytest.approx(cautious(NEUTRAL), abs=0.05)
+
+
+def test_drift_is_watched_on_labels_that_do_not_overlap() -> None:
+    """With a horizon of two, every second label: twice as many would ring twice as early."""
+    shifted = np.full(40, 5.0)
+    count = next(
+        n
+        for n in range(1, 41)
+        if DriftWatch(
+            0.1, observed(state_of(contender("net")), labels_of(shifted[:n]),
+                          {"net": view(count=n), "zero": view(count=n)}).drift
+        ).drift_detected
+    )  # fmt: skip
+    watch, needed = DriftWatch(2.0 * LEVELS[0]), 0
+    while not watch.drift_detected:
+        watch.update("BTC/USDT", 5.0, True)
+        needed += 1
+    assert count == 2 * needed - 1
+
+
+BROKEN = {
+    "all": (slice(None), slice(None), math.nan),
+    "one row": (7, slice(None), math.nan),
+    "one number": (7, 2, math.nan),
+    "endless": (slice(None), 6, math.inf),
+    "endless below": (7, slice(None), -math.inf),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_network_that_answers_no_number_disturbs_nobody_and_leaves(how: str) -> None:
+    rows, columns, value = BROKEN[how]
+    raw = np.tile(BASE, (70, 1))
+    raw[rows, columns] = value
+    labels = labels_of(np.random.default_rng(1).normal(size=70))
+    sound = {name: view(count=70) for name in ("net", "zero")}
+    nan = contender("nan", evidence=Evidence.nothing())
+    alone = observed(state_of(contender("net")), labels, sound)
+    beside = observed(state_of(contender("net"), nan), labels, sound | {"nan": View(raw, PLAIN)})
+    assert beside.drift == alone.drift
+    for version in sound:
+        mine, theirs = beside.contender(version), alone.contender(version)
+        assert mine.scales == theirs.scales
+        assert (mine.evidence.pinball == theirs.evidence.pinball).all()
+    json.dumps(pack(beside)[0], allow_nan=False)
+    assert beside.contender("nan").evidence.p_value(SETTINGS.horizon) == 1.0
+    after, events = judge(beside, SETTINGS)
+    assert kinds(events) == [("rejected", "nan")]
+    assert after.champion == "net"
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_champion_that_answers_no_number_makes_way_and_spoils_nothing() -> None:
+    labels = labels_of(np.random.default_rng(1).normal(size=70))
+    raw = np.full((70, len(LEVELS)), math.nan)
+    said = {"net": View(raw, PLAIN), "zero": view(count=70)}
+    broken = observed(state_of(contender("net", evidence=Evidence.nothing())), labels, said)
+    json.dumps(pack(broken)[0], allow_nan=False)
+    after, events = judge(broken, SETTINGS)
+    assert kinds(events) == [("rolled back", "zero")]
+    assert after.champion == "zero"

@@ -1,0 +1,357 @@
+"""A forecast is a fact once it was made, and whatever fails means no trade."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from instant_training import SETTINGS, InstantTraining
+from live_world import (  # noqa: F401 - three fixtures
+    FIRST,
+    FRAME,
+    LAG,
+    OTHER,
+    PAIR,
+    SERIES,
+    SWITCH,
+    TRAINER,
+    Bot,
+    backtest,
+    close_of,
+    differences,
+    facts,
+    instant_training,
+    is_forecast,
+    learning_has_ended,
+    no_trade,
+    running_bot,
+)
+from series import STEP_MS, change, drop
+
+from lstm_model.errors import LstmModelError, StoreError
+from lstm_model.journal import DecisionRow, Journal, JournalRow
+from lstm_model.market import Candles
+from lstm_model.model import Model
+from lstm_model.outlook import Outlook
+from lstm_model.sizing import NO_FORECAST, NO_MODEL
+
+PROMOTION = 1_950  # in `SERIES`, a network trained here is promoted at once
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
+    """A backtest over the first candles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TRAINER, InstantTraining())
+        return backtest(tmp_path_factory.mktemp("past"), stop=SWITCH + 20)
+
+
+# ---------------------------------------------------------------- a forecast is a fact
+
+
+def test_a_promotion_repaints_nothing(bot: Bot) -> None:
+    bot.look(FIRST)
+    said = bot.run(PROMOTION - 5, PROMOTION + LAG + 5)
+    assert differences(said, bot.engine.outlook(bot.frame())) == []
+    assert len({fact["version"] for fact in said.values()}) == 2
+
+
+def test_a_candle_revised_later_changes_no_forecast_made_before(bot: Bot) -> None:
+    said = bot.run(FIRST, FIRST + 4)
+    revised = change(SERIES[0], slice(FIRST - 2, FIRST + 2), volume=99.0, close=70.0, low=60.0)
+    bot.series[PAIR] = revised
+    assert differences(said, bot.engine.outlook(bot.frame())) == []
+    assert is_forecast(bot.close_candle(FIRST + 4))[-1]
+
+
+def test_a_new_champion_serves_from_its_time_on_and_the_old_one_until_then(bot: Bot) -> None:
+    bot.look(FIRST)
+    said = bot.run(PROMOTION - 3, PROMOTION + LAG + 5)
+    versions = [fact["version"] for fact in said.values()]
+    assert versions[: LAG + 2] == [versions[0]] * (LAG + 2)
+    assert versions[LAG + 2 :] == [versions[-1]] * 6
+    card = bot.maker.store.load(versions[-1]).card
+    assert card.serves_from_ms == close_of(PROMOTION + LAG - 1)
+    assert card.train_end_ms == card.serves_from_ms - LAG * STEP_MS
+
+
+def test_a_restart_restores_what_was_said(bot: Bot, tmp_path: Path) -> None:
+    bot.look(FIRST)
+    said = bot.run(SWITCH - 5, SWITCH + 5)
+    bot.stop()
+    again = Bot(tmp_path / "live").start(SWITCH + 4)
+    assert differences(said, again.engine.outlook(again.frame())) == []
+    again.stop()
+
+
+def test_forecasts_of_other_models_are_not_shown_as_ours(
+    bot: Bot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another lineage may write into the same journal, as one with other settings does."""
+    bot.run(FIRST, FIRST + 3)
+    bot.stop()
+    changed = SETTINGS.model_copy(update={"levels": (0.1, 0.5, 0.9), "horizon": 4})
+    again = Bot(tmp_path / "live", settings=changed, lineage="binance-spot-5m-other").start()
+    outlook = again.close_candle(FIRST + 3)
+    again.stop()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert is_forecast(outlook)[-1]
+    horizons = {
+        again.maker.store.load(version).card.settings["horizon"]
+        for version in set(outlook.version) - {""}
+    }
+    assert horizons == {4}
+
+
+def test_a_pair_the_model_never_saw_gets_forecasts_at_once(bot: Bot) -> None:
+    bot.close_candle(FIRST)
+    stranger = replace(SERIES[0], pair="NEW/USDT").rows(FIRST - FRAME, FIRST + 1)
+    assert is_forecast(bot.engine.outlook(stranger))[-1]
+
+
+def test_a_candle_that_is_still_open_is_not_forecast(
+    bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.at(FIRST + 1)
+    opened = change(SERIES[0], FIRST + 1, volume=1.0).between(0, bot.close_ms)
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.live.time.time_ns", lambda: (close_of(FIRST) + 2_000) * 1_000_000)
+        bot.engine.foresee([opened])
+        outlook = bot.engine.outlook(opened)
+    assert not is_forecast(outlook)[-1]
+    assert outlook.decision.side[-1] == 0
+    said = bot.run(FIRST + 1, FIRST + 2)
+    assert differences(said, past) == []
+
+
+# ---------------------------------------------------------------- many pairs at once
+
+
+def test_what_is_foreseen_for_all_pairs_is_what_each_pair_gets_alone(
+    bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.run(FIRST, FIRST + 1, pair=OTHER)
+    bot.at(FIRST + 1)
+    frames = [bot.frame(PAIR), bot.frame(OTHER)]
+    assert all(bot.engine.awaits(c.pair, int(c.date_ms[-1])) for c in frames)
+    bot.engine.foresee(frames)
+    assert [bot.journal.last(c.pair, "5m").candle_ms for c in frames] == [frames[0].date_ms[-1]] * 2
+    monkeypatch.setattr(Model, "forecast", None)  # nothing is left to forecast
+    said = {FIRST + 1: facts(bot.engine.outlook(frames[0]), -1)}
+    assert differences(said, past) == []
+    assert not bot.engine.awaits(PAIR, int(frames[0].date_ms[-1]))
+
+
+def test_a_fault_while_foreseeing_costs_nothing(
+    bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 1)
+    bot.at(FIRST + 1)
+    monkeypatch.setattr("lstm_model.lstm.Lstm.predict_windows", None)
+    bot.engine.foresee([bot.frame()])
+    assert differences({FIRST + 1: facts(bot.engine.outlook(bot.frame()), -1)}, past) == []
+
+
+def test_an_unusable_newest_candle_is_not_foreseen(bot: Bot) -> None:
+    bot.run(FIRST, FIRST + 1)
+    empty = change(SERIES[0], FIRST + 1, volume=0.0)
+    bot.at(FIRST + 1)
+    bot.engine.foresee([empty.between(bot.close_ms - FRAME * STEP_MS, bot.close_ms)])
+    assert bot.journal.last(PAIR, "5m").candle_ms == SERIES[0].date_ms[FIRST]
+
+
+# ---------------------------------------------------------------- whatever fails: no trade
+
+
+class BrokenJournal:
+    """Works until told to fail."""
+
+    def __init__(self, root: Path) -> None:
+        self._journal = Journal(f"sqlite:///{root / 'journal.sqlite'}")
+        self.broken: dict[str, Exception] = {}
+
+    def _check(self, name: str) -> None:
+        if name in self.broken:
+            raise self.broken[name]
+
+    def last(self, pair: str, timeframe: str) -> JournalRow | None:
+        self._check("last")
+        return self._journal.last(pair, timeframe)
+
+    def read(self, *where: Any) -> list[JournalRow]:
+        self._check("read")
+        return self._journal.read(*where)
+
+    def record(self, rows: list[JournalRow]) -> None:
+        self._check("record")
+        self._journal.record(rows)
+
+    def record_decisions(self, rows: list[DecisionRow]) -> None:
+        self._check("record")
+        self._journal.record_decisions(rows)
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+@pytest.mark.parametrize("name", ["read", "record"])
+@pytest.mark.parametrize("error", [StoreError("disk full"), RuntimeError("boom"), MemoryError()])
+def test_a_journal_that_fails_means_no_trade_until_it_works_again(
+    tmp_path: Path, name: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = BrokenJournal(tmp_path)
+    bot = Bot(tmp_path / "live", journal=journal).start()
+    bot.look(FIRST)
+    journal.broken[name] = error
+    outlook = bot.close_candle(FIRST)
+    assert no_trade(outlook)
+    assert not is_forecast(outlook).any()
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(failures) == 1
+    assert f"{PAIR}: no forecast" in failures[0].message
+    assert (failures[0].exc_info is None) == isinstance(error, LstmModelError)
+    journal.broken.clear()
+    assert is_forecast(bot.close_candle(FIRST + 1))[-2:].all()
+    bot.stop()
+
+
+def test_no_forecast_trades_that_the_journal_does_not_hold(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    outlook = bot.close_candle(FIRST)
+    held = Journal(f"sqlite:///{tmp_path / 'live' / 'journal.sqlite'}")
+    rows = held.read(PAIR, "5m", 0, 2**62)
+    held.close()
+    bot.stop()
+    made = outlook.date_ms[is_forecast(outlook)]
+    assert [row.candle_ms for row in rows] == made.tolist()
+
+
+@pytest.mark.parametrize("error", [StoreError("weights are gone"), ValueError("bad shape")])
+def test_a_model_that_fails_means_no_trade(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bot.close_candle(FIRST)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Model, "forecast", fail)
+    assert no_trade(bot.close_candle(FIRST + 1))
+
+
+def test_versions_missing_from_the_store_count_as_unskilled(bot: Bot, tmp_path: Path) -> None:
+    bot.run(FIRST, FIRST + 3)
+    bot.stop()
+    for folder in (tmp_path / "live" / "models").iterdir():
+        folder.rename(tmp_path / folder.name)
+    again = Bot(tmp_path / "live").start()
+    again.close_ms = bot.close_ms
+    assert no_trade(again.engine.outlook(again.frame()))
+    again.stop()
+
+
+def test_an_unusable_store_or_journal_is_noticed_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match="cannot write"):
+        Bot(tmp_path / "file", journal=BrokenJournal(tmp_path)).start()
+    journal = BrokenJournal(tmp_path)
+    journal.broken["last"] = StoreError("locked")
+    with pytest.raises(StoreError, match="locked"):
+        Bot(tmp_path / "live", journal=journal).start()
+
+
+def test_before_the_first_model_there_is_no_trade(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    bot.at(FIRST)
+    outlook = bot.engine.outlook(bot.frame())
+    assert no_trade(outlook)
+    assert set(outlook.decision.reason) == {NO_MODEL}
+    bot.stop()
+
+
+def _nothing(candles: Candles) -> Candles:
+    return candles.rows(0, 0)
+
+
+def _one(candles: Candles) -> Candles:
+    return candles.rows(len(candles) - 1, len(candles))
+
+
+def _too_few(candles: Candles) -> Candles:
+    return candles.rows(len(candles) - 200, len(candles))
+
+
+def _nan(candles: Candles) -> Candles:
+    return change(candles, -1, close=np.nan)
+
+
+def _all_nan(candles: Candles) -> Candles:
+    return change(candles, slice(None), open=np.nan, high=np.nan, low=np.nan, close=np.nan)
+
+
+def _hole(candles: Candles) -> Candles:
+    return drop(candles, slice(-40, -3))
+
+
+def _no_volume(candles: Candles) -> Candles:
+    return change(candles, -1, volume=0.0)
+
+
+def _crossed(candles: Candles) -> Candles:
+    return change(candles, -1, high=1.0)
+
+
+SPOILERS = [_nothing, _one, _too_few, _nan, _all_nan, _hole, _no_volume, _crossed]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_spoilt_candles_mean_no_trade_and_no_traceback(
+    bot: Bot, spoil: Callable[[Candles], Candles], caplog: pytest.LogCaptureFixture
+) -> None:
+    bot.close_candle(FIRST)
+    caplog.clear()
+    bot.at(FIRST + 1)
+    outlook = bot.engine.outlook(spoil(bot.frame()))
+    assert len(outlook.date_ms) == 0 or outlook.decision.side[-1] == 0
+    assert not is_forecast(outlook)[-1:].any()
+    assert [record.message for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_spoilt_candles_are_told_in_one_line(
+    bot: Bot, spoil: Callable[[Candles], Candles], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bot.close_candle(FIRST)
+    bot.at(FIRST + 1)
+    frame = spoil(bot.frame())
+    caplog.clear()
+    bot.engine.outlook(frame)
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 1
+    assert PAIR in lines[0]
+    assert "no forecast" in lines[0]
+
+
+def test_after_a_spoilt_candle_forecasts_come_back(bot: Bot) -> None:
+    bot.close_candle(FIRST)
+    bot.at(FIRST + 1)
+    bot.engine.outlook(_no_volume(bot.frame()))
+    assert is_forecast(bot.close_candle(FIRST + 2))[-1]
+
+
+def test_a_candle_without_volume_is_forecast_by_neither_engine(tmp_path: Path) -> None:
+    series = [change(SERIES[0], FIRST + 1, volume=0.0), SERIES[1]]
+    bot = Bot(tmp_path / "live", series).start()
+    live = bot.run(FIRST, FIRST + 3)
+    bot.stop()
+    past = backtest(tmp_path / "past", series)
+    assert is_forecast(past)[:3].tolist() == [True, False, True]
+    assert [said["lstm_reason"] == NO_FORECAST for said in live.values()] == [False, True, False]

@@ -1,0 +1,250 @@
+"""Live equals backtest, bit for bit: across steps, promotions, roll-backs, holes and pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
+from live_world import (  # noqa: F401 - three fixtures
+    COUNT,
+    FIRST,
+    FRAME,
+    LAG,
+    OTHER,
+    PAIR,
+    SERIES,
+    STORY,
+    STORY_FIRST,
+    STORY_SETTINGS,
+    SWITCH,
+    TRAINER,
+    Bot,
+    backtest,
+    boundary_ms,
+    chain,
+    close_of,
+    differences,
+    facts,
+    instant_training,
+    is_forecast,
+    learning_has_ended,
+    row_of,
+    running_bot,
+)
+from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candles, with_flow
+
+from lstm_model.calibration import CAUTION, POOLED
+from lstm_model.config import Settings
+from lstm_model.engine import WalkForwardEngine
+from lstm_model.lineage import StepStore
+from lstm_model.outlook import Frame, Outlook
+from lstm_model.packing import unpack
+from lstm_model.schedule import Schedule
+from lstm_model.sizing import NO_FORECAST
+
+PROMOTION = 1_950  # in `SERIES`, a network trained here is promoted at once
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
+    """A backtest over everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TRAINER, InstantTraining())
+        return backtest(tmp_path_factory.mktemp("past"))
+
+
+def test_the_live_row_is_the_backtest_row_bit_for_bit(bot: Bot, past: Outlook) -> None:
+    live = bot.run(FIRST, SWITCH + 20) | bot.run(SWITCH + 45, SWITCH + 60)
+    assert differences(live, past) == []
+    assert {said["lstm_side"] for said in live.values()} == {1, -1}
+    assert len({said["version"] for said in live.values()}) == 1
+
+
+def test_the_live_row_is_the_backtest_row_across_a_promotion(bot: Bot, past: Outlook) -> None:
+    bot.look(FIRST)
+    live = bot.run(PROMOTION - 2, PROMOTION + LAG + 5)
+    assert differences(live, past) == []
+    assert len({said["version"] for said in live.values()}) == 2
+
+
+def test_live_tells_the_story_of_the_backtest_from_candles_it_only_remembers(
+    tmp_path: Path,
+) -> None:
+    """A promotion, a roll-back, a fine-tuning that is promoted; a step every 50 candles."""
+    disk = {candles.pair: candles.rows(0, STORY_FIRST) for candles in STORY}
+    bot = Bot(tmp_path / "live", STORY, STORY_SETTINGS, disk=disk.get).start(STORY_FIRST)
+    live = {}
+    for row in range(STORY_FIRST, 2_130):
+        if row % 50 in (0, LAG - 2, LAG - 1, LAG, 30, 49):
+            live |= bot.run(row, row + 1)
+        if row % 50 in (30, 49):
+            bot.listen(row)
+    bot.stop()
+    past = backtest(tmp_path / "past", STORY, STORY_FIRST, STORY_SETTINGS, 2_130)
+    assert differences(live, past) == []
+    assert {said["lstm_side"] for said in live.values()} == {1, 0, -1}
+    kinds = [row.kind for row in bot.decisions()]
+    assert [kind for kind in kinds if kind in ("promoted", "rolled back")] == [
+        "promoted", "rolled back", "promoted",
+    ]  # fmt: skip
+    steps = chain(tmp_path / "chain", STORY, 1_350, 2_100, STORY_SETTINGS)
+    assert bot.steps == {row_of(step.boundary_ms): step.address for step in steps}
+    assert {step.model.card.kind for step in steps} == {"baseline", "scratch", "finetune"}
+
+
+def test_the_decision_is_that_of_the_step_in_force_not_of_the_newest(tmp_path: Path) -> None:
+    """Between a boundary and the lag after it the newest step knows more of the champion."""
+    learning = make_learning(tmp_path / "find", SERIES, followed=[PAIR, OTHER])
+    p_values = {
+        row_of(step.boundary_ms): step.model.p_value
+        for step in chain(tmp_path / "find", SERIES, 1_500, 1_650)
+    }
+    assert learning.schedule.lag_ms == LAG * STEP_MS
+    between = (p_values[1_550] + p_values[1_600]) / 2  # proven at one of the two alone
+    settings = SETTINGS.model_copy(update={"skill_p_value": between})
+    bot = Bot(tmp_path / "live", settings=settings).start()
+    live = bot.run(SWITCH - LAG, SWITCH + 5)
+    kept = facts(bot.engine.outlook(bot.frame()), -1 - LAG - 3)
+    bot.stop()
+    past = backtest(tmp_path / "past", settings=settings)
+    assert differences(live, past) == []
+    assert kept == live[SWITCH + 4 - LAG - 3]
+    assert len({said["lstm_reason"] == "no proven skill" for said in live.values()}) == 2
+
+
+def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path: Path) -> None:
+    empty = change(SERIES[0], FIRST + 20, volume=0.0)
+    holed = drop(change(empty, FIRST - 380, close=np.nan), FIRST - 385)
+    series = [holed, SERIES[1]]
+    bot = Bot(tmp_path / "live", series).start()
+    live = bot.run(FIRST, FIRST + 40)
+    bot.stop()
+    past = backtest(tmp_path / "past", series, FIRST - 1)
+    assert differences(live, past) == []
+    assert [row for row in live if live[row]["lstm_reason"] == NO_FORECAST] == [FIRST + 20]
+
+
+def test_an_outage_that_leaves_too_little_to_fine_tune_on_means_the_same_to_both(
+    tmp_path: Path,
+) -> None:
+    """A fine-tuning is due at candle 1,600; of the 200 candles before, half are missing."""
+    series = [drop(candles, slice(1_450, 1_575)) for candles in SERIES]
+    bot = Bot(tmp_path / "live", series).start(1_590)
+    live = bot.run(1_598, SWITCH + 5)
+    bot.stop()
+    assert "training failed" in [row.kind for row in bot.decisions()]
+    past = backtest(tmp_path / "past", series, 1_590 - 125, stop=1_700)
+    assert differences(live, past) == []
+
+
+def test_the_live_row_is_the_backtest_row_with_order_flow(tmp_path: Path) -> None:
+    """freqtrade hands over candles without it; both engines must find it again."""
+    series = [with_flow(candles, seed=n) for n, candles in enumerate(SERIES)]
+    settings = Settings.model_validate(SETTINGS.model_dump() | {"order_flow": True})
+    bot = Bot(tmp_path / "live", series, settings)
+    bot.frame = lambda pair=PAIR: replace(Bot.frame(bot, pair), flow=None)  # type: ignore[method-assign]
+    live = bot.start().run(SWITCH - 10, SWITCH + 10)
+    bot.stop()
+    handed = replace(series[0].between(close_of(FIRST - 1), 2**62), flow=None)
+    known = make_learning(tmp_path / "past", series, settings)
+    past = WalkForwardEngine(known, make_terms(settings)).outlook(handed, skip=0)
+    assert differences(live, past) == []
+    blind = [replace(candles, flow=None) for candles in series]
+    disk = {candles.pair: candles for candles in series}
+    blind_learning = make_learning(tmp_path / "past", blind, settings, disk.get)
+    unknown = WalkForwardEngine(blind_learning, make_terms(settings)).outlook(handed, skip=0)
+    assert differences(live, unknown) != []
+
+
+def test_the_live_row_is_the_backtest_row_on_recorded_candles(tmp_path: Path) -> None:
+    whole = recorded_candles(PAIR, "5m")
+    series = [whole.between(START_MS, close_of(2_700))]
+    settings = SETTINGS.model_copy(update={"train_candles": 2_000, "retrain_candles": 1_000})
+    origin = row_of(Schedule.of(settings, "5m").origin_of(close_of(2_600)))
+    first = origin + LAG + 5
+    bot = Bot(tmp_path / "live", series, settings).start(first)
+    live = bot.run(first, first + 10) | bot.run(origin + 50, origin + 60)
+    bot.stop()
+    past = backtest(tmp_path / "past", series, first, settings, 2_700)
+    assert differences(live, past) == []
+    assert all(said["version"] for said in live.values())
+
+
+def test_a_step_waits_for_the_last_candle_of_its_data(tmp_path: Path) -> None:
+    """`tick` comes before the analysis of the candle that has just closed."""
+    boundary = SWITCH - LAG + 1
+    disk = {candles.pair: candles.rows(0, boundary - 3) for candles in SERIES}
+    bot = Bot(tmp_path / "live", disk=disk.get).start()
+    for row in range(boundary - 3, boundary + 2):
+        bot.look(row)
+        bot.listen(row)
+        assert (boundary in bot.steps) == (row > boundary - 1)
+    bot.stop()
+    assert bot.steps[boundary] == chain(tmp_path / "chain", SERIES, 1_500, boundary)[-1].address
+
+
+def test_pairs_are_forecast_each_on_its_own_candles(bot: Bot, tmp_path: Path) -> None:
+    live = bot.run(FIRST, FIRST + 5, pair=OTHER)
+    assert differences(live, backtest(tmp_path / "past", pair=OTHER, stop=FIRST + 9)) == []
+
+
+def test_a_first_start_in_the_lag_after_a_boundary_serves_the_step_before(
+    bot: Bot, past: Outlook
+) -> None:
+    first = SWITCH - LAG // 2
+    live = bot.run(first, SWITCH + 2)
+    assert is_forecast(bot.engine.outlook(bot.frame()))[-1]
+    assert differences(live, past) == []
+
+
+def test_every_candle_is_scored_once_and_none_is_left_out(tmp_path: Path) -> None:
+    steps = chain(tmp_path, SERIES, 1_500, 1_650)
+    loaded = StepStore(tmp_path).load(steps[-1].address)
+    assert loaded is not None
+    scored = unpack(*loaded).contender(steps[-1].model.card.version).evidence.date_ms
+    assert set(np.diff(scored)) == {STEP_MS}
+    acted_late_ms = int(scored[-1]) + (SETTINGS.horizon + 2) * STEP_MS
+    assert acted_late_ms == steps[-1].boundary_ms
+
+
+# ---------------------------------------------------------------- pairs come and go
+
+NEW = "NEW/USDT"
+LISTED = replace(make_candles(COUNT, signal=2.0, seed=2), pair=NEW)
+
+
+def scales(bot: Bot, pair: str) -> tuple[float, ...] | None:
+    return bot.engine._learning.steps[-1].model.calibration.log_scales.get(pair)
+
+
+def test_a_new_pair_is_forecast_at_once_with_caution_and_has_scales_a_step_later(
+    bot: Bot,
+) -> None:
+    bot.look(FIRST)
+    calibration = bot.engine._learning.steps[-1].model.calibration
+    pooled = np.array(calibration.log_scales[POOLED])
+    np.testing.assert_allclose(calibration.scales_of(NEW), pooled + CAUTION)
+    bot.series[NEW] = LISTED
+    wary = bot.close_candle(FIRST + 1, NEW).forecast
+    model = replace(bot.engine._learning.steps[-1].model, calibration=calibration)
+    features, ends = Frame(bot.frame(NEW), SETTINGS).features, np.array([FRAME - 1])
+    made = model.forecast(NEW, features.rows, features.volatility, ends)
+    assert made.quantiles[0].tobytes() == wary.quantiles[-1].tobytes()
+    bot.look(SWITCH)
+    own = scales(bot, NEW)
+    assert own is not None
+    assert own != calibration.scales_of(NEW)
+
+
+def test_a_pair_that_leaves_is_forgotten(bot: Bot) -> None:
+    bot.series[NEW] = LISTED
+    bot.close_candle(FIRST, NEW)
+    assert scales(bot, NEW) is not None
+    del bot.series[NEW]
+    bot.look(SWITCH)
+    assert scales(bot, NEW) is None
+    assert NEW not in bot.maker.history._recent
+    assert scales(bot, PAIR) is not None
