@@ -7,7 +7,8 @@
 as they would have been served:
 
     baseline   zero mean, EWMA volatility, tracked intervals
-    frozen     the first network for ever, its intervals tracked
+    untouched  the first network for ever, exactly as it was made
+    frozen     the first network for ever, its intervals and the worth of its mean tracked
     retrained  the newest network trained from scratch, whatever it is worth, its intervals tracked
     online     what the learner has chosen by its gate: the baseline, a network or a fine-tuned one
 
@@ -31,20 +32,20 @@ from train_here import train_in_this_process
 
 from lstm_model.calibration import Calibration
 from lstm_model.config import parse_settings
+from lstm_model.contender import Contender, Seen
 from lstm_model.forecast import paired_test, pinball_loss, winkler_score
 from lstm_model.gate import Evidence
-from lstm_model.learner import Contender, Seen
 from lstm_model.learning import Learning, Run, Step
-from lstm_model.lineage import StepStore
 from lstm_model.maker import ModelMaker, Training
 from lstm_model.market import Candles
 from lstm_model.matured import Matured
 from lstm_model.packing import unpack
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 from lstm_model.wording import event_line, minute
 
 logger = logging.getLogger("study")
-POLICIES = ("baseline", "frozen", "retrained", "online")
+POLICIES = ("baseline", "untouched", "frozen", "retrained", "online")
 
 
 class Comparison:
@@ -72,7 +73,10 @@ class Comparison:
             view = self.learning.view(contender.version, matured)
             seen = Seen.of(contender, matured.labels, view, served_ms)
             self.rows[name].append(_scores(seen, matured))
-            self.serving[name] = seen.scored(matured.labels)
+            if name != "untouched":
+                self.serving[name] = seen.scored(
+                    matured.labels, self.learning.maker.settings.horizon
+                )
 
     def _choose(self, step: Step) -> None:
         state = unpack(*self.steps.load(step.address))
@@ -84,7 +88,8 @@ class Comparison:
                 self.trained_s[card.kind] += card.seconds
                 if card.kind == "scratch":
                     self.serving["retrained"] = self._as_made(event.version, step.boundary_ms)
-                    self.serving.setdefault("frozen", self.serving["retrained"])
+                    for name in ("untouched", "frozen"):
+                        self.serving.setdefault(name, self.serving["retrained"])
         self.serving["online"] = state.contender(state.champion)
         self.serving["baseline"] = next(c for c in state.contenders if c.kind == "baseline")
 
@@ -92,8 +97,9 @@ class Comparison:
         card = self.learning.card(version)
         calibration = Calibration.from_card(self.learning.maker.settings.levels, card.calibration)
         return Contender.entering(
-            version, card.kind, boundary_ms, boundary_ms, calibration, Evidence.nothing()
-        )
+            version, card.kind, boundary_ms, boundary_ms, calibration, Evidence.nothing(),
+            self.learning.maker.settings.horizon,
+        )  # fmt: skip
 
 
 _HEAD = (
@@ -136,7 +142,7 @@ def _table(comparison: Comparison, horizon: int, since_ms: int) -> list[str]:
             f"{1 - mean[2] / base[2]:+7.2%}  {mean[3]:6.1%}  {mean[4] / mean[6]:+7.2%}  "
             f"{mean[5] / mean[7]:+6.2%}   {p_value:.3f}"
         )
-    for other in ("frozen", "retrained"):
+    for other in ("untouched", "frozen", "retrained"):
         test = paired_test(tables["online"][:, 1], tables[other][:, 1], horizon)
         saved = test.gain / tables[other][:, 1].mean()
         lines.append(

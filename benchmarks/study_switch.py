@@ -36,10 +36,10 @@ from lstm_model.config import Settings, parse_settings
 from lstm_model.forecast import paired_test
 from lstm_model.learner import Event
 from lstm_model.learning import Learning, Run
-from lstm_model.lineage import StepStore
 from lstm_model.maker import ModelMaker, Training
 from lstm_model.market import Candles
 from lstm_model.material import reach_ms
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 
 STEP_MS = 300_000

@@ -14,7 +14,7 @@ from lstm_model.errors import LstmModelError, StoreError
 from lstm_model.journal import DecisionRow, Journal
 from lstm_model.learner import Event, Wish
 from lstm_model.learning import Learning, Run, Step
-from lstm_model.lineage import Lineage, lineages
+from lstm_model.lineage import Lineage, versions_in_use
 from lstm_model.maker import Training
 from lstm_model.market import Candles, Ints
 from lstm_model.material import reach_ms
@@ -47,6 +47,7 @@ class BackgroundLearning:
         self._lineage, self._journal = lineage, journal
         self._schedule = learning.schedule
         self._pinned: Model | None = None
+        self._were_skilled: dict[str, bool] = {}  # by the cards of versions that serve no more
         self._pins_read_ns = -1
         self._fresh_start = False
         self._retry_at_s = 0.0
@@ -127,7 +128,13 @@ class BackgroundLearning:
         for _, model in self._serving():
             if model.card.version == version:
                 return model.is_skilled(self._terms.settings)
-        return self._was_skilled(version)
+        if version not in self._were_skilled:
+            self._were_skilled[version] = self._was_skilled(version)
+        return self._were_skilled[version]
+
+    def serves(self) -> bool:
+        """Whether there is a model to forecast with."""
+        return next(self._serving(), None) is not None
 
     def _was_skilled(self, version: str) -> bool:
         try:
@@ -210,9 +217,9 @@ class BackgroundLearning:
             self._prune()
 
     def _prune(self) -> None:
-        """Keep the disk bounded; what any lineage here competes with or has pinned stays."""
-        protected = self._learning.protected(lineages(self._maker.store.root))
-        self._maker.store.prune(self._maker.settings.keep_models, protected)
+        """Keep the disk bounded; what any lineage here still needs stays."""
+        store = self._maker.store
+        store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
 
     def _row(self, event: Event, line: str) -> DecisionRow:
         return DecisionRow(

@@ -26,11 +26,12 @@ from lstm_model.inside import Guard, InsideCandle, OnTrades
 from lstm_model.journal import Journal
 from lstm_model.learner import Wish
 from lstm_model.learning import Learning, Run, Step
-from lstm_model.lineage import Lineage, StepStore
+from lstm_model.lineage import Lineage
 from lstm_model.live import LiveEngine
 from lstm_model.maker import ModelMaker, Training
 from lstm_model.market import Candles, Records, timeframe_ms
 from lstm_model.outlook import Terms
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 from lstm_model.stream import TradeStream
 from lstm_model.trainer import ProgressCallback

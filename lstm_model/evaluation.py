@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from lstm_model.forecast import (
     skill,
     winkler_score,
 )
-from lstm_model.gate import Evidence
+from lstm_model.gate import Evidence, worth
 from lstm_model.market import Floats, Ints
 
 Scores = dict[str, dict[str, float]]
@@ -102,6 +102,7 @@ def evaluate(
     evidence = evidence_of(
         Outcomes.of(panel, split.test),
         points["lstm"],
+        points["lstm_raw"],
         quantiles / panel.unit[split.test][:, None],
         settings.levels,
     )
@@ -109,23 +110,34 @@ def evaluate(
 
 
 def evidence_of(
-    outcomes: Outcomes, mean: Floats, quantiles: Floats, levels: tuple[float, ...]
-) -> Evidence:
+    outcomes: Outcomes, mean: Floats, raw_mean: Floats, quantiles: Floats,
+    levels: tuple[float, ...],
+) -> Evidence:  # fmt: skip
     """The record of N forecasts, the mean over pairs at every moment.
 
     Parameters
     ----------
-    mean : (N,) and quantiles : (N, K), in units of volatility over the horizon
+    mean, raw_mean : (N,), after and before shrinkage, and quantiles : (N, K), all in units of
+        volatility over the horizon
     """
     realized, delayed = outcomes.realized, outcomes.delayed
-    dates, moment = np.unique(outcomes.date_ms, return_inverse=True)
-    count = np.bincount(moment)
-    losses = (
-        pinball_loss(levels, quantiles, realized),
-        realized**2 - (realized - mean) ** 2,
-        delayed**2 - (delayed - mean) ** 2,
+    return Evidence(
+        *means_by_moment(
+            outcomes.date_ms,
+            pinball_loss(levels, quantiles, realized),
+            realized**2 - (realized - mean) ** 2,
+            delayed**2 - (delayed - mean) ** 2,
+            raw_mean * realized,
+            raw_mean**2,
+        )
     )
-    return Evidence(dates, *(np.bincount(moment, loss) / count for loss in losses))
+
+
+def means_by_moment(date_ms: Ints, *columns: Floats) -> tuple[Any, ...]:
+    """The moments of rows (N,), rising, and each column's mean over the rows of a moment."""
+    dates, moment = np.unique(date_ms, return_inverse=True)
+    count = np.bincount(moment)
+    return (dates, *(np.bincount(moment, column) / count for column in columns))
 
 
 def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibration:
@@ -141,18 +153,9 @@ def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibr
 
 
 def _shrinkage(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> float:
-    """What a forecast mean is worth: the slope of outcomes on it, less what may be luck.
-
-    Least squares through the origin, times `1 - 1 / t**2` of its t statistic where that is
-    positive (positive-part James & Stein 1961), clipped to [0, 1]. The statistic counts each
-    moment once and overlapping horizons as correlated.
-    """
-    power = float(mean @ mean)
-    slope = float(mean @ realized) / power if power > 0.0 else 0.0
-    statistic = _over_time(mean * realized, np.zeros(len(mean)), panel, rows).statistic
-    if statistic <= 1.0:
-        return 0.0
-    return min(1.0, slope * (1.0 - 1.0 / statistic**2))
+    """What the mean was worth on these rows, see `lstm_model.gate.worth`."""
+    _, product, power = means_by_moment(panel.date_ms[rows], mean * realized, mean**2)
+    return worth(product, power, panel.horizon)
 
 
 def _ewma_draft(panel: Panel, split: Split, settings: Settings) -> Calibration:
@@ -266,7 +269,5 @@ def _point_skill(points: dict[str, Floats], panel: Panel, rows: Ints) -> dict[st
 
 def _over_time(reference: Floats, loss: Floats, panel: Panel, rows: Ints) -> PairedTest:
     """Paired test of means over pairs: candles of one moment are not independent."""
-    _, moment = np.unique(panel.date_ms[rows], return_inverse=True)
-    count = np.bincount(moment)
-    mean_loss, mean_reference = (np.bincount(moment, x) / count for x in (loss, reference))
+    _, mean_loss, mean_reference = means_by_moment(panel.date_ms[rows], loss, reference)
     return paired_test(mean_loss, mean_reference, panel.horizon)

@@ -66,6 +66,24 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def content_of(path: Path) -> bytes | None:
+    """What is in a file; None if it is not there.
+
+    Raises
+    ------
+    StoreError
+        If it is there but may not be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror}): make it readable for this user"
+        ) from None
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file; it is on the disk when this returns."""
     with path.open("xb") as handle:

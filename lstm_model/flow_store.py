@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_model.errors import DataError, StoreError
+from lstm_model.files import write_atomically
 from lstm_model.market import FLOW, Floats, Ints, Records, timeframe_ms, utc_text
-from lstm_model.store import write_atomically
 
 if sys.platform != "win32":
     import fcntl

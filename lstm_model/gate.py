@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -44,6 +44,8 @@ class Evidence:
     pinball : (N,) float64, pinball loss, mean over levels and pairs, in units of volatility
     gain : (N,) float64, `realized**2 - error**2` of the mean, mean over pairs
     gain_delayed : (N,) float64, the same for who acts one candle late
+    product, power : (N,) float64, `mean * realized` and `mean**2` of the mean before shrinkage,
+        means over pairs; what shrinkage is measured by
 
     Raises
     ------
@@ -55,6 +57,8 @@ class Evidence:
     pinball: Floats
     gain: Floats
     gain_delayed: Floats
+    product: Floats
+    power: Floats
 
     def __post_init__(self) -> None:
         lengths = [len(column) for column in self.arrays().values()]
@@ -66,7 +70,7 @@ class Evidence:
     @classmethod
     def nothing(cls) -> Self:
         """The record of who has not forecast yet."""
-        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
+        return cls(np.empty(0, np.int64), *(np.empty(0) for _ in range(len(_COLUMNS) - 1)))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -120,6 +124,21 @@ class Evidence:
         nothing = np.zeros(len(self))
         return max(paired_test(-gain, nothing, horizon).p_value for gain in gains)
 
+    def shrinkage(self, horizon: int) -> float | None:
+        """What the mean was worth by this record, see `worth`; None while too little is known."""
+        known = self.power > 0.0
+        if known.sum() < _LEAST_SPANS * horizon:
+            return None
+        return worth(self.product[known], self.power[known], horizon)
+
+    def with_means(self, date_ms: Ints, product: Floats, power: Floats) -> Self:
+        """The record with what another mean was worth at the moments `date_ms`, and only there."""
+        place = np.isin(self.date_ms, date_ms)
+        theirs = np.isin(date_ms, self.date_ms)
+        products, powers = np.zeros(len(self)), np.zeros(len(self))
+        products[place], powers[place] = product[theirs], power[theirs]
+        return replace(self, product=products, power=powers)
+
     def _from(self, row: int) -> Self:
         return type(self)(*(getattr(self, name)[row:] for name in _COLUMNS))
 
@@ -127,6 +146,24 @@ class Evidence:
 _COLUMNS: dict[str, Any] = {
     field.name: np.int64 if field.name == "date_ms" else np.float64 for field in fields(Evidence)
 }
+
+
+def worth(product: Floats, power: Floats, horizon: int) -> float:
+    """What a forecast mean is worth: the slope of outcomes on it, less what may be luck.
+
+    Least squares through the origin, times `1 - 1 / t**2` of its t statistic where that is
+    positive (positive-part James & Stein 1961), clipped to [0, 1]. The statistic counts each
+    moment once and overlapping horizons as correlated.
+
+    Parameters
+    ----------
+    product, power : (N,) `mean * realized` and `mean**2`, oldest moment first
+    """
+    total = float(power.sum())
+    statistic = paired_test(-product, np.zeros(len(product)), horizon).statistic
+    if total <= 0.0 or not statistic > 1.0:
+        return 0.0
+    return min(1.0, float(product.sum()) / total * (1.0 - 1.0 / statistic**2))
 
 
 @dataclass(frozen=True)
@@ -174,8 +211,9 @@ def contest(
     Examples
     --------
     >>> moments, noise = np.arange(500), np.random.default_rng(0).normal(size=500)
-    >>> champion = Evidence(moments, 1.0 + 0.1 * noise, noise, noise)
-    >>> challenger = Evidence(moments, 0.95 + 0.1 * noise[::-1], noise, noise)
+    >>> others = [noise] * 4
+    >>> champion = Evidence(moments, 1.0 + 0.1 * noise, *others)
+    >>> challenger = Evidence(moments, 0.95 + 0.1 * noise[::-1], *others)
     >>> verdict = contest(challenger, champion, 0, horizon=1, error=0.05)
     >>> verdict.better, round(verdict.saved_fraction, 2)
     (True, 0.05)

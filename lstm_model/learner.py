@@ -14,77 +14,20 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lstm_model.calibration import (
-    GROWN,
-    POOLED,
-    Calibration,
-    QuantileTracker,
-    cautious,
-    rescale,
-)
 from lstm_model.config import Settings
+from lstm_model.contender import Contender, Labels, Seen, View
 from lstm_model.drift import DriftWatch
-from lstm_model.evaluation import Outcomes, evidence_of
 from lstm_model.forecast import deviation_of
-from lstm_model.gate import Evidence, Verdict, contest
-from lstm_model.market import Floats
+from lstm_model.gate import Verdict, contest
 from lstm_model.schedule import Schedule
 
-_RECORD = 10_000  # chosen: moments a contender's record keeps, a month of 5m candles
-
-
-class Scales(NamedTuple):
-    """Log scales (J,) of one pair's intervals, and how many labels made them."""
-
-    labels: int
-    log_scales: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A version that serves or wants to.
-
-    Attributes
-    ----------
-    kind : "baseline", "scratch" or "finetune"
-    unseen_ms : candles that open from then on had no part in making it
-    entered_ms : boundary at which it came
-    scales, before : per pair, in force since the newest boundary and since the one before
-    evidence : its out-of-sample record; before `unseen_ms`, its parent's
-    """
-
-    version: str
-    kind: str
-    unseen_ms: int
-    entered_ms: int
-    scales: Mapping[str, Scales]
-    before: Mapping[str, Scales]
-    evidence: Evidence
-
-    @classmethod
-    def entering(
-        cls, version: str, kind: str, unseen_ms: int, boundary_ms: int, calibration: Calibration,
-        evidence: Evidence,
-    ) -> Contender:  # fmt: skip
-        """A new one, with the scales and the record it was made with."""
-        scales = {
-            pair: Scales(GROWN, log_scales)
-            for pair, log_scales in calibration.log_scales.items()
-            if pair != POOLED
-        }
-        return cls(version, kind, unseen_ms, boundary_ms, scales, scales, evidence)
-
-    def calibration(self, made: Calibration) -> Calibration:
-        """The calibration it was made with, with the scales it has by now."""
-        return replace(made, log_scales=_log_scales(self.scales, made))
-
-
-def _log_scales(scales: Mapping[str, Scales], made: Calibration) -> dict[str, tuple[float, ...]]:
-    known = {pair: entry.log_scales for pair, entry in scales.items()}
-    pooled = np.mean(list(known.values()), axis=0).tolist() if known else made.log_scales[POOLED]
-    return {POOLED: tuple(pooled), **known}
+# chosen: less is a tie; a network that is almost the champion gains nothing by its place
+_WORTH_IT = 0.001
+# Horizons of newest candles on which predecessor and baseline may show that they do better by now:
+# a champion that was good for months must not live on that. Measured on a market that changes its
+# sign: rolled back after 2 to 4 days instead of weeks or never.
+_RECENT_SPANS = (120, 240, 480)
 
 
 @dataclass(frozen=True)
@@ -96,7 +39,7 @@ class State:
     champion, predecessor : versions; the predecessor is the champion before
     promoted_ms : boundary since which the champion serves; it is judged by what came after
     finetuned_ms : boundary of the last fine-tuning
-    owed : a training that failed and is to be tried again
+    owed : a training to be made up for: it failed, or the champion has fallen
     drift : of `lstm_model.drift.DriftWatch`
     contenders : champion, predecessor, baseline and challengers
     """
@@ -142,31 +85,6 @@ class Event(NamedTuple):
     text: str = ""
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The labels that matured in one step, oldest first within each pair.
-
-    Attributes
-    ----------
-    pairs : names; `pair_index` (N,) points at them
-    realized : (N,) float64, in units of volatility over the horizon, not clipped
-    candle_ms : length of a candle
-    """
-
-    pairs: tuple[str, ...]
-    pair_index: NDArray[np.int32]
-    outcomes: Outcomes
-    realized: Floats
-    candle_ms: int
-
-
-class View(NamedTuple):
-    """What one contender said about the labels' candles: raw output (N, K), and how to read it."""
-
-    raw: Floats
-    calibration: Calibration
-
-
 def begin(boundary_ms: int, baseline: Contender) -> State:
     """A learner that knows the baseline alone."""
     return State(boundary_ms, baseline.version, None, 0, boundary_ms, None, {}, (baseline,))
@@ -192,63 +110,8 @@ def observe(
         state,
         boundary_ms=boundary_ms,
         drift=_watched(state.drift, champion, labels, settings),
-        contenders=tuple(it.scored(labels) for it in seen),
+        contenders=tuple(it.scored(labels, settings.horizon) for it in seen),
     )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One contender's forecasts of the labels' candles, as they were or would have been served.
-
-    Attributes
-    ----------
-    mean : (N,) float64, and quantiles : (N, K), in units of volatility over the horizon
-    unscaled : (N, K) quantiles before their half-widths were scaled
-    """
-
-    contender: Contender
-    calibration: Calibration
-    mean: Floats
-    unscaled: Floats
-    quantiles: Floats
-
-    @classmethod
-    def of(cls, contender: Contender, labels: Labels, view: View, served_ms: int) -> Seen:
-        """Read a contender's raw output; scales since `served_ms` are the newer ones."""
-        mean, unscaled = view.calibration.spread(view.raw)
-        scales = np.empty((len(mean), unscaled.shape[1] // 2))
-        late = labels.outcomes.date_ms + labels.candle_ms >= served_ms
-        for known, rows in ((contender.before, ~late), (contender.scales, late)):
-            in_force = replace(view.calibration, log_scales=_log_scales(known, view.calibration))
-            table = np.array([in_force.scales_of(pair) for pair in labels.pairs])
-            scales[rows] = table[labels.pair_index[rows]]
-        quantiles = rescale(unscaled, scales)
-        return cls(contender, view.calibration, mean, unscaled, quantiles)
-
-    def scored(self, labels: Labels) -> Contender:
-        """The contender with these labels in its record and in its scales."""
-        old, levels = self.contender, self.calibration.levels
-        made = evidence_of(labels.outcomes, self.mean, self.quantiles, levels)
-        return replace(
-            old,
-            before=old.scales,
-            scales=self._tracked(labels),
-            evidence=old.evidence.then(made).newest(_RECORD),
-        )
-
-    def _tracked(self, labels: Labels) -> dict[str, Scales]:
-        """Scales of the pairs that are followed; who left is let go of."""
-        known, out = self.contender.scales, {}
-        start = cautious(_log_scales(known, self.calibration)[POOLED])
-        for number, pair in enumerate(labels.pairs):
-            mine = labels.pair_index == number
-            labels_before, scales = known.get(pair, Scales(0, start))
-            tracker = QuantileTracker(self.calibration.levels, scales, labels_before)
-            pairs = zip(self.unscaled[mine].tolist(), labels.realized[mine].tolist(), strict=True)
-            for quantiles, realized in pairs:
-                tracker.update(quantiles, realized)
-            out[pair] = Scales(tracker.labels, tuple(tracker.log_scales))
-        return out
 
 
 def _watched(
@@ -275,32 +138,66 @@ def judge(state: State, settings: Settings) -> tuple[State, list[Event]]:
     champion is restored. Ties keep the champion.
     """
     verdicts = _verdicts(state, settings)
-    better = {version: verdict for version, verdict in verdicts.items() if verdict.better}
-    lost = [c for c in state.challengers() if verdicts[c.version].worse]
+    lost = [c for c in state.challengers() if _is_worse(verdicts[c.version])]
     state, events = _without(state, lost, verdicts, "worse than the champion")
+    better = {
+        c.version: verdicts[c.version]
+        for c in state.contenders
+        if c.version != state.champion and _is_better(verdicts[c.version])
+    }
     if not better:
         return state, events
     best = max(better, key=lambda version: better[version].bound)
-    restored = best == state.predecessor or state.contender(best).kind == "baseline"
-    kind = "rolled back" if restored else "promoted"
+    kind = "rolled back" if _served_before(state, best) else "promoted"
     return _crowned(state, best), [*events, _event(kind, state, best, better[best])]
 
 
 def _verdicts(state: State, settings: Settings) -> dict[str, Verdict]:
-    champion = state.contender(state.champion)
-    since_ms = max(champion.unseen_ms, state.promoted_ms)
+    """Everyone against the champion, on what came since it serves."""
     return {
-        other.version: contest(
-            other.evidence, champion.evidence, max(since_ms, other.unseen_ms), settings.horizon,
-            settings.promotion_error,
-        )
+        other.version: _verdict(state, other, settings)
         for other in state.contenders
-        if other is not champion
-    }  # fmt: skip
+        if other.version != state.champion
+    }
+
+
+def _verdict(state: State, other: Contender, settings: Settings) -> Verdict:
+    """Of who served before, the best of several: on all candles and on the newest alone."""
+    champion = state.contender(state.champion)
+    since_ms = max(champion.unseen_ms, state.promoted_ms, other.unseen_ms)
+    starts, error = [since_ms], settings.promotion_error
+    if _served_before(state, other.version):
+        moments = champion.evidence.since(since_ms).date_ms
+        counts = (spans * settings.horizon for spans in _RECENT_SPANS)
+        starts += [int(moments[-count]) for count in counts if count < len(moments)]
+        error /= 1 + len(_RECENT_SPANS)
+    verdicts = [
+        contest(other.evidence, champion.evidence, start_ms, settings.horizon, error)
+        for start_ms in starts
+    ]
+    return next((verdict for verdict in verdicts if _is_better(verdict)), verdicts[0])
+
+
+def _served_before(state: State, version: str) -> bool:
+    return version == state.predecessor or state.contender(version).kind == "baseline"
+
+
+def _is_better(verdict: Verdict) -> bool:
+    """Proven, and by more than nothing."""
+    return verdict.better and not verdict.saved_fraction < _WORTH_IT
+
+
+def _is_worse(verdict: Verdict) -> bool:
+    return verdict.worse and not verdict.saved_fraction > -_WORTH_IT
 
 
 def _crowned(state: State, version: str) -> State:
-    """The contender as champion; the old one is the predecessor, the one before that leaves."""
+    """The contender as champion; the old one is the predecessor, the one before that leaves.
+
+    A champion that was beaten by who served before it has lost what it knew: something is to be
+    learnt at once.
+    """
+    fallen = _served_before(state, version) and state.promoted_ms > 0
     gone = state.predecessor if state.predecessor != version else None
     kept = (version, state.champion)
     return replace(
@@ -308,6 +205,7 @@ def _crowned(state: State, version: str) -> State:
         champion=version,
         predecessor=state.champion,
         promoted_ms=state.boundary_ms,
+        owed=(state.owed or "finetune") if fallen else state.owed,
         drift={},
         contenders=tuple(
             c
@@ -362,14 +260,18 @@ def due(state: State, settings: Settings, schedule: Schedule) -> Wish | None:
 
 
 def _is_led(state: State, settings: Settings, schedule: Schedule) -> bool:
-    """Whether a fine-tuned challenger does better so far: it may go on, for a retraining's time."""
+    """Whether a fine-tuned challenger leads by half of what it takes: it may go on for a while."""
     verdicts = _verdicts(state, settings)
     return any(
-        verdicts[challenger.version].gain > 0.0
+        _leads(verdicts[challenger.version])
         and state.boundary_ms - challenger.entered_ms < schedule.retrain_ms
         for challenger in state.challengers()
         if challenger.kind == "finetune"
     )
+
+
+def _leads(verdict: Verdict) -> bool:
+    return verdict.saved_fraction >= _WORTH_IT and verdict.gain + verdict.bound > 0.0
 
 
 def finetune_parent(state: State) -> Contender | None:
@@ -379,6 +281,17 @@ def finetune_parent(state: State) -> Contender | None:
         return champion
     networks = [c for c in state.contenders if c.kind != "baseline"]
     return max(networks, key=lambda c: c.entered_ms, default=None)
+
+
+def decline(state: State, version: str) -> tuple[State, list[Event]]:
+    """Let a fine-tuning go that ended where it began: its windows had nothing to teach."""
+    at_ms, champion = state.boundary_ms, state.champion
+    text = "on the candles held out it did no better than what it came from"
+    events = [
+        Event("trained", at_ms, version, champion),
+        Event("rejected", at_ms, version, champion, text=text),
+    ]
+    return replace(state, owed=None, finetuned_ms=at_ms, drift={}), events
 
 
 def admit(state: State, newcomer: Contender, settings: Settings) -> tuple[State, list[Event]]:

@@ -14,20 +14,24 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from lstm_model import learner
 from lstm_model.calibration import Calibration
 from lstm_model.card import ModelCard, canonical
+from lstm_model.contender import Contender, View
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.gate import Evidence
 from lstm_model.history import Disk, digest_of
-from lstm_model.learner import Contender, Event, State, View, Wish
-from lstm_model.lineage import Lineage, StepStore, lineages
+from lstm_model.learner import Event, State, Wish
+from lstm_model.lineage import lineages
 from lstm_model.maker import Candidate, ModelMaker, Training, code_digest
 from lstm_model.market import Candles
 from lstm_model.matured import Matured, label_reach, mature
 from lstm_model.model import Model
 from lstm_model.packing import pack, unpack, unpack_contender
 from lstm_model.schedule import Schedule
+from lstm_model.steps import StepStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +39,8 @@ _MODELS_READY = 16  # chosen: versions kept in memory, far more than compete at 
 
 # The code that decides a step beside what decides its models.
 _DECISIVE_MODULES = (
-    "calibration", "dataset", "drift", "evaluation", "features", "forecast", "gate", "learner",
-    "learning", "lstm", "maker", "market", "material", "matured", "schedule",
+    "calibration", "contender", "dataset", "drift", "evaluation", "features", "forecast", "gate",
+    "learner", "learning", "lstm", "maker", "market", "material", "matured", "schedule",
 )  # fmt: skip
 
 Lesson = Callable[[Wish, int], Training]
@@ -192,12 +196,6 @@ class Learning:
                 return self._as_of(record, version)
         return self._model(version)
 
-    def protected(self, found: Sequence[Lineage]) -> set[str]:
-        """Versions that these lineages compete with, have pinned or would roll back to."""
-        records = [self._steps.record(lineage.head) for lineage in found if lineage.head]
-        competing = {c["version"] for record in records if record for c in record["contenders"]}
-        return competing | {lineage.pinned for lineage in found if lineage.pinned}
-
     def card(self, version: str) -> ModelCard:
         """The card of a version that is in the store."""
         return self._model(version).card
@@ -282,9 +280,20 @@ class Learning:
                 raise
             failed = Event("training failed", boundary_ms, "", state.champion, text=str(error))
             return replace(state, owed=wish.kind), [*events, failed]
+        if self._learnt_nothing(newcomer.version):
+            state, declined = learner.decline(state, newcomer.version)
+            return state, [*events, *declined]
         state, admitted = learner.admit(state, newcomer, settings)
         state, judged = learner.judge(state, settings)
         return state, [*events, *admitted, *judged]
+
+    def _learnt_nothing(self, version: str) -> bool:
+        """Whether a fine-tuned version has the weights it began with."""
+        made = self.maker.store.load(version)
+        if made.card.parent is None:
+            return False
+        began = self.maker.store.load(made.card.parent).weights
+        return all(np.array_equal(array, began[name]) for name, array in made.weights.items())
 
     def _observed(self, state: State, boundary_ms: int, run: Run) -> State:
         """The state after the labels that matured until the boundary."""
@@ -324,8 +333,9 @@ class Learning:
         card = made.stored.card
         calibration = Calibration.from_card(self.maker.settings.levels, card.calibration)
         return Contender.entering(
-            card.version, card.kind, made.unseen_ms, boundary_ms, calibration, made.evidence
-        )
+            card.version, card.kind, made.unseen_ms, boundary_ms, calibration, made.evidence,
+            self.maker.settings.horizon,
+        )  # fmt: skip
 
     def _kept(
         self, address: str, previous: str | None, state: State, events: Sequence[Event]

@@ -235,7 +235,7 @@ class LiveEngine:
 
     def _forecast_new(self, candles: Candles) -> list[JournalRow]:
         first = self._first_new(candles) if len(candles) else 0
-        if first == len(candles) or not self._learning.steps:
+        if first == len(candles) or not self._learning.serves():
             return []
         recent = self._recent(candles, first)
         frame = Frame(recent, self._terms.settings)

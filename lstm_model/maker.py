@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 
 import lstm_model
 from lstm_model.baseline import baseline_weights
+from lstm_model.calibration import Calibration
 from lstm_model.card import ModelCard, canonical, version_id
 from lstm_model.config import Settings
 from lstm_model.dataset import Panel, Scaler
-from lstm_model.evaluation import Evaluation, evaluate
+from lstm_model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.features import feature_names
 from lstm_model.gate import Evidence
 from lstm_model.history import CandleHistory, Disk, KnownFlow
 from lstm_model.lstm import Lstm
-from lstm_model.market import Ints, timeframe_ms
+from lstm_model.market import Floats, Ints, timeframe_ms
 from lstm_model.material import Material, reach_ms
 from lstm_model.model import Model
 from lstm_model.store import ModelStore, StoredModel
@@ -173,7 +174,8 @@ class ModelMaker:
     ) -> Candidate:
         """The parent's network after some more learning from the newest candles.
 
-        It keeps the parent's scaler, calibration and, until it has its own, its record.
+        It keeps the parent's scaler, interval scales and, until it has its own, its record. What
+        its mean is worth is measured anew, on the newest candles, which were held out.
 
         Parameters
         ----------
@@ -193,7 +195,18 @@ class ModelMaker:
         if not self.store.has(version):
             self.store.check_writable()
             self._finetune(version, material, parent, training)
-        return Candidate(self.store.load(version), material.boundary_ms, evidence)
+        stored = self.store.load(version)
+        return Candidate(stored, material.boundary_ms, self._own(stored, material, evidence))
+
+    def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
+        """The parent's record, with the worth of its own mean on the candles held out."""
+        panel, rows = material.panel, material.recent_windows().validation
+        lstm = Lstm(stored.weights, self.settings.lookback)
+        calibration = Calibration.from_card(self.settings.levels, stored.card.calibration)
+        raw = lstm.predict(panel.rows, rows)
+        mean = replace(calibration, shrinkage=1.0).spread(raw)[0]
+        realized = panel.target()[rows]
+        return evidence.with_means(*means_by_moment(panel.date_ms[rows], mean * realized, mean**2))
 
     def _finetune(
         self, version: str, material: Material, parent: Model, training: Training
@@ -235,10 +248,13 @@ class ModelMaker:
         self, material: Material, weights: Weights, shrinkage: float | None = None
     ) -> Evaluation:
         panel, lstm = material.panel, Lstm(weights, self.settings.lookback)
-        return evaluate(
-            panel, material.split, self.settings, lambda ends: lstm.predict(panel.rows, ends),
-            shrinkage=shrinkage,
-        )  # fmt: skip
+
+        def predict(ends: Ints) -> Floats:
+            """Pair by pair: rows between those of one block would be projected for nothing."""
+            cuts = np.flatnonzero(np.diff(panel.pair_index[ends])) + 1
+            return np.concatenate([lstm.predict(panel.rows, e) for e in np.split(ends, cuts)])
+
+        return evaluate(panel, material.split, self.settings, predict, shrinkage=shrinkage)
 
     def _evaluated_card(
         self, version: str, kind: str, material: Material, evaluation: Evaluation,

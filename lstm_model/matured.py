@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_model.config import Settings
+from lstm_model.contender import Labels
 from lstm_model.dataset import Panel, build_panel
 from lstm_model.evaluation import Outcomes
 from lstm_model.features import WARM_UP
-from lstm_model.learner import Labels
 from lstm_model.market import Candles, Ints
 
 

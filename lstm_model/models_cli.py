@@ -18,7 +18,7 @@ from rich.table import Table
 from lstm_model.card import ModelCard
 from lstm_model.config import Settings
 from lstm_model.errors import ConfigError, StoreError
-from lstm_model.lineage import Lineage, StepStore, lineages
+from lstm_model.lineage import Lineage, head_record, versions_in_use
 from lstm_model.store import ModelStore
 
 console = Console(highlight=False, soft_wrap=True)
@@ -65,7 +65,7 @@ class _Bot:
 
     def newest_step(self) -> dict[str, Any]:
         """The record of the lineage's newest step; empty before the first."""
-        return _head_record(self.lineage, StepStore(self.store.root))
+        return head_record(self.lineage)
 
     def card(self, prefix: str) -> ModelCard:
         """The only stored version that starts with `prefix`."""
@@ -163,7 +163,7 @@ def rollback(bot: _Bot) -> None:
 def prune(bot: _Bot, keep: int | None) -> None:
     """Remove old models; none that a bot serves, could go back to or tries out."""
     keep = bot.settings.keep_models if keep is None else keep
-    removed = bot.store.prune(keep, _protected(bot.store))
+    removed = bot.store.prune(keep, versions_in_use(bot.store.root))
     for version in removed:
         console.print(f"Removed {version}")
     console.print(
@@ -274,21 +274,6 @@ def _misfits(bot: _Bot, card: ModelCard) -> Iterator[str]:
     if card.feature_names != wanted:
         differing = sorted(set(card.feature_names) ^ set(wanted)) or ["in another order"]
         yield f"made for other features: {_some(differing)}"
-
-
-def _protected(store: ModelStore) -> set[str]:
-    """Versions that some bot sharing the folder serves, may go back to, tries out or has pinned."""
-    steps, named = StepStore(store.root), set[str | None]()
-    for lineage in lineages(store.root):
-        record = _head_record(lineage, steps)
-        named |= {lineage.pinned, record.get("champion"), record.get("predecessor")}
-        named |= {contender["version"] for contender in record.get("contenders", ())}
-        named |= set(lineage.champions[:1])  # should the record be lost
-    return {version for version in named if version is not None}
-
-
-def _head_record(lineage: Lineage, steps: StepStore) -> dict[str, Any]:
-    return {} if lineage.head is None else steps.record(lineage.head) or {}
 
 
 def _some(names: Sequence[str]) -> str:

@@ -91,7 +91,8 @@ class Outlook:
     ) -> None:
         """Say which versions made the forecasts of `rows`."""
         self.version[list(rows)] = versions
-        self._skilled[list(rows)] = [is_skilled(version) for version in versions]
+        skilled = {version: is_skilled(version) for version in set(versions)}
+        self._skilled[list(rows)] = [skilled[version] for version in versions]
 
     @cached_property
     def decision(self) -> Decision:

@@ -8,13 +8,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from lstm_model.contender import Contender, Scales
 from lstm_model.gate import Evidence
-from lstm_model.learner import Contender, Scales, State
+from lstm_model.learner import State
 
 _PLAIN = (
     "boundary_ms", "champion", "predecessor", "promoted_ms", "finetuned_ms", "owed", "drift",
 )  # fmt: skip
-_PLAIN_OF_CONTENDER = ("version", "kind", "unseen_ms", "entered_ms", "scales", "before")
+_PLAIN_OF_CONTENDER = (
+    "version", "kind", "unseen_ms", "entered_ms", "scales", "before",
+    "shrinkage", "shrinkage_before",
+)  # fmt: skip
 
 
 def pack(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

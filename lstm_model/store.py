@@ -1,8 +1,7 @@
-"""Everything on disk: model versions under their content address, and the champion pointer.
+"""Model versions on disk, under their content address.
 
     root/models/<version>/weights.npz, network.keras, card.json
-    root/champion.json
-    root/steps/, root/lineages/, see `lstm_model.lineage`
+    root/steps/, root/lineages/, see `lstm_model.steps`, `lstm_model.lineage`
 
 A version is written into a temporary folder, synced and renamed, so it is there whole or not at
 all. Nothing is unpickled, nothing damaged is deleted: it is refused, by name.
@@ -10,7 +9,6 @@ all. Nothing is unpickled, nothing damaged is deleted: it is refused, by name.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
@@ -20,7 +18,6 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lstm_model.card import (
     CARD_FILE,
@@ -30,7 +27,6 @@ from lstm_model.card import (
     WEIGHTS_FILE,
     ModelCard,
     Weights,
-    canonical,
     check_weights,
     pack_card,
     pack_weights,
@@ -43,19 +39,16 @@ from lstm_model.card import (
 from lstm_model.errors import StoreError
 from lstm_model.files import (
     TEMPORARY,
-    exclusive,
     sync_folder,
-    write_atomically,
     write_synced,
     writing,
 )
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ModelCard", "ModelStore", "StoredModel", "version_id", "write_atomically"]
+__all__ = ["ModelCard", "ModelStore", "StoredModel", "version_id"]
 
 _LEFTOVER_S = 3_600.0
-_HISTORY = 100  # chosen: promotions kept per lineage, far more than a roll-back looks at
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class StoredModel:
 
 
 class ModelStore:
-    """Model versions and champions below one folder; several processes may share it.
+    """Model versions below one folder; several processes may share it.
 
     Parameters
     ----------
@@ -84,14 +77,13 @@ class ModelStore:
     --------
     >>> import tempfile
     >>> store = ModelStore(Path(tempfile.mkdtemp()))
-    >>> store.has("0123456789abcdef"), store.cards(), store.champion("binance-spot-5m")
-    (False, [], None)
+    >>> store.has("0123456789abcdef"), store.cards()
+    (False, [])
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._models = root / "models"
-        self._pointer = root / "champion.json"
         self._reported: set[str] = set()
 
     def check_writable(self) -> None:
@@ -167,48 +159,6 @@ class ModelStore:
         found = [card for name in self._names() if (card := self._card_or_warn(name)) is not None]
         return sorted(found, key=_age)
 
-    def promote(self, lineage: str, version: str) -> None:
-        """Make a stored version the champion of a lineage, e.g. "binance-spot-5m".
-
-        Raises
-        ------
-        StoreError
-            If the version or the pointer file is damaged, or the folder is not writable.
-        """
-        self._verified(version)
-        with exclusive(self.root / ".lock"):  # two bots may share a folder
-            champions = self._champions()
-            history = champions.get(lineage, [])
-            if history[-1:] != [version]:
-                champions[lineage] = [*history, version][-_HISTORY:]
-                write_atomically(self._pointer, canonical(champions) + b"\n")
-
-    def champion(self, lineage: str) -> StoredModel | None:
-        """The last promoted version that is intact, or None before the first promotion.
-
-        Raises
-        ------
-        StoreError
-            If the pointer file is damaged.
-        """
-        return next(iter(self.champions(lineage, 1)), None)
-
-    def champions(self, lineage: str, count: int) -> list[StoredModel]:
-        """The last `count` promoted versions that are intact, newest first."""
-        found: list[StoredModel] = []
-        for version in self.promoted(lineage):
-            if len(found) == count:
-                break
-            try:
-                found.append(self.load(version))
-            except StoreError as error:
-                self._warn(f"champion {version} of {lineage} is unusable: {error}")
-        return found
-
-    def promoted(self, lineage: str) -> list[str]:
-        """Versions that were ever champion, newest first, each once."""
-        return list(dict.fromkeys(reversed(self._champions().get(lineage, []))))
-
     def prune(self, keep: int, protected: Collection[str]) -> list[str]:
         """Remove the oldest versions, so that `keep` remain. Damaged ones are left alone.
 
@@ -236,7 +186,7 @@ class ModelStore:
         oldest_s = time.time() - _LEFTOVER_S
         stale = [
             path
-            for folder in (self.root, self._models, self.root / "steps", self.root / "lineages")
+            for folder in (self._models, self.root / "steps", self.root / "lineages")
             for path in sorted(folder.glob(f"{TEMPORARY}*"))
             if _modified_s(path) < oldest_s
         ]
@@ -318,20 +268,6 @@ class ModelStore:
                 raise
         sync_folder(self._models)
 
-    def _champions(self) -> dict[str, list[str]]:
-        if not self._pointer.exists():
-            return {}
-        try:
-            found = json.loads(_read(self._pointer))
-        except ValueError:
-            found = None
-        if not _is_pointer(found):
-            raise StoreError(
-                f"{self._pointer} is damaged or foreign: move it away; models are kept, and the "
-                "next promotion writes a new one"
-            )
-        return dict(found)
-
 
 def _write_version(folder: Path, card: ModelCard, weights: Weights, network: bytes | None) -> None:
     folder.mkdir(parents=True)
@@ -346,13 +282,6 @@ def _write_version(folder: Path, card: ModelCard, weights: Weights, network: byt
 
 def _age(card: ModelCard) -> tuple[int, str]:
     return card.created_ms, card.version
-
-
-def _is_pointer(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(history, list) and all(isinstance(version, str) for version in history)
-        for history in value.values()
-    )
 
 
 def _read(path: Path) -> bytes:

@@ -68,24 +68,18 @@ def _trained(event: Event, card_of: Callable[[str], ModelCard]) -> str:
 
 
 def _promoted(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    return (
-        f"Promoted: {named(card_of(event.version))} serves instead of "
-        f"{named(card_of(event.champion))}, with {_compared(event, 'less')}"
-    )
+    winner, loser = named(card_of(event.version)), named(card_of(event.champion))
+    return f"Promoted: {winner} serves instead of {loser}{_compared(event)}"
 
 
 def _restored(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    return (
-        f"Rolled back: {named(card_of(event.version))} serves again, because "
-        f"{named(card_of(event.champion))} did worse: it saved {_compared(event, 'of the')}"
-    )
+    winner, loser = named(card_of(event.version)), named(card_of(event.champion))
+    return f"Rolled back: {winner} serves again instead of {loser}{_compared(event)}"
 
 
 def _rejected(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    return (
-        f"Rejected: {named(card_of(event.version))}, {event.text}; "
-        f"{named(card_of(event.champion))} keeps serving ({_compared(event, 'less')})"
-    )
+    loser, champion = named(card_of(event.version)), named(card_of(event.champion))
+    return f"Rejected: {loser}, {event.text}{_compared(event)}; {champion} keeps serving"
 
 
 def _drift(event: Event, card_of: Callable[[str], ModelCard]) -> str:
@@ -109,10 +103,13 @@ _LINES: dict[str, Callable[[Event, Callable[[str], ModelCard]], str]] = {
 }
 
 
-def _compared(event: Event, word: str) -> str:
+def _compared(event: Event) -> str:
+    """By how much a version does better or worse than the champion of that time."""
     if not event.candles or event.saved_fraction is None:
-        return "not compared yet"
-    return f"{event.saved_fraction:+.2%} {word} pinball loss over {event.candles:,} unseen candles"
+        return ""
+    word = "lower" if event.saved_fraction >= 0.0 else "higher"
+    share = f"{abs(event.saved_fraction):.2%} {word}"
+    return f": its pinball loss was {share} over {event.candles:,} unseen candles"
 
 
 def named(card: ModelCard) -> str:

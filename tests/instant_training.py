@@ -11,17 +11,17 @@ from series import STEP_MS
 
 from lstm_model.config import Settings
 from lstm_model.learning import Learning
-from lstm_model.lineage import StepStore
 from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles, Records, unknown_flow
 from lstm_model.outlook import Terms
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 from lstm_model.trainer import Progress, ProgressCallback, Stop, TrainingJob, TrainingResult
 
 SETTINGS = Settings(
     lookback=8, horizon=2, units=16, layers=1, train_candles=1_000, retrain_candles=150,
     training_lag_candles=5, step_candles=50, finetune_candles=100, finetune_recent_candles=200,
-    drift_cooldown_candles=50, pool_candles=10_000,
+    finetune_replay=1.0, drift_cooldown_candles=50, pool_candles=10_000,
 )  # fmt: skip
 
 PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows

@@ -35,7 +35,10 @@ BOUNDARY = 1_600  # the first boundary after the bot's start, as the number of a
 SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
 TRAINER = "lstm_model.maker.run_training"
 
-SERIES = [make_candles(COUNT, signal=2.0), make_candles(COUNT, signal=2.0, seed=1, pair=OTHER)]
+SERIES = [
+    make_candles(COUNT, signal=2.0, seed=20),
+    make_candles(COUNT, signal=2.0, seed=21, pair=OTHER),
+]
 
 
 def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:

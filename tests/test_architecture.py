@@ -18,10 +18,10 @@ LAYERS = (  # a module imports only from rows above it
     "trade_feed", "connection", "backfill", "switchboard", "stream",
     "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "gate", "drift",
     "evaluation", "sizing", "fused", "network", "network_process", "card", "files", "store",
-    "lineage", "journal", "flow_store", "flow_history", "trainer", "schedule", "history",
-    "material", "baseline", "model", "maker", "learner", "matured", "packing", "learning",
-    "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot", "flow_source",
-    "scaffold", "models_cli", "cli", "__main__",
+    "steps", "lineage", "journal", "flow_store", "flow_history", "trainer", "schedule", "history",
+    "material", "baseline", "model", "maker", "contender", "learner", "matured", "packing",
+    "learning", "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot",
+    "flow_source", "scaffold", "models_cli", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
     "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",

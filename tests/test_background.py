@@ -41,7 +41,7 @@ from live_world import (  # noqa: F401 - three fixtures
 
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning import Step
-from lstm_model.lineage import Lineage, lineages
+from lstm_model.lineage import Lineage, versions_in_use
 from lstm_model.outlook import Outlook
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
@@ -537,11 +537,10 @@ def test_pruning_never_removes_what_competes_is_pinned_or_belongs_to_another_lin
     first = next(c.version for c in bot.maker.store.cards() if c.kind == "scratch")
     other = Lineage(tmp_path / "live", "another")
     other.pin(first)
-    learning = make_learning(tmp_path / "live", SERIES, settings)
     for row in range(FIRST + PERIOD, 1_990, PERIOD):
         bot.look(row)
         stored = {card.version for card in bot.maker.store.cards()}
-        assert learning.protected(lineages(tmp_path / "live")) <= stored
+        assert versions_in_use(tmp_path / "live") <= stored
         assert bot.engine._learning.steps[-1].versions | {first} <= stored
     bot.stop()
     trained = [row.version for row in bot.decisions() if row.kind == "trained"]

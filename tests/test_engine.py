@@ -26,13 +26,13 @@ from series import STEP_MS, change
 from lstm_model.engine import WalkForwardEngine
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.learning import Learning
-from lstm_model.lineage import StepStore
 from lstm_model.maker import ModelMaker
 from lstm_model.market import Candles
 from lstm_model.material import Material
 from lstm_model.model import Model
 from lstm_model.outlook import Frame, Outlook
 from lstm_model.sizing import NO_MODEL
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 
 

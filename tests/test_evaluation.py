@@ -281,7 +281,7 @@ def test_a_record_has_one_row_per_moment_the_mean_over_pairs(rows: list[tuple[An
     dates, realized, delayed, mean = (np.array([row[n] for row in rows], float) for n in range(4))
     quantiles = np.array([row[4] for row in rows]).reshape(-1, 3)
     outcomes = Outcomes(dates.astype(np.int64), realized, delayed)
-    found = evidence_of(outcomes, mean, quantiles, LEVELS)
+    found = evidence_of(outcomes, mean, 2.0 * mean, quantiles, LEVELS)
     assert found.date_ms.tolist() == sorted({row[0] for row in rows})
     losses = pinball_loss(LEVELS, quantiles, realized)
     for number, date in enumerate(found.date_ms):
@@ -290,6 +290,9 @@ def test_a_record_has_one_row_per_moment_the_mean_over_pairs(rows: list[tuple[An
         for gain, came in ((found.gain, realized), (found.gain_delayed, delayed)):
             wanted = came[mine] ** 2 - (came[mine] - mean[mine]) ** 2
             assert gain[number] == pytest.approx(wanted.mean(), abs=1e-9)
+        raw = 2.0 * mean[mine]
+        assert found.product[number] == pytest.approx((raw * realized[mine]).mean(), abs=1e-9)
+        assert found.power[number] == pytest.approx((raw**2).mean(), abs=1e-9)
 
 
 def test_the_record_and_the_card_tell_the_same_skill(
@@ -312,7 +315,7 @@ def test_the_record_is_of_calibrated_intervals(signal: tuple[Panel, Split, Evalu
     wide = evaluate(panel, split, SETTINGS, lambda ends: stretched(predict(ends)))
     outcomes = Outcomes.of(panel, split.test)
     raw = stretched(predict(split.test))
-    unscaled = evidence_of(outcomes, raw[:, 3], raw, SETTINGS.levels)
+    unscaled = evidence_of(outcomes, raw[:, 3], raw[:, 3], raw, SETTINGS.levels)
     right = made.evidence.pinball.mean()
     assert wide.evidence.pinball.mean() < 1.4 * right < unscaled.pinball.mean()
 

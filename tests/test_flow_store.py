@@ -24,9 +24,9 @@ from series import RECORDED
 
 from lstm_model import flow_store
 from lstm_model.errors import DataError, StoreError
+from lstm_model.files import write_atomically
 from lstm_model.flow_store import FlowStore, coverage_at, merge
 from lstm_model.market import FLOW, Records, unknown_flow, utc_text
-from lstm_model.store import write_atomically
 
 STEP_MS = 300_000
 PAIR, TIMEFRAME = "BTC/USDT", "5m"

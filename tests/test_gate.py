@@ -30,7 +30,7 @@ LAST = 4_032  # two weeks of 5m candles
 
 def record(pinball: Floats, gain: Floats | None = None, *, start: int = 0) -> Evidence:
     gain = np.zeros(len(pinball)) if gain is None else gain
-    return Evidence(start + np.arange(len(pinball)), pinball, gain, gain)
+    return Evidence(start + np.arange(len(pinball)), pinball, gain, gain, gain, gain)
 
 
 def rows(evidence: Evidence) -> list[list[float]]:
@@ -224,7 +224,7 @@ DATES = st.lists(st.integers(0, 60), unique=True, max_size=20).map(sorted)
 
 def dated(dates: list[int], mark: float) -> Evidence:
     column = mark + np.array(dates, dtype=float)
-    return Evidence(np.array(dates, dtype=np.int64), column, column + 0.1, column + 0.2)
+    return Evidence(np.array(dates, dtype=np.int64), *(column + 0.1 * n for n in range(5)))
 
 
 @given(DATES, DATES)
@@ -254,6 +254,77 @@ def test_a_saved_record_comes_back(dates: list[int]) -> None:
     assert found.date_ms.dtype == np.int64
 
 
+# What a mean is worth
+
+
+def foretold(slope: float, count: int = 600, horizon: int = 1) -> Evidence:
+    """A record whose mean foretells outcomes of deviation 1 with this slope."""
+    random = np.random.default_rng(0)
+    mean = np.repeat(random.normal(size=count), horizon)
+    outcome = slope * mean + np.repeat(random.normal(size=count), horizon)
+    nothing = np.zeros(len(mean))
+    return Evidence(np.arange(len(mean)), nothing, nothing, nothing, mean * outcome, mean**2)
+
+
+def test_a_mean_is_worth_its_slope_less_what_may_be_luck() -> None:
+    evidence = foretold(0.5)
+    slope = evidence.product.sum() / evidence.power.sum()
+    assert slope == pytest.approx(0.5, abs=0.1)
+    error = evidence.product.std(ddof=1) / math.sqrt(600)
+    statistic = evidence.product.mean() / error
+    wanted = slope * (1.0 - 1.0 / statistic**2)
+    assert evidence.shrinkage(1) == pytest.approx(wanted, rel=0.01)
+
+
+@pytest.mark.parametrize(("slope", "found"), [(3.0, 1.0), (-0.5, 0.0), (0.0, 0.0)])
+def test_a_mean_is_worth_no_more_than_itself_and_no_less_than_nothing(
+    slope: float, found: float
+) -> None:
+    assert foretold(slope).shrinkage(1) == pytest.approx(found, abs=0.03)
+
+
+def test_the_worth_of_overlapping_forecasts_counts_once_per_horizon() -> None:
+    one, many = foretold(0.15), foretold(0.15, horizon=12)
+    assert many.shrinkage(12) == pytest.approx(one.shrinkage(1), rel=0.05)
+    assert many.shrinkage(12) < many.shrinkage(1)
+
+
+@pytest.mark.parametrize("horizon", [1, 12])
+def test_too_few_moments_with_a_mean_tell_nothing_of_its_worth(horizon: int) -> None:
+    enough = _LEAST_SPANS * horizon
+    evidence = foretold(2.0)
+    without = np.where(np.arange(600) < 600 - enough + 1, 0.0, evidence.power)
+    assert evidence.newest(enough - 1).shrinkage(horizon) is None
+    assert replace(evidence, power=without).shrinkage(horizon) is None
+    assert evidence.newest(enough).shrinkage(horizon) is not None
+    assert Evidence.nothing().shrinkage(horizon) is None
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_mean_that_is_no_number_is_worth_nothing(bad: float) -> None:
+    evidence = foretold(0.5)
+    product = np.where(np.arange(600) == 7, bad, evidence.product)
+    assert replace(evidence, product=product).shrinkage(1) == 0.0
+    power = np.where(np.arange(600) == 7, abs(bad), evidence.power)
+    found = replace(evidence, product=product, power=power).shrinkage(1)
+    assert found is not None
+    assert 0.0 <= found <= 1.0
+
+
+@given(DATES, DATES)
+def test_another_mean_is_known_where_it_was_measured_and_nowhere_else(
+    mine: list[int], theirs: list[int]
+) -> None:
+    before, other = dated(mine, 1.0), dated(theirs, 100.0)
+    found = before.with_means(other.date_ms, other.product, other.power)
+    for name in ("date_ms", "pinball", "gain", "gain_delayed"):
+        assert getattr(found, name).tolist() == getattr(before, name).tolist()
+    for name in ("product", "power"):
+        measured = dict(zip(theirs, getattr(other, name).tolist(), strict=True))
+        assert getattr(found, name).tolist() == [measured.get(date, 0.0) for date in mine]
+
+
 def test_a_damaged_record_is_refused() -> None:
     whole = dated([1, 2, 3], 0.0)
     with pytest.raises(DataError, match="must rise"):
@@ -267,7 +338,7 @@ def test_a_damaged_record_is_refused() -> None:
 def test_skill_must_survive_a_late_start() -> None:
     random = np.random.default_rng(0)
     skilled, luck = 0.3 + random.normal(size=500), random.normal(size=500) - 0.1
-    good = Evidence(np.arange(500), np.ones(500), skilled, skilled)
+    good = Evidence(np.arange(500), np.ones(500), *[skilled] * 4)
     assert good.p_value(1) < 0.001
     assert replace(good, gain_delayed=luck).p_value(1) > 0.5
     assert replace(good, gain=luck).p_value(1) > 0.5

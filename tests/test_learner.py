@@ -13,19 +13,16 @@ from hypothesis import strategies as st
 from instant_training import SETTINGS
 
 from lstm_model.calibration import POOLED, Calibration, cautious
+from lstm_model.contender import Contender, Labels, Scales, Seen, View
 from lstm_model.drift import DriftWatch
 from lstm_model.evaluation import Outcomes
-from lstm_model.gate import Evidence
+from lstm_model.gate import Evidence, contest
 from lstm_model.learner import (
-    Contender,
-    Labels,
-    Scales,
-    Seen,
     State,
-    View,
     Wish,
     admit,
     begin,
+    decline,
     due,
     finetune_parent,
     judge,
@@ -42,6 +39,7 @@ LEVELS = SETTINGS.levels
 NEUTRAL = (0.0,) * (len(LEVELS) // 2)
 PLAIN = Calibration(LEVELS, 1.0, (), {POOLED: NEUTRAL, "BTC/USDT": NEUTRAL})
 BASE = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
+LEADS = 0.292  # a loss that after 100 candles leads 0.3 by half of what it takes
 
 
 def record(loss: float, *, count: int = 300, end_ms: int = BOUNDARY) -> Evidence:
@@ -49,15 +47,16 @@ def record(loss: float, *, count: int = 300, end_ms: int = BOUNDARY) -> Evidence
     random = np.random.default_rng(round(abs(loss) * 1_000))
     dates = end_ms - CANDLE * np.arange(count, 0, -1)
     pinball = loss + 0.02 * random.normal(size=count)
-    return Evidence(dates, pinball, np.zeros(count), np.zeros(count))
+    return Evidence(dates, pinball, *np.zeros((4, count)))
 
 
 def contender(
     version: str, kind: str = "scratch", loss: float = 0.3, **fields: object
 ) -> Contender:
-    known = {"unseen_ms": 0, "entered_ms": BOUNDARY, "evidence": record(loss)} | fields
     scales = {"BTC/USDT": Scales(200, NEUTRAL)}
-    return Contender(version, kind, scales=scales, before=scales, **known)
+    known = {"unseen_ms": 0, "entered_ms": BOUNDARY, "evidence": record(loss), "scales": scales,
+             "before": scales, "shrinkage": 1.0, "shrinkage_before": 1.0} | fields  # fmt: skip
+    return Contender(version, kind, **known)
 
 
 def state_of(champion: Contender, *others: Contender, **fields: object) -> State:
@@ -104,6 +103,12 @@ def test_who_beats_the_champion_serves_and_the_old_champion_is_kept() -> None:
 
 def test_a_tie_keeps_the_champion() -> None:
     before = state_of(contender("serving"), contender("other"), contender("zero", "baseline"))
+    assert judge(before, SETTINGS) == (before, [])
+
+
+@pytest.mark.parametrize("loss", [0.299, 0.301])
+def test_a_difference_that_may_be_luck_decides_nothing(loss: float) -> None:
+    before = state_of(contender("serving"), contender("other", loss=loss))
     assert judge(before, SETTINGS) == (before, [])
 
 
@@ -173,6 +178,80 @@ def test_a_record_that_is_no_number_loses_whoever_has_it() -> None:
     _, events = judge(state_of(nan, contender("zero", "baseline", 0.9)), SETTINGS)
     assert kinds(events) == [("rolled back", "zero")]
     json.dumps([event._asdict() for event in events], allow_nan=False)
+
+
+def as_good_as(loss: float, of: Evidence) -> Evidence:
+    """The same losses but for a constant: the surest verdict there is."""
+    return replace(of, pinball=of.pinball + loss)
+
+
+@pytest.mark.parametrize("gain", [0.0002, -0.0002])
+@pytest.mark.parametrize("kind", ["scratch", "finetune", "baseline"])
+def test_one_that_is_almost_the_champion_ties_however_sure_it_is(gain: float, kind: str) -> None:
+    serving = contender("serving")
+    twin = contender("twin", kind, evidence=as_good_as(-gain, serving.evidence))
+    state = state_of(serving, twin, boundary_ms=START + SCHEDULE.finetune_ms)
+    verdict = contest(twin.evidence, serving.evidence, 0, SETTINGS.horizon, 0.05)
+    assert (verdict.better, verdict.worse) == (gain > 0.0, gain < 0.0)
+    assert judge(state, SETTINGS) == (state, [])
+    assert due(state, SETTINGS, SCHEDULE) == Wish("finetune")
+    clear = contender("twin", kind, evidence=as_good_as(-5.0 * gain, serving.evidence))
+    told = judge(state_of(serving, clear), SETTINGS)[1]
+    assert bool(told) == (gain > 0.0 or kind != "baseline")
+
+
+def turned_bad(count: int) -> tuple[Evidence, Evidence]:
+    """A champion that was better than another for 5,000 candles, and is worse since `count`."""
+    noise = np.random.default_rng(3).normal(size=(2, 6_000))[:, : 5_000 + count]
+    lead = np.where(np.arange(5_000 + count) < 5_000, -0.04, 0.04)
+    dates = BOUNDARY - CANDLE * np.arange(5_000 + count, 0, -1)
+    champion, other = 0.3 + lead + 0.05 * noise[0], 0.3 + 0.05 * noise[1]
+    plain = Evidence(dates, champion, *np.zeros((4, len(dates))))
+    return plain, replace(plain, pinball=other)
+
+
+@pytest.mark.parametrize("role", ["predecessor", "baseline"])
+def test_a_champion_of_months_that_turns_bad_is_rolled_back_in_days_and_something_is_learnt(
+    role: str,
+) -> None:
+    def after(count: int) -> tuple[State, list]:
+        mine, theirs = turned_bad(count)
+        kind = "scratch" if role == "predecessor" else "baseline"
+        others = [contender("old", kind, evidence=theirs)]
+        if role == "predecessor":
+            others.append(contender("zero", "baseline", evidence=mine))
+        served = {"promoted_ms": 1, "predecessor": "old" if role == "predecessor" else None}
+        return judge(state_of(contender("serving", evidence=mine), *others, **served), SETTINGS)
+
+    assert after(0)[1] == []
+    waits = [count for count in range(0, 1_000, 50) if after(count)[1]]
+    assert 50 <= waits[0] <= 400
+    assert after(waits[0])[1][0].candles in (240, 480, 960)
+    fallen, events = after(waits[0])
+    assert kinds(events) == [("rolled back", "old")]
+    assert fallen.owed == "finetune"
+    assert due(fallen, SETTINGS, SCHEDULE) == Wish("finetune")
+    assert kinds(judge(fallen, SETTINGS)[1]) == []
+
+
+def test_a_challenger_is_judged_by_all_that_came_since_not_by_its_best_days() -> None:
+    mine, theirs = turned_bad(400)
+    zero = contender("zero", "baseline", evidence=mine)
+    other = contender("other", evidence=theirs)
+    state = state_of(contender("serving", evidence=mine), other, zero)
+    assert kinds(judge(state, SETTINGS)[1]) == [("rejected", "other")]
+
+
+def test_a_champion_that_falls_owes_no_fine_tuning_where_a_retraining_is_owed() -> None:
+    zero = contender("zero", "baseline", 0.2)
+    bad = state_of(contender("bad"), zero, promoted_ms=1, owed="scratch")
+    assert judge(bad, SETTINGS)[0].owed == "scratch"
+    assert judge(replace(bad, owed=None), SETTINGS)[0].owed == "finetune"
+
+
+def test_a_promotion_owes_nothing() -> None:
+    before = state_of(contender("serving"), contender("new", loss=0.2), promoted_ms=1)
+    assert judge(before, SETTINGS)[0].owed is None
 
 
 MOVES = st.lists(
@@ -245,20 +324,22 @@ def test_drift_alone_changes_no_champion() -> None:
 
 def test_a_fine_tuned_challenger_that_leads_is_left_to_prove_itself() -> None:
     calendar = START + SCHEDULE.finetune_ms
-    leads, trails = (
+    leads, hardly, young, trails = (
         state_of(
             contender("net"),
-            contender("tuned", "finetune", entered_ms=START, evidence=record(loss, count=40)),
+            contender("tuned", "finetune", entered_ms=START, evidence=record(loss, count=count)),
             boundary_ms=calendar,
         )
-        for loss in (0.2, 0.4)
+        for loss, count in ((LEADS, 100), (0.298, 100), (LEADS, 59), (0.4, 100))
     )
+    assert judge(leads, SETTINGS) == (leads, [])
     assert due(leads, SETTINGS, SCHEDULE) is None
-    assert due(trails, SETTINGS, SCHEDULE) == Wish("finetune")
+    for state in (hardly, young, trails):
+        assert due(state, SETTINGS, SCHEDULE) == Wish("finetune")
 
 
 def test_a_lead_counts_for_the_time_of_a_retraining_and_only_for_the_calendar() -> None:
-    calendar, tuned = START + SCHEDULE.finetune_ms, {"evidence": record(0.2, count=40)}
+    calendar, tuned = START + SCHEDULE.finetune_ms, {"evidence": record(LEADS, count=100)}
     old = contender("tuned", "finetune", entered_ms=calendar - SCHEDULE.retrain_ms, **tuned)
     young = replace(old, entered_ms=old.entered_ms + CANDLE)
     late, early = (state_of(contender("net"), c, boundary_ms=calendar) for c in (old, young))
@@ -271,7 +352,7 @@ def test_a_lead_counts_for_the_time_of_a_retraining_and_only_for_the_calendar() 
 
 
 def test_a_network_that_leads_from_scratch_does_not_stop_fine_tuning() -> None:
-    other = contender("other", "scratch", evidence=record(0.2, count=40))
+    other = contender("other", "scratch", evidence=record(LEADS, count=100))
     state = state_of(contender("net"), other, boundary_ms=START + SCHEDULE.finetune_ms)
     assert due(state, SETTINGS, SCHEDULE) == Wish("finetune")
 
@@ -304,6 +385,13 @@ def test_a_fine_tuning_begins_the_cool_down_and_the_watch_anew(kind: str) -> Non
     tuned = kind == "finetune"
     assert after.finetuned_ms == (BOUNDARY if tuned else 5)
     assert (after.drift == {}) is tuned
+
+
+def test_a_fine_tuning_that_ended_where_it_began_is_told_but_does_not_compete() -> None:
+    before = state_of(contender("net"), drift=ringing(), owed="finetune")
+    after, events = decline(before, "same")
+    assert kinds(events) == [("trained", "same"), ("rejected", "same")]
+    assert after == replace(before, drift={}, owed=None, finetuned_ms=BOUNDARY)
 
 
 def test_what_competes_already_is_not_let_in_twice() -> None:
@@ -367,7 +455,7 @@ def test_scales_change_when_the_new_ones_began_to_serve() -> None:
     assert width[closes < served_ms] == pytest.approx(3.2)
     assert width[closes >= served_ms] == pytest.approx(3.2 * math.e)
     assert (closes < served_ms).sum() == 4
-    after = seen.scored(labels)
+    after = seen.scored(labels, SETTINGS.horizon)
     assert after.before == net.scales
     assert after.scales != net.scales
 
@@ -398,6 +486,95 @@ def test_drift_is_watched_on_labels_that_do_not_overlap() -> None:
         watch.update("BTC/USDT", 5.0, True)
         needed += 1
     assert count == 2 * needed - 1
+
+
+# What a mean is worth
+
+SIGNAL = np.random.default_rng(4).normal(size=400)
+FORETOLD = SIGNAL + np.random.default_rng(5).normal(size=400)
+
+
+def foretells(sign: float) -> View:
+    return View(sign * SIGNAL[:, None] + BASE, PLAIN)
+
+
+def unproven(shrinkage: float, **fields: object) -> Contender:
+    known = {"evidence": Evidence.nothing(), "shrinkage_before": shrinkage} | fields
+    return contender("net", shrinkage=shrinkage, **known)
+
+
+def scored(net: Contender, said: View, count: int = 400) -> Contender:
+    raw = View(said.raw[:count], said.calibration)
+    labels = labels_of(FORETOLD[:count])
+    return Seen.of(net, labels, raw, BOUNDARY).scored(labels, SETTINGS.horizon)
+
+
+def test_a_mean_that_proves_its_worth_is_served_from_the_next_step_on() -> None:
+    """The labels that prove it were forecast with what was known before."""
+    after = scored(unproven(0.0), foretells(1.0))
+    assert after.shrinkage > 0.7
+    assert after.shrinkage_before == 0.0
+    assert not after.evidence.gain.any()
+    assert after.calibration(PLAIN).shrinkage == after.shrinkage
+    again = scored(replace(after, evidence=Evidence.nothing()), foretells(1.0))
+    assert again.evidence.gain.mean() > 0.5
+
+
+@pytest.mark.parametrize("said", [foretells(-1.0), View(np.tile(BASE + 1.0, (400, 1)), PLAIN)])
+def test_a_mean_that_is_wrong_is_served_no_longer(said: View) -> None:
+    assert scored(unproven(1.0), said).shrinkage == 0.0
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.4, 1.0])
+def test_what_a_mean_was_worth_stands_until_enough_is_known(shrinkage: float) -> None:
+    assert scored(unproven(shrinkage), foretells(1.0), 59).shrinkage == shrinkage
+    assert scored(unproven(shrinkage), foretells(1.0), 60).shrinkage not in (0.0, 0.4, 1.0)
+
+
+def test_the_baseline_never_gets_a_mean() -> None:
+    zero = replace(unproven(0.0), kind="baseline")
+    assert scored(zero, foretells(1.0)).shrinkage == 0.0
+
+
+def test_what_a_mean_was_worth_before_the_newest_weeks_counts_no_more() -> None:
+    moments = BOUNDARY - CANDLE * np.arange(5_000, 0, -1)
+    product = np.where(np.arange(5_000) < 1_000, 9.0, -0.1)
+    noise = np.random.default_rng(0).normal(size=5_000)
+    long = Evidence(moments, *np.ones((3, 5_000)), product + noise, np.ones(5_000))
+    assert long.shrinkage(SETTINGS.horizon) > 0.9
+    assert scored(unproven(1.0, evidence=long), foretells(1.0), 1).shrinkage == 0.0
+    entering = Contender.entering("new", "scratch", 0, BOUNDARY, PLAIN, long, SETTINGS.horizon)
+    assert (entering.shrinkage, entering.shrinkage_before) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("scratch", 59), ("baseline", 300)])
+def test_who_enters_without_a_record_of_its_mean_is_read_as_it_was_made(
+    kind: str, count: int
+) -> None:
+    made = replace(PLAIN, shrinkage=0.25)
+    known = Evidence(np.arange(count), *np.ones((5, count)))
+    entering = Contender.entering("new", kind, 0, BOUNDARY, made, known, SETTINGS.horizon)
+    assert entering.shrinkage == entering.shrinkage_before == 0.25
+
+
+def test_a_mean_changes_when_its_new_worth_began_to_serve() -> None:
+    labels, served_ms = labels_of(OUTCOMES), BOUNDARY + 5 * CANDLE
+    net = contender("net", shrinkage=0.5, shrinkage_before=0.0)
+    seen = Seen.of(net, labels, view(shift=1.0), served_ms)
+    late = labels.outcomes.date_ms + CANDLE >= served_ms
+    assert seen.mean[~late] == pytest.approx(np.zeros(4), abs=1e-12)
+    assert seen.mean[late] == pytest.approx(np.full(36, 0.5))
+    assert seen.raw_mean == pytest.approx(np.ones(40))
+    middle = len(LEVELS) // 2
+    assert seen.quantiles[:, middle] == pytest.approx(seen.mean)
+
+
+def test_what_a_mean_is_worth_is_kept_on_disk() -> None:
+    net = replace(scored(unproven(0.0), foretells(1.0)), version="net")
+    again = unpack(*pack(state_of(net))).contender("net")
+    assert (again.shrinkage, again.shrinkage_before) == (net.shrinkage, 0.0)
+    assert again.evidence.shrinkage(SETTINGS.horizon) == net.shrinkage
+    assert again.evidence.product.any()
 
 
 BROKEN = {

@@ -23,9 +23,11 @@ from hypothesis.extra import numpy as arrays_of
 from test_store import age, killed_at_every_call
 
 from lstm_model import lineage
+from lstm_model import steps as steps_module
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
-from lstm_model.lineage import Lineage, StepStore, lineages
+from lstm_model.lineage import Lineage, head_record, lineages, versions_in_use
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 
 OLD, NEW, OTHER = "0" * 16, "f" * 64, "ab" * 10
@@ -239,7 +241,7 @@ def test_a_forged_step_is_not_unpickled(tmp_path: Path) -> None:
     np.savez(objects, record=np.array([{}], dtype=object))
     np.savez(plain, another=np.zeros(1))
     for content in (objects.getvalue(), plain.getvalue(), pickle.dumps([1]), b""):
-        sealed = content + lineage._step_digest(OLD, content)
+        sealed = content + steps_module._step_digest(OLD, content)
         of_step(tmp_path, OLD, "npz").write_bytes(sealed)
         assert steps.load(OLD) is None
 
@@ -378,6 +380,41 @@ def test_lineages_lists_what_was_written_by_name(tmp_path: Path) -> None:
     ]
 
 
+def test_in_use_is_what_any_lineage_serves_tries_out_may_go_back_to_or_has_pinned(
+    tmp_path: Path,
+) -> None:
+    assert versions_in_use(tmp_path) == set()
+    steps, bot = StepStore(tmp_path), Lineage(tmp_path, NAME)
+    assert head_record(bot) == {}
+    contenders = [{"version": version} for version in ("serving", "tried")]
+    record = {"champion": "serving", "predecessor": "before", "contenders": contenders}
+    steps.save(OLD, {"champion": "older", "contenders": [{"version": "older"}]}, {})
+    steps.save(NEW, record, {})
+    bot.advance(OLD, "older")
+    bot.advance(NEW, "serving")
+    assert head_record(bot) == record
+    assert versions_in_use(tmp_path) == {"serving", "tried", "before"}
+    steps.save(OTHER, {"champion": "first", "predecessor": None, "contenders": []}, {})
+    Lineage(tmp_path, "young").advance(OTHER, "first")
+    Lineage(tmp_path, "only-pinned").pin("pinned")
+    assert versions_in_use(tmp_path) == {"serving", "tried", "before", "first", "pinned"}
+
+
+def test_whose_record_is_lost_still_uses_its_champion_and_whose_file_is_damaged_is_refused(
+    tmp_path: Path,
+) -> None:
+    bot, other = Lineage(tmp_path, NAME), Lineage(tmp_path, "other")
+    for champion in ("older", "serving"):
+        bot.advance(OLD, champion)
+    other.advance(NEW, "others")
+    assert head_record(bot) == {}
+    assert versions_in_use(tmp_path) == {"serving", "others"}
+    (tmp_path / "lineages" / "other.json").write_text("{}")
+    assert head_record(bot) == {}
+    with pytest.raises(StoreError, match=r"other\.json is damaged"):
+        versions_in_use(tmp_path)
+
+
 @contextmanager
 def acquired(bot: Lineage) -> Iterator[None]:
     bot.acquire()
@@ -416,7 +453,8 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
         "import itertools, sys",
         "from pathlib import Path",
         "import numpy as np",
-        "from lstm_model.lineage import Lineage, StepStore",
+        "from lstm_model.lineage import Lineage",
+        "from lstm_model.steps import StepStore",
         "root = Path(sys.argv[1])",
         f"bot = Lineage(root, {NAME!r})",
         code,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from instant_training import SETTINGS, InstantTraining
+from instant_training import SETTINGS, InstantTraining, make_terms
 from live_world import (  # noqa: F401 - three fixtures
     FIRST,
     FRAME,
@@ -39,8 +39,9 @@ from lstm_model.market import Candles
 from lstm_model.model import Model
 from lstm_model.outlook import Outlook
 from lstm_model.sizing import NO_FORECAST, NO_MODEL
+from lstm_model.store import ModelStore, StoredModel
 
-PROMOTION = 1_950  # in `SERIES`, a network trained here is promoted at once
+PROMOTION = 1_850  # in `SERIES`, a network trained earlier is promoted here
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ def test_a_promotion_repaints_nothing(bot: Bot) -> None:
 
 def test_a_candle_revised_later_changes_no_forecast_made_before(bot: Bot) -> None:
     said = bot.run(FIRST, FIRST + 4)
-    revised = change(SERIES[0], slice(FIRST - 2, FIRST + 2), volume=99.0, close=70.0, low=60.0)
-    bot.series[PAIR] = revised
+    rows = slice(FIRST - 2, FIRST + 2)
+    bot.series[PAIR] = change(SERIES[0], rows, volume=99.0, close=SERIES[0].low[rows])
     assert differences(said, bot.engine.outlook(bot.frame())) == []
     assert is_forecast(bot.close_candle(FIRST + 4))[-1]
 
@@ -75,9 +76,10 @@ def test_a_new_champion_serves_from_its_time_on_and_the_old_one_until_then(bot: 
     versions = [fact["version"] for fact in said.values()]
     assert versions[: LAG + 2] == [versions[0]] * (LAG + 2)
     assert versions[LAG + 2 :] == [versions[-1]] * 6
-    card = bot.maker.store.load(versions[-1]).card
-    assert card.serves_from_ms == close_of(PROMOTION + LAG - 1)
-    assert card.train_end_ms == card.serves_from_ms - LAG * STEP_MS
+    [*_, promoted] = [row for row in bot.decisions() if row.kind == "promoted"]
+    assert (promoted.version, promoted.champion) == (versions[-1], versions[0])
+    assert promoted.at_ms == close_of(PROMOTION - 1)
+    assert bot.maker.store.load(versions[-1]).card.serves_from_ms <= close_of(PROMOTION + LAG - 1)
 
 
 def test_a_restart_restores_what_was_said(bot: Bot, tmp_path: Path) -> None:
@@ -255,6 +257,51 @@ def test_versions_missing_from_the_store_count_as_unskilled(bot: Bot, tmp_path: 
     again.close_ms = bot.close_ms
     assert no_trade(again.engine.outlook(again.frame()))
     again.stop()
+
+
+def test_versions_that_serve_no_more_are_asked_for_once(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot.run(FIRST, FIRST + 2)
+    baseline = next(c.version for c in bot.maker.store.cards() if c.kind == "baseline")
+    bot.lineage.pin(baseline)
+    said = bot.run(FIRST + 2, FIRST + 5)
+    bot.lineage.unpin()
+    asked, load = [], ModelStore.load
+
+    def counted(store: ModelStore, version: str) -> StoredModel:
+        asked.append(version)
+        return load(store, version)
+
+    monkeypatch.setattr(ModelStore, "load", counted)
+    said |= bot.run(FIRST + 5, FIRST + 8)
+    assert len({fact["version"] for fact in said.values()}) == 2
+    assert asked == [baseline]
+    assert differences(said, bot.engine.outlook(bot.frame())) == []
+
+
+def test_skill_is_asked_for_once_per_version() -> None:
+    outlook, asked = Outlook(PAIR, STEP_MS * np.arange(6), make_terms()), []
+
+    def is_skilled(version: str) -> bool:
+        asked.append(version)
+        return version == "good"
+
+    outlook.credit([0, 1, 2, 4], ["good", "bad", "good", "good"], is_skilled)
+    assert sorted(asked) == ["bad", "good"]
+    assert outlook._skilled.tolist() == [True, False, True, False, True, False]
+
+
+def test_a_pinned_model_serves_before_the_first_step(bot: Bot, tmp_path: Path) -> None:
+    version = bot.close_candle(FIRST).version[-1]
+    other = Bot(tmp_path / "live", lineage="another")
+    other.lineage.pin(version)
+    other.start(FIRST + 1)
+    outlook = other.engine.outlook(other.frame())
+    assert other.engine._learning.steps == ()
+    assert is_forecast(outlook)[-1]
+    assert outlook.version[-1] == version
+    other.stop()
 
 
 def test_an_unusable_store_or_journal_is_noticed_at_the_start(tmp_path: Path) -> None:

@@ -39,13 +39,13 @@ from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candl
 from lstm_model.calibration import CAUTION, POOLED
 from lstm_model.config import Settings
 from lstm_model.engine import WalkForwardEngine
-from lstm_model.lineage import StepStore
 from lstm_model.outlook import Frame, Outlook
 from lstm_model.packing import unpack
 from lstm_model.schedule import Schedule
 from lstm_model.sizing import NO_FORECAST
+from lstm_model.steps import StepStore
 
-PROMOTION = 1_950  # in `SERIES`, a network trained here is promoted at once
+PROMOTION = 1_850  # in `SERIES`, a network trained earlier is promoted here
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,21 @@ def test_the_decision_is_that_of_the_step_in_force_not_of_the_newest(tmp_path: P
     assert differences(live, past) == []
     assert kept == live[SWITCH + 4 - LAG - 3]
     assert len({said["lstm_reason"] == "no proven skill" for said in live.values()}) == 2
+
+
+def test_what_a_mean_is_worth_changes_with_the_step_in_force_and_with_nothing_else(
+    bot: Bot, past: Outlook
+) -> None:
+    bot.look(FIRST)
+    live = bot.run(SWITCH - 1, SWITCH + 1)
+    before, after = (step.model for step in bot.engine._learning.steps[-2:])
+    assert before.card.version == after.card.version
+    assert 0.0 < before.calibration.shrinkage < after.calibration.shrinkage < 1.0
+    assert differences(live, past) == []
+    features, ends = Frame(bot.frame(), SETTINGS).features, np.array([FRAME - 2, FRAME - 1])
+    for model, end, row in zip((before, after), ends, live, strict=True):
+        made = model.forecast(PAIR, features.rows, features.volatility, ends[ends == end])
+        assert made.mean.tobytes() == live[row]["lstm_mean"]
 
 
 def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path: Path) -> None:
@@ -204,7 +219,8 @@ def test_every_candle_is_scored_once_and_none_is_left_out(tmp_path: Path) -> Non
     steps = chain(tmp_path, SERIES, 1_500, 1_650)
     loaded = StepStore(tmp_path).load(steps[-1].address)
     assert loaded is not None
-    scored = unpack(*loaded).contender(steps[-1].model.card.version).evidence.date_ms
+    [baseline] = [it for it in unpack(*loaded).contenders if it.kind == "baseline"]
+    scored = baseline.evidence.date_ms
     assert set(np.diff(scored)) == {STEP_MS}
     acted_late_ms = int(scored[-1]) + (SETTINGS.horizon + 2) * STEP_MS
     assert acted_late_ms == steps[-1].boundary_ms

@@ -16,17 +16,21 @@ from instant_training import SETTINGS, InstantTraining, make_maker
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 from lstm_model.baseline import baseline_weights
+from lstm_model.calibration import Calibration
 from lstm_model.config import Settings
+from lstm_model.contender import Contender
 from lstm_model.dataset import Scaler
 from lstm_model.errors import DataError, StoreError, TrainingError
+from lstm_model.evaluation import evaluate
 from lstm_model.features import WARM_UP, feature_names
+from lstm_model.forecast import mean_weights
 from lstm_model.gate import Evidence
 from lstm_model.lstm import Lstm
 from lstm_model.maker import Candidate, ModelMaker, Training
 from lstm_model.market import Candles, unknown_flow
 from lstm_model.material import Material
 from lstm_model.model import Model
-from lstm_model.trainer import Progress
+from lstm_model.trainer import Progress, TrainingJob
 
 COUNT = 1_700
 SERIES = [
@@ -316,6 +320,26 @@ def test_validation_looks_at_a_quarter_of_an_epochs_windows_at_most(
     assert made.stored.card.windows["validation"] == len(whole)
 
 
+def test_a_model_is_evaluated_pair_by_pair_as_in_one_block(
+    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, asked = Lstm.predict, []
+
+    def followed(lstm: Lstm, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        asked.append(ends)
+        return predict(lstm, rows, ends)
+
+    monkeypatch.setattr(Lstm, "predict", followed)
+    made, panel = maker.scratch(material()), material().panel
+    assert [set(panel.pair_index[ends].tolist()) for ends in asked] == [{0}, {1}] * 2
+    lstm = Lstm(made.stored.weights, SETTINGS.lookback)
+    whole = evaluate(
+        panel, material().split, SETTINGS, lambda ends: predict(lstm, panel.rows, ends)
+    )
+    assert same_record(made.evidence, whole.evidence)
+    assert made.stored.card.calibration == whole.calibration.to_card()
+
+
 def test_few_validation_windows_are_all_looked_at(
     maker: ModelMaker, training: InstantTraining
 ) -> None:
@@ -526,7 +550,7 @@ def tuning(tmp_path: Path, training: InstantTraining) -> Tuning:
     "options",
     [
         {"finetune_recent_candles": 150}, {"finetune_replay": 0.5}, {"finetune_epochs": 4},
-        {"finetune_learning_rate": 0.001}, {"epoch_windows": 2_000},
+        {"finetune_learning_rate": 0.005}, {"epoch_windows": 2_000},
     ],
 )  # fmt: skip
 def test_a_fine_tunings_version_changes_with_the_options_that_decide_it(
@@ -616,9 +640,67 @@ def test_a_fine_tunings_card_names_its_parent_and_claims_no_skill(tuning: Tuning
 def test_a_fine_tuning_begins_with_its_parents_record_and_sees_nothing_after_the_boundary(
     tuning: Tuning,
 ) -> None:
-    made = tuning.tune()
-    assert made.evidence is tuning.scratch.evidence
+    made, before = tuning.tune(), tuning.scratch.evidence
+    for name in ("date_ms", "pinball", "gain", "gain_delayed"):
+        assert same_bits(made.evidence.arrays()[name], before.arrays()[name])
     assert made.unseen_ms == LATER
+
+
+PROVING = settings_with(finetune_recent_candles=700)  # the newest 70 are held out
+
+
+def tuned_to(root: Path, shrinkage: float) -> tuple[Candidate, Evidence]:
+    """A child of a parent whose mean was worth so much, and the parent's record by now."""
+    tuning, maker = Tuning(root), make_maker(root, SERIES, PROVING)
+    record = maker.scratch(material(LATER, PROVING)).evidence
+    calibration = replace(tuning.parent.calibration, shrinkage=shrinkage)
+    parent = replace(tuning.parent, calibration=calibration)
+    return maker.finetune(material(LATER, PROVING), parent, record), record
+
+
+def entering(made: Candidate) -> Contender:
+    card = made.stored.card
+    return Contender.entering(
+        card.version, card.kind, made.unseen_ms, LATER,
+        Calibration.from_card(SETTINGS.levels, card.calibration), made.evidence, SETTINGS.horizon,
+    )  # fmt: skip
+
+
+def test_a_fine_tunings_mean_is_measured_on_the_candles_held_out_of_it(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    made, record = tuned_to(tmp_path, 0.5)
+    panel, rows = material(LATER, PROVING).panel, training.jobs[-1].validation_ends
+    raw = served(made).lstm.predict(panel.rows, rows) @ mean_weights(SETTINGS.levels)
+    found, held_out = made.evidence, panel.date_ms[rows].min()
+    assert held_out == LATER - 70 * STEP_MS
+    assert not found.power[found.date_ms < held_out].any()
+    assert record.power[record.date_ms < held_out].all()
+    for date, product, power in zip(
+        *(x[-5:].tolist() for x in (found.date_ms, found.product, found.power)), strict=True
+    ):
+        mine = panel.date_ms[rows] == date
+        assert power == pytest.approx((raw[mine] ** 2).mean())
+        assert product == pytest.approx((raw[mine] * panel.target()[rows][mine]).mean())
+
+
+def test_a_fine_tuning_can_give_a_mean_back_that_its_parent_had_lost(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    made, _ = tuned_to(tmp_path, 0.0)
+    assert made.stored.card.calibration["shrinkage"] == [0.0]
+    assert entering(made).shrinkage > 0.5
+
+
+def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
+    tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inverted(job: TrainingJob, *arguments: Any, **options: Any) -> Any:
+        job = job if job.initial is None else replace(job, targets=-job.targets)
+        return training(job, *arguments, **options)
+
+    monkeypatch.setattr("lstm_model.maker.run_training", inverted)
+    assert entering(tuned_to(tmp_path, 1.0)[0]).shrinkage == 0.0
 
 
 def test_a_fine_tuning_learns_from_the_newest_candles_and_some_older_ones(

@@ -18,7 +18,8 @@ from lstm_model.cli import main
 from lstm_model.config import parse_settings
 from lstm_model.features import feature_names
 from lstm_model.journal import DecisionRow, Journal
-from lstm_model.lineage import Lineage, StepStore
+from lstm_model.lineage import Lineage
+from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 
 HEAD = "0123456789abcdef"

@@ -23,7 +23,9 @@ from pydantic import ValidationError
 from lstm_model import card as card_module
 from lstm_model.config import parse_settings
 from lstm_model.errors import StoreError
-from lstm_model.store import ModelCard, ModelStore, version_id, write_atomically
+from lstm_model.files import write_atomically
+from lstm_model.lineage import Lineage
+from lstm_model.store import ModelCard, ModelStore, version_id
 
 LINEAGE = "binance-spot-5m"
 
@@ -61,6 +63,12 @@ def make_weights(number: int = 0) -> dict[str, np.ndarray]:
 
 def publish(store: ModelStore, number: int = 0, network: Path | None = None) -> ModelCard:
     return store.publish(make_card(number), make_weights(number), network)
+
+
+def publish_and_serve(store: ModelStore, lineage: str, number: int) -> None:
+    """What a bot does with a model that passed the gate."""
+    version = publish(store, number).version
+    Lineage(store.root, lineage).advance(f"{number:016x}", version)
 
 
 def folder(store: ModelStore, version: str) -> Path:
@@ -268,51 +276,6 @@ def test_cards_skips_a_broken_version_and_warns_once(
     assert versions[1] in messages[0]
 
 
-def test_champion_falls_back_to_the_last_good_version(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = ModelStore(tmp_path)
-    assert store.champion(LINEAGE) is None
-    versions = [publish(store, number).version for number in range(3)]
-    for version in versions:
-        store.promote(LINEAGE, version)
-    store.promote("kraken-spot-1h", versions[0])
-    best = store.champion(LINEAGE)
-    assert best is not None
-    assert best.card.version == versions[2]
-    (folder(store, versions[2]) / "weights.npz").write_bytes(b"")
-    store.cards()  # its own warning must not silence the champion's
-    fallen_back = store.champion(LINEAGE)
-    assert fallen_back is not None
-    assert fallen_back.card.version == versions[1]
-    assert f"champion {versions[2]} of {LINEAGE} is unusable" in caplog.text
-    for version in versions[:2]:
-        (folder(store, version) / "card.json").unlink()
-    assert store.champion(LINEAGE) is None
-
-
-def test_promotion_is_a_history_that_can_be_rolled_back(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path)
-    old, new = (publish(store, number).version for number in range(2))
-    for version in (old, new, new, old):
-        store.promote(LINEAGE, version)
-    assert json.loads((tmp_path / "champion.json").read_text()) == {LINEAGE: [old, new, old]}
-    with pytest.raises(StoreError, match="is not in"):
-        store.promote(LINEAGE, "absent")
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": [1]}', b"\xff\xfe"])
-def test_damaged_pointer_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
-    store = ModelStore(tmp_path)
-    version = publish(store).version
-    (tmp_path / "champion.json").write_bytes(content)
-    with pytest.raises(StoreError, match=r"champion\.json is damaged"):
-        store.champion(LINEAGE)
-    with pytest.raises(StoreError, match=r"champion\.json is damaged"):
-        store.promote(LINEAGE, version)
-    assert (tmp_path / "champion.json").read_bytes() == content
-
-
 def test_unwritable_root_names_the_path_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = ModelStore(tmp_path / "file" / "lstm")
@@ -324,7 +287,6 @@ def test_unwritable_root_names_the_path_and_the_remedy(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"cannot write .*file/lstm.*store_dir"):
             action()
     assert store.cards() == []
-    assert store.champion(LINEAGE) is None
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -340,15 +302,13 @@ def test_only_old_leftovers_are_removed(tmp_path: Path) -> None:
     for name in (".tmp-old", ".tmp-young"):
         (models / name).mkdir()
         (models / name / "weights.npz").write_bytes(b"half")
-    (tmp_path / ".tmp-champion.json-1").write_bytes(b"half")
     (models / "theirs").mkdir()
     for name in ("steps", "lineages"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".tmp-old").write_bytes(b"half")
         (tmp_path / name / "whole.json").write_bytes(b"{}")
     hours_ago = time.time() - 7_200
-    leftovers = [tmp_path / ".tmp-champion.json-1", models / ".tmp-old"]
-    leftovers += [tmp_path / name / ".tmp-old" for name in ("steps", "lineages")]
+    leftovers = [tmp_path / name / ".tmp-old" for name in ("models", "steps", "lineages")]
     old = [*leftovers, models / "theirs", tmp_path / "steps" / "whole.json"]
     for path in (*old, folder(store, version)):
         os.utime(path, (hours_ago, hours_ago))
@@ -359,6 +319,19 @@ def test_only_old_leftovers_are_removed(tmp_path: Path) -> None:
         [".tmp-young", "theirs", version]
     )
     assert store.remove_leftovers() == []
+
+
+def test_of_two_who_publish_the_same_the_slower_finds_it_published(tmp_path: Path) -> None:
+    class Outrun(ModelStore):
+        """Finds nothing there, and another process is faster."""
+
+        def _temporary(self, version: str) -> Path:
+            publish(ModelStore(self.root))
+            return super()._temporary(version)
+
+    store = Outrun(tmp_path)
+    assert publish(store) == store.load(make_card().version).card
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [make_card().version]
 
 
 def stored(store: ModelStore) -> list[str]:
@@ -511,7 +484,7 @@ def killed_at_every_call(action: Callable[[Path], None], base: Path, root: Path)
 
 def age(root: Path) -> None:
     """Have all below `root` seem old enough to be a leftover."""
-    for path in [*root.glob(".tmp-*"), *root.glob("*/.tmp-*")]:
+    for path in root.glob("*/.tmp-*"):
         os.utime(path, (0, 0))
 
 
@@ -542,11 +515,11 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_store import LINEAGE, ModelStore, publish
+from test_store import ModelStore, publish_and_serve
 store = ModelStore(Path({root!r}))
 for number in range({first}, {first} + 100_000):
-    store.promote(sys.argv[1], publish(store, number).version)
-    print("promoted", flush=True)
+    publish_and_serve(store, sys.argv[1], number)
+    print("serves", flush=True)
 """
 
 
@@ -554,7 +527,7 @@ def start_writer(root: Path, lineage: str, first: int = 0) -> subprocess.Popen[b
     code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), first=first)
     process = subprocess.Popen([sys.executable, "-c", code, lineage], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"promoted\n"
+    assert process.stdout.readline() == b"serves\n"
     return process
 
 
@@ -575,10 +548,9 @@ def test_a_killed_writer_leaves_only_whole_versions(
         store = ModelStore(tmp_path)
         for path in (tmp_path / "models").glob("[0-9a-f]*"):
             store.load(path.name)
-        history = json.loads((tmp_path / "champion.json").read_text())[LINEAGE]
-        champion = store.champion(LINEAGE)
-        assert champion is not None
-        assert champion.card.version == history[-1]
+        bot = Lineage(tmp_path, LINEAGE)
+        assert bot.champions[0] == version_id(number=str(int(bot.head or "", 16)))
+        assert set(bot.champions) <= set(stored(store))
     assert caplog.records == []
     publish(store, 999)
 
@@ -587,13 +559,13 @@ CRASHER = """
 import os, shutil, signal, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_store import LINEAGE, ModelStore, publish
+from test_store import LINEAGE, ModelStore, publish_and_serve
 
 def crash_at(line):
     seen = 0
     def trace(frame, event, _argument):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith(("store.py", "files.py")):
+        if not frame.f_code.co_filename.endswith(("/store.py", "/files.py", "/lineage.py")):
             return None
         seen += event == "line"
         if seen == line:
@@ -607,8 +579,7 @@ for line in range(1, 10_000):
     child = os.fork()
     if not child:
         crash_at(line)
-        store = ModelStore(root)
-        store.promote(LINEAGE, publish(store, 1).version)
+        publish_and_serve(ModelStore(root), LINEAGE, 1)
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break
@@ -619,8 +590,8 @@ def test_a_crash_at_any_line_of_the_store_loses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = ModelStore(tmp_path / "base")
-    old, new = publish(base, 0).version, make_card(1).version
-    base.promote(LINEAGE, old)
+    old, new = make_card(0).version, make_card(1).version
+    publish_and_serve(base, LINEAGE, 0)
     crashed = tmp_path / "crashed"
     here = str(Path(__file__).parent)
     code = CRASHER.format(tests=here, root=str(crashed), base=str(base.root))
@@ -630,28 +601,27 @@ def test_a_crash_at_any_line_of_the_store_loses_nothing(
     champions = []
     for root in roots:
         store = ModelStore(root)
-        listed = [card.version for card in store.cards()]
-        assert listed in ([old], [old, new])
-        champion = store.champion(LINEAGE)
-        assert champion is not None
-        champions.append(champion.card.version)
+        assert stored(store) in ([old], [old, new])
+        champions.append(Lineage(root, LINEAGE).champions[0])
+        assert store.has(champions[-1])
         assert caplog.records == [], root
         if int(root.name) % 10 == 0:
-            store.promote(LINEAGE, publish(store, 1).version)
+            publish_and_serve(store, LINEAGE, 1)
             assert store.load(new).card.version == new
     switch = champions.index(new)
     assert champions == [old] * switch + [new] * (len(roots) - switch)
     assert any(list(root.glob("models/.tmp-*")) for root in roots)
 
 
-def test_two_processes_share_a_store_without_losing_promotions(tmp_path: Path) -> None:
+def test_two_processes_publish_the_same_models_and_each_is_whole(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path, lineage) for lineage in ("one", "two")]
     time.sleep(0.3)
     for writer in writers:
         kill(writer)
     store = ModelStore(tmp_path)
     expected = [version_id(number=str(number)) for number in range(20_000)]
-    for lineage, history in json.loads((tmp_path / "champion.json").read_text()).items():
-        first = expected.index(history[0])
-        assert history == expected[first : first + len(history)], lineage
-        assert store.champion(lineage) is not None
+    for lineage in ("one", "two"):
+        oldest_first = Lineage(tmp_path, lineage).champions[::-1]
+        first = expected.index(oldest_first[0])
+        assert oldest_first == expected[first : first + len(oldest_first)], lineage
+        assert all(store.has(version) for version in oldest_first)

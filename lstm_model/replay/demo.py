@@ -24,16 +24,16 @@ from lstm_model.errors import ConfigError
 from lstm_model.replay.exchange import LoopbackExchange, open_market
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
-_DAYS = 14  # of 1m history: enough for a first model and two days of backtest
+_DAYS = 20  # of 1m history: enough for a first model and two days of backtest
 _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
 )
 _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
 
-# Smaller than the defaults, so that a first look takes minutes: eight days to learn from.
+# Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
 _LSTM = {
-    "horizon": 10, "train_candles": 12_000, "test_fraction": 0.25, "max_epochs": 6,
+    "horizon": 10, "train_candles": 18_000, "test_fraction": 0.3, "max_epochs": 6,
     "step_candles": 360, "finetune_candles": 1_440, "retrain_candles": 2_880,
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ class Demo:
         """The first model, which the dry run will serve."""
         command = [sys.executable, "-m", "lstm_model", "train", *self._common()]
         printed = self._run("Training the first model", command)
-        self._show(printed[_last_index(printed, "skill ") :])
+        self._show(printed[_first_index(printed, "Model ") :])
 
     def backtest(self) -> None:
         """A walk-forward backtest over the last two days."""
@@ -246,6 +246,10 @@ def _worth_showing(line: str) -> str | None:
 def _last_index(lines: Sequence[str], text: str) -> int:
     found = [number for number, line in enumerate(lines) if text in line]
     return found[-1] if found else 0
+
+
+def _first_index(lines: Sequence[str], text: str) -> int:
+    return next((number for number, line in enumerate(lines) if text in line), 0)
 
 
 def _query(path: Path, statement: str) -> list[Any]:
