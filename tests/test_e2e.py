@@ -245,7 +245,8 @@ def test_our_command_names_a_missing_configuration_file(tmp_path: Path) -> None:
 def test_a_damaged_model_is_set_aside_and_made_anew(
     bot: Bot, first: Outcome, time_range: str
 ) -> None:
-    weights = sorted((bot.userdir / "lstm" / "models").glob("*/weights.npz"))[0]
+    served = re.findall(r"Promoted: model (\w+) serves", first.text)
+    weights = bot.userdir / "lstm" / "models" / served[0] / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:-50])
     outcome = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
     assert outcome.code == 0, outcome.text
