@@ -64,7 +64,8 @@ def event_line(event: Event, card_of: Callable[[str], ModelCard]) -> str:
 
 
 def _trained(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    return summary(card_of(event.version))
+    made, champion = summary(card_of(event.version)), named(card_of(event.champion))
+    return f"{made}; it competes with {champion}"
 
 
 def _promoted(event: Event, card_of: Callable[[str], ModelCard]) -> str:
@@ -125,7 +126,7 @@ def summary(card: ModelCard) -> str:
         return (
             f"Model {card.version}, fine-tuned from {card.parent} on {card.windows['train']:,} "
             f"recent and {card.windows['replay']:,} older windows until "
-            f"{minute(card.train_end_ms)}; it has to prove itself on newer candles"
+            f"{minute(card.train_end_ms)}"
         )
     skill, scores = card.skill, card.scores["lstm"]
     verdict = "proven" if card.proven else "not proven"
