@@ -98,14 +98,14 @@ class Settings(BaseModel):
         4_032, ge=100, le=1_000_000, description="Newest candles per pair to fine-tune on."
     )
     finetune_replay: float = Field(
-        0.5, ge=0.0, le=20.0,
+        1.0, ge=0.0, le=20.0,
         description="Older windows learnt again for each recent one, against forgetting.",
     )  # fmt: skip
     finetune_epochs: int = Field(
         3, ge=1, le=100, description="Most passes of a fine-tuning over its windows."
     )
     finetune_learning_rate: float = Field(
-        0.001, gt=0.0, le=0.1, description="Adam's step size in a fine-tuning."
+        0.0003, gt=0.0, le=0.1, description="Adam's step size in a fine-tuning."
     )
     epoch_windows: int = Field(
         150_000, ge=1_000, le=10_000_000,
