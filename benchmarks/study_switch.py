@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from picture import line_chart
 from scipy.signal import lfilter
 from study_online import Comparison
 from train_here import train_in_this_process
@@ -172,7 +173,7 @@ def when(course: Course, *kinds: str) -> float:
 
 def loss_table(courses: Sequence[Course]) -> list[str]:
     """Losses before and after the switch, mean over seeds, and what is saved of the baseline's."""
-    names = ("baseline", "frozen", "retrained", "online")
+    names = ("baseline", "untouched", "frozen", "retrained", "online")
     lines = [f"{'candles from switch':>20} {'baseline':>9} " +
              " ".join(f"{name:>17}" for name in names[1:])]  # fmt: skip
     for begin, end in WINDOWS:
@@ -239,6 +240,26 @@ def _row(name: str, numbers: Sequence[float]) -> str:
     return f"{name:>4} " + " ".join(cells)
 
 
+def draw(path: Path, kind: str, courses: Sequence[Course]) -> None:
+    """What each policy saves of the baseline's loss, trailing, the mean over seeds."""
+    every = slice(TRAILING - 1, None, 96)
+    base = np.mean([trailing(c.losses["baseline"]) for c in courses], axis=0)
+    lines = {
+        name: 1.0
+        - np.mean([trailing(c.losses[name]) for c in courses], axis=0)[every] / base[every]
+        for name in ("baseline", "untouched", "frozen", "retrained", "online")
+    }
+    title = f"{TITLES[kind]}: pinball loss saved against the baseline, last {TRAILING} candles"
+    line_chart(path, title, courses[0].at[every], lines, "candles since the switch", "saved")
+
+
+TITLES = {
+    "sign": "The market changes its sign",
+    "moved": "The signal moves to another feature",
+    "stationary": "Nothing changes",
+}
+
+
 def _counts(courses: Sequence[Course]) -> str:
     kinds = [kind for course in courses for at, kind, _ in course.events if at > 0]
     return "after the switch, all seeds: " + ", ".join(
@@ -252,6 +273,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--set", action="append", default=[], help="option=value of the settings")
     parser.add_argument("--history", action="store_true", help="print every event")
+    parser.add_argument("--picture", type=Path, help="folder for a chart per kind of market")
     options = parser.parse_args()
     chosen = {name: json.loads(v) for name, v in (item.split("=", 1) for item in options.set)}
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph per training is meant
@@ -269,13 +291,15 @@ def main() -> None:
     for kind, found in courses.items():
         print(f"\n== {kind}: switch {SWITCH:,} candles after the first network")
         print("\n".join(loss_table(found)))
-        for other in ("frozen", "baseline"):
+        for other in ("untouched", "frozen", "baseline"):
             print(f"before the switch:        {versus(found, other, -SWITCH, 0)}")
             print(f"all after the switch:     {versus(found, other, 0, AFTER)}")
             print(f"last {AFTER - 8_064:,} candles:       {versus(found, other, 8_064, AFTER)}")
         if kind != "stationary":
             print("\n".join(course_lines(found, seeds)))
         print(_counts(found))
+        if options.picture:
+            draw(options.picture / f"switch-{kind}.svg", kind, found)
         if options.history:
             for seed, course in zip(seeds, found, strict=True):
                 for at, what, event in course.events:

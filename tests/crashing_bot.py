@@ -53,7 +53,7 @@ SETTINGS = PLAIN.model_copy(
 ROWS = [row for row in range(1_230, 1_430) if (row + 1) % SETTINGS.step_candles in (1, 3, 14)]
 PAIRS = [candles.pair for candles in SERIES]
 JOURNAL, LOG, ROW, WORK = "journal.sqlite", "trainings.log", "row", "work"
-AT_LEAST = 3  # kills per kind of point
+AT_LEAST = 1  # kills per kind of point, beside the random ones
 AT_ONCE = 2  # bots that live side by side
 TEMPORARY = ".tmp-*"
 
