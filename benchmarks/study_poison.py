@@ -75,7 +75,7 @@ class Entrant(NamedTuple):
         unseen_ms = int(self.evidence.date_ms[0]) if known else boundary_ms
         evidence = self.evidence if known else Evidence.nothing()
         return Contender.entering(
-            self.name, kind, unseen_ms, boundary_ms, self.calibration, evidence
+            self.name, kind, unseen_ms, boundary_ms, self.calibration, evidence, SMALL["horizon"]
         )
 
 
