@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from lstm_model.errors import LstmModelError, StoreError
-from lstm_model.journal import DecisionRow, Journal
-from lstm_model.learner import Event, Wish
+from lstm_model.journal import Journal
+from lstm_model.learner import Wish
 from lstm_model.learning import Learning, Run, Step
 from lstm_model.lineage import Lineage, versions_in_use
 from lstm_model.maker import Training
@@ -21,7 +21,7 @@ from lstm_model.material import reach_ms
 from lstm_model.model import Model
 from lstm_model.outlook import Terms
 from lstm_model.sizing import NO_MODEL
-from lstm_model.wording import Teller, event_line
+from lstm_model.wording import Teller, decisions
 
 logger = logging.getLogger(__name__)
 
@@ -205,14 +205,12 @@ class BackgroundLearning:
 
     def _take(self, step: Step) -> None:
         """Write down what was decided, then go on from this step, then serve it."""
-        lines = [event_line(event, self._learning.card) for event in step.events]
-        self._journal.record_decisions(
-            self._row(event, line) for event, line in zip(step.events, lines, strict=True)
-        )
+        made = decisions(step.events, self._lineage.name, self._learning.card)
+        self._journal.record_decisions(made)
         self._lineage.advance(step.address, step.model.card.version)
         self.steps, self._fresh_start = (*self.steps[1 - _STEPS_READY :], step), False
-        for line in lines:
-            self._tell(line)
+        for decision in made:
+            self._tell(decision.text)
         if any(event.kind == "trained" for event in step.events):
             self._prune()
 
@@ -220,13 +218,6 @@ class BackgroundLearning:
         """Keep the disk bounded; what any lineage here still needs stays."""
         store = self._maker.store
         store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
-
-    def _row(self, event: Event, line: str) -> DecisionRow:
-        return DecisionRow(
-            lineage=self._lineage.name, at_ms=event.at_ms, kind=event.kind, version=event.version,
-            champion=event.champion, candles=event.candles, gain=event.gain, bound=event.bound,
-            text=line, created_ms=time.time_ns() // 1_000_000,
-        )  # fmt: skip
 
     def _tell(self, message: str) -> None:
         logger.info("%s", message)

@@ -35,7 +35,7 @@ from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 from lstm_model.stream import TradeStream
 from lstm_model.trainer import ProgressCallback
-from lstm_model.wording import event_line
+from lstm_model.wording import decisions
 
 logger = logging.getLogger(__name__)
 
@@ -291,12 +291,16 @@ def train_now(
         return Training(progress)
 
     own.acquire()
+    journal = Journal(journal_url(config, settings))
     try:
         run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
         for step in learning.walk(learning.origin_of(due_ms), due_ms, run):
-            for event in step.events:
-                tell(event_line(event, learning.card))
+            made = decisions(step.events, own.name, learning.card)
+            journal.record_decisions(made)
+            for decision in made:
+                tell(decision.text)
         own.advance(step.address, step.model.card.version)
     finally:
+        journal.close()
         own.release()
     return step

@@ -94,12 +94,13 @@ def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) ->
     from lstm_model.wording import describe, named
 
     config = load_config(configs, userdir, datadir=datadir)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("Training", total=1.0)
         step = bot.train_now(
             config,
             lambda p: bar.update(task, completed=p.fraction, description=describe(p)),
-            bar.console.print,
+            lambda line: console.print(line, markup=False),
             time.time_ns() // 1_000_000,
         )
         bar.update(task, completed=1.0, description="Training done")

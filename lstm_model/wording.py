@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from lstm_model.card import ModelCard
 from lstm_model.errors import StoreError
+from lstm_model.journal import DecisionRow
 from lstm_model.learner import Event, Wish
 from lstm_model.trainer import Progress
 
@@ -53,6 +54,20 @@ def describe(progress: Progress) -> str:
     if progress.eta_s is not None:
         parts.append(f"{progress.eta_s:.0f} s left at most")
     return ", ".join(parts)
+
+
+def decisions(
+    events: Iterable[Event], lineage: str, card_of: Callable[[str], ModelCard]
+) -> list[DecisionRow]:
+    """What the learner decided, for the journal; the text is the line that the user hears."""
+    return [
+        DecisionRow(
+            lineage=lineage, at_ms=event.at_ms, kind=event.kind, version=event.version,
+            champion=event.champion, candles=event.candles, gain=event.gain, bound=event.bound,
+            text=event_line(event, card_of), created_ms=time.time_ns() // 1_000_000,
+        )
+        for event in events
+    ]  # fmt: skip
 
 
 def event_line(event: Event, card_of: Callable[[str], ModelCard]) -> str:

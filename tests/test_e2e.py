@@ -156,6 +156,22 @@ def test_a_dry_run_trains_in_the_background_forecasts_and_ends_cleanly(other_bot
     assert re.search(r"baseline .*\n.* trained ", models.stdout), models.stdout
 
 
+def test_what_our_train_command_decided_is_told_and_written_down(other_bot: Bot) -> None:
+    files = other_bot.command("train")[4:10]
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "lstm_model", *words, *files, "--userdir",
+                   str(other_bot.userdir)]  # fmt: skip
+        return subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+        ).stdout
+
+    told = run("train")
+    written = [line.partition("  ")[2] for line in run("models", "log").splitlines() if line]
+    assert [line for line in written if "it competes with the baseline" in line]
+    assert [line for line in written if line not in told] == []
+
+
 def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
     flowing = other_bot.with_lstm(order_flow=True, require_skill=False, slippage_fraction=0.0)
     files = flowing.command("backtesting")[4:10]
