@@ -258,18 +258,6 @@ def test_our_command_names_a_missing_configuration_file(tmp_path: Path) -> None:
     assert_clear_error(Outcome(done.returncode, done.stdout + done.stderr), "nothere.json")
 
 
-def test_a_damaged_model_is_set_aside_and_made_anew(
-    bot: Bot, first: Outcome, time_range: str
-) -> None:
-    served = re.findall(r"Promoted: model (\w+) serves", first.text)
-    weights = bot.userdir / "lstm" / "models" / served[0] / "weights.npz"
-    weights.write_bytes(weights.read_bytes()[:-50])
-    outcome = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
-    assert outcome.code == 0, outcome.text
-    assert "Traceback" not in outcome.text
-    assert list(weights.parent.parent.glob("*damaged*"))
-
-
 def test_init_gives_a_strategy_that_freqtrade_finds(tmp_path: Path) -> None:
     def run(*words: str) -> str:
         return subprocess.run(
