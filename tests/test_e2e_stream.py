@@ -1,14 +1,17 @@
 """A real bot whose trade stream goes wrong in every way: it decides all the same, never stops."""
 
 import base64
+import json
 import re
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from e2e import PAIRS, Bot, Trading
+from e2e import PAIRS, ROOT, Bot, Trading, environment
 from test_e2e import bot_in
 
 from lstm_model.flow_store import FlowStore
@@ -48,7 +51,23 @@ def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) ->
     bot.overlay.update(fee=0.0, minimal_roi={"0": 0.0005}, api_server=server)
     outcome = bot.run("download-data", "--days", "6", "-t", "1m")
     assert outcome.code == 0, outcome.text
-    return bot.with_lstm(require_skill=False, slippage_fraction=0.0)
+    eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0)
+    serve_a_network(eager)
+    return eager
+
+
+def serve_a_network(bot: Bot) -> None:
+    """Pinned, because the gate may keep the baseline, which never enters."""
+    options = [*bot.command("train")[4:10], "--userdir", str(bot.userdir)]
+
+    def run(*words: str) -> None:
+        command = [sys.executable, "-m", "lstm_model", *words, *options]
+        subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
+
+    run("train")
+    cards = [json.loads(path.read_text()) for path in (bot.userdir / "lstm").rglob("card.json")]
+    best = max(cards, key=lambda card: card["calibration"]["shrinkage"][0])
+    run("models", "pin", best["version"])
 
 
 def verdicts(text: str) -> list[str]:
