@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import numpy as np
 from bench_stream import LOADS, Server
 from rich.console import Console
 from rich.table import Table
+from training_child import Training
 
 from lstm_model.calibration import POOLED, Calibration
 from lstm_model.card import ModelCard
@@ -30,7 +28,6 @@ from lstm_model.market import Candles, candle_open_ms
 from lstm_model.model import Model
 from lstm_model.nowcast import Nowcaster
 from lstm_model.stream import TradeStream
-from lstm_model.trainer import TrainingJob, run_training
 
 STEP_MS = 3_600_000
 console = Console(width=120)
@@ -146,40 +143,6 @@ def resident_mb() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
-
-
-class Training:
-    """A training child at work, as beside a running bot; for `with`."""
-
-    def __init__(self) -> None:
-        self._stop, self._begun = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        if not self._begun.wait(60.0):
-            sys.exit("the training did not begin")
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        settings, random = Settings(max_epochs=200, patience=50), np.random.default_rng(0)
-        rows = random.normal(size=(40_000, 16)).astype(np.float32)
-        targets = random.normal(size=40_000).astype(np.float32)
-        ends = np.arange(60, 40_000, dtype=np.int32)
-        job = TrainingJob(settings, rows, targets, ends[:-2_000], ends[-2_000:])
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                run_training(job, Path(folder), self._watch, self._stop, background=True)
-            except ValueError as error:  # TrainingError: it was stopped
-                if not self._stop.is_set():
-                    raise error
-
-    def _watch(self, progress) -> None:  # type: ignore[no-untyped-def]
-        if progress.stage == "training":
-            self._begun.set()
 
 
 def main() -> None:

@@ -37,10 +37,11 @@ import psutil
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from training_child import Training
 
 import lstm_model.maker
 from lstm_model.config import Settings
-from lstm_model.features import WARM_UP
+from lstm_model.features import WARM_UP, feature_names
 from lstm_model.journal import Journal, JournalRow
 from lstm_model.learning import Learning
 from lstm_model.lineage import Lineage
@@ -51,7 +52,7 @@ from lstm_model.material import reach_ms
 from lstm_model.outlook import Outlook, Terms
 from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
-from lstm_model.trainer import Progress, TrainingJob, TrainingResult, run_training
+from lstm_model.trainer import TrainingJob, TrainingResult, run_training
 
 TIMEFRAME, STEP_MS = "5m", 300_000
 FRAME = 999  # candles that freqtrade hands over of a pair
@@ -314,40 +315,6 @@ def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return (time.perf_counter() - started) * 1e3
-
-
-class Training:
-    """A training child at work at the priority it has beside a bot; for `with`."""
-
-    def __init__(self) -> None:
-        self._stop, self._begun = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        if not self._begun.wait(120.0):
-            sys.exit("the training did not begin")
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        settings, random = Settings(max_epochs=200, patience=50), np.random.default_rng(0)
-        rows = random.normal(size=(40_000, 16)).astype(np.float32)
-        targets = random.normal(size=40_000).astype(np.float32)
-        ends = np.arange(60, 40_000, dtype=np.int32)
-        job = TrainingJob(settings, rows, targets, ends[:-2_000], ends[-2_000:])
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                run_training(job, Path(folder), self._watch, self._stop, background=True)
-            except ValueError as error:  # TrainingError: it was stopped
-                if not self._stop.is_set():
-                    raise error
-
-    def _watch(self, progress: Progress) -> None:
-        if progress.stage == "training":
-            self._begun.set()
 
 
 def loop_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
@@ -618,8 +585,8 @@ def main() -> None:
         print(json.dumps(WORK[chosen.work](chosen.pairs[0], chosen)))
         return
     console.print(
-        f"Two LSTM(50), window {Settings().lookback}, 16 features, 7 levels; frames of {FRAME} "
-        f"candles, {WARM_UP} to warm up"
+        f"Two LSTM(50), window {Settings().lookback}, {len(feature_names(False))} features, "
+        f"7 levels; frames of {FRAME} candles, {WARM_UP} to warm up"
     )
     for part in [chosen.only] if chosen.only else PARTS:
         began_s = time.perf_counter()

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.config import parse_settings
-from lstm_model.features import WARM_UP, compute_features
+from lstm_model.features import WARM_UP, compute_features, feature_names
 from lstm_model.lstm import Lstm
 from lstm_model.market import Candles
 from lstm_model.network import build_network, export_weights
 
 SETTINGS = parse_settings({})
-FEATURES = 16
+FEATURES = len(feature_names(False))
 PAIRS = 100
 MANY = 100_000
 console = Console(width=110)

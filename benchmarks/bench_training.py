@@ -5,7 +5,7 @@
 
 Every contender lives in a process of its own with the thread settings that suit it. One after the
 other they run an epoch, round after round, so that a disturbance hits all alike; only one works at
-a time. The same network for all: lookback 60, 16 features, two LSTM(50) with dropout 0.2, seven
+a time. The same network for all: lookback 60, 19 features, two LSTM(50) with dropout 0.2, seven
 quantiles, Adam. `fit` gets its windows as one array that is already in memory; PyTorch gets them
 that way too.
 """
@@ -35,9 +35,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from lstm_model.config import Settings
+from lstm_model.features import feature_names
 from lstm_model.trainer import Progress, TrainingJob, run_training
 
-N_FEATURES = 16
+N_FEATURES = len(feature_names(False))
 N_WINDOWS = 8_192
 BATCHES = (64, 256)
 PAUSE_S = 0.3  # lets the spinning threads of the last contender go to sleep

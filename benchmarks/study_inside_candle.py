@@ -137,7 +137,8 @@ class Study:
         volatility = made["without tracking"].volatility
         reach = NORMAL_95 * volatility * np.sqrt(self._settings.horizon)
         ends = np.stack([-reach, reach], axis=1)
-        made["zero, EWMA"] = Forecast((0.05, 0.95), ends, 0.0 * reach, volatility)
+        zero = 0.0 * reach
+        made["zero, EWMA"] = Forecast((0.05, 0.95), ends, zero, volatility, zero, -reach, reach)
         return made
 
 

@@ -300,7 +300,7 @@ def _with_targets(job: TrainingJob, factor: float) -> Weights:
 
 
 def undisturbed(world: World, challenger: Entrant) -> bool:
-    """Whether the champion's record, scales and drift are the same bits without the challenger."""
+    """Whether the champion's record, widths and drift are the same bits without the challenger."""
     with_it = trial(world, world.good, challenger, "finetune").end
     alone = trial(world, world.good, None, "").end
     mine, theirs = with_it.contender("good"), alone.contender("good")
@@ -312,7 +312,7 @@ def undisturbed(world: World, challenger: Entrant) -> bool:
         )
     )
     return (
-        same and mine.scales == theirs.scales and with_it.drift == alone.drift
+        same and mine.widths == theirs.widths and with_it.drift == alone.drift
         and all(np.isfinite(column).all() for column in columns)
         and with_it.champion == "good"
     )  # fmt: skip
@@ -365,7 +365,7 @@ def _report(worlds: Sequence[World], each: int, signal: float) -> None:
                 print(summary(f"{kind}, {way}, {name}", trials), flush=True)
         if kind == "nan":
             safe = sum(undisturbed(w, e) for w, e in challengers)
-            print(f"nan: champion's record, scales and drift watch bit for bit as without it: "
+            print(f"nan: champion's record, widths and drift watch bit for bit as without it: "
                   f"{safe} of {len(challengers)}")  # fmt: skip
             print(summary("baseline or good against a nan champion",
                           [_deposed(w, e) for w, e in challengers]))  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from lstm_model.errors import LstmModelError, StoreError
+from lstm_model.errors import LstmModelError, StoreError, TrainingError
 from lstm_model.journal import Journal
 from lstm_model.learner import Wish
 from lstm_model.learning import Learning, Run, Step
@@ -20,7 +21,6 @@ from lstm_model.market import Candles, Ints
 from lstm_model.material import reach_ms
 from lstm_model.model import Model
 from lstm_model.outlook import Terms
-from lstm_model.sizing import NO_MODEL
 from lstm_model.wording import Teller, decisions
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,13 @@ class BackgroundLearning:
             self._were_skilled[version] = self._was_skilled(version)
         return self._were_skilled[version]
 
+    def stale_from_ms(self) -> float:
+        """Candles that close later have no model that was checked lately; a pin is the user's."""
+        if self._pinned is not None or not self.steps:
+            return math.inf
+        age_ms = self._terms.settings.stale_model_candles * self._schedule.candle_ms
+        return self.steps[-1].boundary_ms + age_ms
+
     def serves(self) -> bool:
         """Whether there is a model to forecast with."""
         return next(self._serving(), None) is not None
@@ -152,9 +159,8 @@ class BackgroundLearning:
             if head is not None:
                 logger.warning("The last step %s of the learner is gone; it begins anew", head)
             return
-        step = self.steps[-1]
-        age_ms = self._schedule.last_boundary(now_ms) - step.boundary_ms
-        self._fresh_start = age_ms > self._schedule.retrain_ms or not self._learning.fits(step)
+        due_ms = self._schedule.last_boundary(now_ms)
+        self._fresh_start = not self._learning.continues(self.steps[-1], due_ms)
         if self._fresh_start:
             logger.info("The learner begins anew: it rested too long, or its code has changed")
 
@@ -182,8 +188,9 @@ class BackgroundLearning:
             self._retry_at_s = 0.0
         except (LstmModelError, OSError, ValueError, MemoryError) as error:
             if not self._stopping.is_set():
-                meanwhile = "the last good model keeps serving" if self.steps else NO_MODEL
-                self._tell(f"Training failed, {meanwhile}: {error}")
+                what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"
+                meanwhile = "the last good model keeps serving" if self.steps else "no model yet"
+                self._tell(f"{what}, {meanwhile}: {error}")
 
     def _missing(self, due_ms: int) -> Iterator[Step]:
         origin_ms = self._learning.origin_of(due_ms)

@@ -273,6 +273,8 @@ def train_now(
 ) -> Step:
     """Walk the learner to the newest step that is due at `now_ms`, for the next bot to go on from.
 
+    It begins where a bot would: with what was learnt before, if that still counts.
+
     Parameters
     ----------
     tell : gets a line for each of the learner's decisions
@@ -284,8 +286,7 @@ def train_now(
     """
     settings = settings_of(config)
     learning = open_learning(config, settings, ())
-    schedule, own = learning.schedule, open_lineage(config, settings)
-    due_ms = schedule.last_boundary(now_ms)
+    due_ms, own = learning.schedule.last_boundary(now_ms), open_lineage(config, settings)
 
     def lesson(wish: Wish, boundary_ms: int) -> Training:
         return Training(progress)
@@ -294,13 +295,18 @@ def train_now(
     journal = Journal(journal_url(config, settings))
     try:
         run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
-        for step in learning.walk(learning.origin_of(due_ms), due_ms, run):
+        head = own.head
+        found = () if head is None else learning.resume(head)
+        step = next((known for known in found if learning.continues(known, due_ms)), None)
+        steps = learning.walk(learning.origin_of(due_ms), due_ms, run, step)
+        for step in steps:
             made = decisions(step.events, own.name, learning.card)
             journal.record_decisions(made)
+            own.advance(step.address, step.model.card.version)
             for decision in made:
                 tell(decision.text)
-        own.advance(step.address, step.model.card.version)
     finally:
         journal.close()
         own.release()
+    assert step is not None  # noqa: S101 - a walk without a start begins with one
     return step

@@ -1,4 +1,4 @@
-"""The command `freqtrade-lstm`. Only the commands print: this module and `models_cli`."""
+"""The command `freqtrade-lstm`. Only commands print: here, in `models_cli` and `reasons_cli`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ from lstm_model.models_cli import (
     print_card,
     userdir_option,
 )
+from lstm_model.reasons_cli import coverage, datadir_option, reasons
 
 __all__ = ["card_verdict", "main", "print_card"]
-
-_datadir_option = click.option(
-    "--datadir", type=click.Path(file_okay=False), help="Where freqtrade keeps candles."
-)
 
 
 class _Group(click.Group):
@@ -47,7 +44,8 @@ def main() -> None:
     """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
 
 
-main.add_command(models)
+for _command in (models, reasons, coverage):
+    main.add_command(_command)
 
 
 @main.command()
@@ -87,7 +85,7 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
 @main.command()
 @config_option
 @userdir_option
-@_datadir_option
+@datadir_option
 def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
     """Let the learner take the steps that are due now: train, judge, promote."""
     from lstm_model import bot
@@ -111,7 +109,7 @@ def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) ->
 @main.command("download-flow")
 @config_option
 @userdir_option
-@_datadir_option
+@datadir_option
 @click.option("-t", "--timeframe", help="Of the candles; the configuration's by default.")
 @click.option("--days", type=click.IntRange(1), help="How far back; by default as far as the model "
               "in force learns. Backtests reach further: give their start.")  # fmt: skip

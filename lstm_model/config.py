@@ -24,6 +24,8 @@ _NOT_IN_VERSION = {
     "require_fresh_stream", "step_candles", "finetune_candles", "finetune_recent_candles",
     "finetune_replay", "finetune_epochs", "finetune_learning_rate", "promotion_error",
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
+    "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
+    "stop_multiple", "max_leverage", "stale_model_candles",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -158,12 +160,41 @@ class Settings(BaseModel):
     slippage_fraction: float = Field(
         0.0005, ge=0.0, le=0.05, description="Assumed slippage per side, as a fraction of price."
     )
+    half_spread_fraction: float = Field(
+        0.0001, ge=0.0, le=0.05,
+        description="Half of the usual bid-ask spread, as a fraction of price.",
+    )  # fmt: skip
+    min_edge: float = Field(
+        0.0, ge=0.0, le=0.5,
+        description="Least expected return after all costs for an entry, as a fraction.",
+    )  # fmt: skip
     kelly_fraction: float = Field(
         0.25, gt=0.0, le=1.0, description="Share of the Kelly stake that is put at risk."
     )
     max_stake_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Cap of a stake, as a fraction of freqtrade's own stake."
     )
+    risk_fraction: float = Field(
+        0.01, gt=0.0, le=0.2,
+        description="Most of the wallet that a trade may lose at its stop, as a fraction.",
+    )  # fmt: skip
+    max_portfolio_fraction: float = Field(
+        0.75, gt=0.0, le=1.0,
+        description="Cap of all stakes together, as a fraction of the wallet; others count by "
+        "their correlation.",
+    )  # fmt: skip
+    stop_multiple: float = Field(
+        1.0, ge=0.25, le=10.0,
+        description="Stop distance in multiples of the adverse excursion that 95 % of horizons "
+        "stay within.",
+    )  # fmt: skip
+    max_leverage: float = Field(
+        1.0, ge=1.0, le=20.0, description="Most leverage on futures markets."
+    )
+    stale_model_candles: int = Field(
+        1_000, ge=50, le=1_000_000,
+        description="Candles without a step of the learner after which its model counts as stale.",
+    )  # fmt: skip
     order_flow: bool = Field(
         False,
         description="Let the network see order flow too; `freqtrade-lstm download-flow` gets the "
@@ -227,6 +258,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"step_candles must exceed training_lag_candles + horizon = {least}, found "
                 f"{self.step_candles}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _let_a_step_come_before_the_model_is_stale(self) -> Self:
+        if self.stale_model_candles <= self.step_candles:
+            raise ValueError(
+                f"stale_model_candles must exceed step_candles = {self.step_candles}, found "
+                f"{self.stale_model_candles}"
             )
         return self
 

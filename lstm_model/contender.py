@@ -13,26 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.calibration import (
-    GROWN,
     POOLED,
     Calibration,
-    QuantileTracker,
-    cautious,
+    Label,
+    Widths,
+    WidthTracker,
+    pooled,
     rescale,
 )
-from lstm_model.evaluation import Outcomes, evidence_of
-from lstm_model.gate import Evidence
+from lstm_model.evaluation import Outcomes, evidence_of, means_by_moment
+from lstm_model.gate import Evidence, Worth
 from lstm_model.market import Floats
+from lstm_model.reliability import Kept
 
 _RECORD = 10_000  # chosen: moments a contender's record keeps, a month of 5m candles
 _RECENT = 4_000  # chosen: the newest of them say what the mean is worth, two weeks of 5m candles
-
-
-class Scales(NamedTuple):
-    """Log scales (J,) of one pair's intervals, and how many labels made them."""
-
-    labels: int
-    log_scales: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -44,50 +39,51 @@ class Contender:
     kind : "baseline", "scratch" or "finetune"
     unseen_ms : candles that open from then on had no part in making it
     entered_ms : boundary at which it came
-    scales, before : per pair, in force since the newest boundary and since the one before
-    shrinkage, shrinkage_before : of the mean, in force as the scales
+    widths, widths_before : per pair, in force since the newest boundary and since the one before
+    worth, worth_before : of the mean, in force as the widths
     evidence : its out-of-sample record; before `unseen_ms`, its parent's
+    kept : how its widest interval has held since it entered
     """
 
     version: str
     kind: str
     unseen_ms: int
     entered_ms: int
-    scales: Mapping[str, Scales]
-    before: Mapping[str, Scales]
-    shrinkage: float
-    shrinkage_before: float
+    widths: Mapping[str, Widths]
+    widths_before: Mapping[str, Widths]
+    worth: Worth
+    worth_before: Worth
     evidence: Evidence
+    kept: Kept
 
     @classmethod
     def entering(
         cls, version: str, kind: str, unseen_ms: int, boundary_ms: int, calibration: Calibration,
         evidence: Evidence, horizon: int,
     ) -> Contender:  # fmt: skip
-        """A new one, with the scales and the record it was made with."""
-        scales = {
-            pair: Scales(GROWN, log_scales)
-            for pair, log_scales in calibration.log_scales.items()
-            if pair != POOLED
-        }
-        worth = _worth(kind, evidence, horizon, calibration.shrinkage)
-        return cls(version, kind, unseen_ms, boundary_ms, scales, scales, worth, worth, evidence)
+        """A new one, with the widths and the record it was made with."""
+        widths = {pair: own for pair, own in calibration.widths.items() if pair != POOLED}
+        made = Worth(calibration.shrinkage, calibration.shrinkage_error)
+        worth = _worth(kind, evidence, horizon, made)
+        return cls(
+            version, kind, unseen_ms, boundary_ms, widths, widths, worth, worth, evidence,
+            Kept.nothing(),
+        )  # fmt: skip
 
     def calibration(self, made: Calibration) -> Calibration:
-        """The calibration it was made with, with the scales and the shrinkage it has by now."""
-        scales = _log_scales(self.scales, made)
-        return replace(made, log_scales=scales, shrinkage=self.shrinkage)
+        """The calibration it was made with, with the widths and the worth it has by now."""
+        shrinkage, error = self.worth
+        widths = _with_pooled(self.widths, made)
+        return replace(made, widths=widths, shrinkage=shrinkage, shrinkage_error=error)
 
 
-def _log_scales(scales: Mapping[str, Scales], made: Calibration) -> dict[str, tuple[float, ...]]:
-    known = {pair: entry.log_scales for pair, entry in scales.items()}
-    pooled = np.mean(list(known.values()), axis=0).tolist() if known else made.log_scales[POOLED]
-    return {POOLED: tuple(pooled), **known}
+def _with_pooled(known: Mapping[str, Widths], made: Calibration) -> dict[str, Widths]:
+    return {POOLED: pooled(known.values()) if known else made.widths[POOLED], **known}
 
 
-def _worth(kind: str, evidence: Evidence, horizon: int, otherwise: float) -> float:
+def _worth(kind: str, evidence: Evidence, horizon: int, otherwise: Worth) -> Worth:
     """What a contender's mean is worth by its record; the baseline's is zero by definition."""
-    found = None if kind == "baseline" else evidence.newest(_RECENT).shrinkage(horizon)
+    found = None if kind == "baseline" else evidence.newest(_RECENT).worth(horizon)
     return otherwise if found is None else found
 
 
@@ -98,7 +94,8 @@ class Labels:
     Attributes
     ----------
     pairs : names; `pair_index` (N,) points at them
-    realized : (N,) float64, in units of volatility over the horizon, not clipped
+    realized, lowest, highest : (N,) float64, in units of volatility over the horizon, not clipped
+    volatility : (N,) float64, of one candle, when the forecast was made
     candle_ms : length of a candle
     """
 
@@ -106,6 +103,9 @@ class Labels:
     pair_index: NDArray[np.int32]
     outcomes: Outcomes
     realized: Floats
+    lowest: Floats
+    highest: Floats
+    volatility: Floats
     candle_ms: int
 
 
@@ -136,49 +136,58 @@ class Seen:
 
     @classmethod
     def of(cls, contender: Contender, labels: Labels, view: View, served_ms: int) -> Seen:
-        """Read a contender's raw output; scales since `served_ms` are the newer ones."""
+        """Read a contender's raw output; widths since `served_ms` are the newer ones."""
         made, levels = view.calibration, view.calibration.levels
         late = labels.outcomes.date_ms + labels.candle_ms >= served_ms
         mean, quantiles = np.empty(len(late)), np.empty((len(late), len(levels)))
         unscaled = np.empty_like(quantiles)
-        for then, rows in ((_earlier(contender), ~late), (contender, late)):
+        for then, chosen in ((_earlier(contender), ~late), (contender, late)):
             in_force = then.calibration(made)
-            table = np.array([in_force.scales_of(pair) for pair in labels.pairs])
-            mean[rows], unscaled[rows] = in_force.spread(view.raw[rows])
-            scales = table[labels.pair_index[rows]]
-            quantiles[rows] = rescale(unscaled[rows], scales)
-        raw_mean = replace(made, shrinkage=1.0).spread(view.raw)[0]
-        return cls(contender, made, mean, raw_mean, unscaled, quantiles)
+            mean[chosen], unscaled[chosen] = in_force.spread(view.raw[chosen])
+            for number, pair in enumerate(labels.pairs):
+                rows = np.flatnonzero(chosen & (labels.pair_index == number))
+                scales = in_force.widths_of(pair).at(labels.volatility[rows])
+                quantiles[rows] = rescale(unscaled[rows], scales)
+        return cls(contender, made, mean, made.raw_mean(view.raw), unscaled, quantiles)
 
     def scored(self, labels: Labels, horizon: int) -> Contender:
-        """The contender with these labels in its record, its scales and its shrinkage."""
+        """The contender with these labels in its record, its widths and its worth."""
         old, levels = self.contender, self.calibration.levels
         made = evidence_of(labels.outcomes, self.mean, self.raw_mean, self.quantiles, levels)
         evidence = old.evidence.then(made).newest(_RECORD)
         return replace(
             old,
-            before=old.scales,
-            scales=self._tracked(labels),
-            shrinkage_before=old.shrinkage,
-            shrinkage=_worth(old.kind, evidence, horizon, old.shrinkage),
+            widths_before=old.widths,
+            widths=self._tracked(labels, horizon),
+            worth_before=old.worth,
+            worth=_worth(old.kind, evidence, horizon, old.worth),
             evidence=evidence,
+            kept=old.kept.then(self._kept(labels), _RECORD),
         )
 
-    def _tracked(self, labels: Labels) -> dict[str, Scales]:
-        """Scales of the pairs that are followed; who left is let go of."""
-        known, out = self.contender.scales, {}
-        start = cautious(_log_scales(known, self.calibration)[POOLED])
+    def _kept(self, labels: Labels) -> Kept:
+        """Whether the outcomes lay in the widest interval, moment by moment."""
+        inside = (self.quantiles[:, 0] <= labels.realized) & (
+            labels.realized <= self.quantiles[:, -1]
+        )
+        dates = labels.outcomes.date_ms
+        return Kept(*means_by_moment(dates, inside.astype(np.float64), np.log(labels.volatility)))
+
+    def _tracked(self, labels: Labels, horizon: int) -> dict[str, Widths]:
+        """Widths of the pairs that are followed; who left is let go of."""
+        known, out = self.contender.widths, {}
+        start = _with_pooled(known, self.calibration)[POOLED].cautious()
+        columns = (labels.realized, labels.lowest, labels.highest, labels.volatility)
         for number, pair in enumerate(labels.pairs):
             mine = labels.pair_index == number
-            labels_before, scales = known.get(pair, Scales(0, start))
-            tracker = QuantileTracker(self.calibration.levels, scales, labels_before)
-            pairs = zip(self.unscaled[mine].tolist(), labels.realized[mine].tolist(), strict=True)
-            for quantiles, realized in pairs:
-                tracker.update(quantiles, realized)
-            out[pair] = Scales(tracker.labels, tuple(tracker.log_scales))
+            tracker = WidthTracker(self.calibration.levels, known.get(pair, start), horizon)
+            outcomes = zip(*(column[mine].tolist() for column in columns), strict=True)
+            for quantiles, label in zip(self.unscaled[mine].tolist(), outcomes, strict=True):
+                tracker.update(quantiles, Label(*label))
+            out[pair] = tracker.widths
         return out
 
 
 def _earlier(contender: Contender) -> Contender:
     """As it served before the newest boundary."""
-    return replace(contender, scales=contender.before, shrinkage=contender.shrinkage_before)
+    return replace(contender, widths=contender.widths_before, worth=contender.worth_before)

@@ -37,6 +37,33 @@ def realized_return(candles: Candles, horizon: int, delay: int = 0) -> Floats:
     return out
 
 
+def reached_returns(candles: Candles, horizon: int) -> tuple[Floats, Floats]:
+    """(T,) log return to the lowest and to the highest price of the next `horizon` candles.
+
+    NaN while unknown, or where one of them is.
+
+    Examples
+    --------
+    >>> close, low, high = np.array([[8.0, 8.0, 8.0], [8.0, 4.0, 8.0], [8.0, 8.0, 16.0]])
+    >>> candles = Candles("A/B", 1, np.arange(3), close, high, low, close, np.ones(3))
+    >>> lowest, highest = reached_returns(candles, 2)
+    >>> np.exp(lowest[0]).round(3), np.exp(highest[0]).round(3), np.isnan(lowest[1])
+    (np.float64(0.5), np.float64(2.0), np.True_)
+    """
+    lowest, highest = np.full((2, len(candles)), np.nan)
+    count = len(candles) - horizon
+    if count > 0:
+        log_close = np.log(candles.close[:count])
+        lowest[:count] = np.log(_ahead(candles.low, horizon).min(axis=1)) - log_close
+        highest[:count] = np.log(_ahead(candles.high, horizon).max(axis=1)) - log_close
+    return lowest, highest
+
+
+def _ahead(prices: Floats, horizon: int) -> Floats:
+    """(T - horizon, horizon) the prices that follow each candle."""
+    return np.lib.stride_tricks.sliding_window_view(prices[1:], horizon)
+
+
 def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
     """(T,) bool: a window of `lookback` candles that ends here can be forecast.
 
@@ -65,6 +92,7 @@ class Panel:
     rows : (R, F) float64, NaN where unknown
     volatility : (R,) float64
     realized, delayed : (R,) float64, log return over the horizon, at once and one candle late
+    lowest, highest : (R,) float64, log return to the lowest and highest price on the way
     usable : (R,) bool, a labelled window ends here
     """
 
@@ -77,6 +105,8 @@ class Panel:
     volatility: Floats
     realized: Floats
     delayed: Floats
+    lowest: Floats
+    highest: Floats
     usable: Mask
 
     @property
@@ -87,6 +117,14 @@ class Panel:
     def target(self) -> Floats:
         """(R,) realized return in units of volatility, clipped; NaN where unlabelled."""
         return np.clip(self.realized / self.unit, -TARGET_CLIP, TARGET_CLIP)
+
+    def reached(self, rows: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+        """(N,) what came true for rows (N,): the return, the lowest and highest on the way, in
+        units of volatility over the horizon, and volatility itself."""
+        unit = self.unit[rows]
+        prices = (self.realized, self.lowest, self.highest)
+        realized, lowest, highest = (column[rows] / unit for column in prices)
+        return realized, lowest, highest, self.volatility[rows]
 
     def labelled_within(self, start_ms: int, end_ms: int) -> Ints:
         """(N,) rows of usable windows that begin to look ahead and stop within this time."""
@@ -107,6 +145,7 @@ def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, ND
     features = compute_features(candles, order_flow=settings.order_flow)
     realized = realized_return(candles, settings.horizon)
     delayed = realized_return(candles, settings.horizon, delay=1)
+    lowest, highest = reached_returns(candles, settings.horizon)
     labelled = np.isfinite(realized) & np.isfinite(delayed)
     usable = usable_windows(features, candles.sound(), settings.lookback)
     return {
@@ -117,6 +156,8 @@ def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, ND
         "volatility": features.volatility,
         "realized": realized,
         "delayed": delayed,
+        "lowest": lowest,
+        "highest": highest,
         "usable": usable & labelled,
     }
 

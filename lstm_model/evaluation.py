@@ -10,26 +10,26 @@ Shapes: R pooled rows, N windows of a block, K quantile levels, F features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_model.calibration import POOLED, Calibration, rescale, track
+from lstm_model.calibration import POOLED, Calibration, Label, Widths, pooled, rescale, track
 from lstm_model.config import Settings
 from lstm_model.dataset import TARGET_CLIP, Panel, Scaler, Split
 from lstm_model.forecast import (
     PairedTest,
-    coverage,
     hit_rate,
     paired_test,
     pinball_loss,
     skill,
-    winkler_score,
 )
-from lstm_model.gate import Evidence, worth
+from lstm_model.gate import Evidence, Worth, worth
 from lstm_model.market import Floats, Ints
+from lstm_model.reliability import Reliability
 
 Scores = dict[str, dict[str, float]]
 _RIDGE = 1e-3  # chosen: penalty per window, in units of a feature's variance
@@ -86,17 +86,25 @@ def evaluate(
     """
     raw = _Blocks(predict(split.validation), predict(split.test))
     draft = _draft(raw, panel, split.validation, settings)
-    draft = draft if shrinkage is None else replace(draft, shrinkage=shrinkage)
+    if shrinkage is not None:
+        draft = replace(draft, shrinkage=shrinkage, shrinkage_error=0.0)
     calibration, quantiles = _track_blocks(draft, panel, split, raw)
-    _, ewma = _track_blocks(_ewma_draft(panel, split, settings), panel, split, _zeros(split))
+    plain = _ewma_draft(panel, split, settings)
+    _, ewma = _track_blocks(plain, panel, split, _zeros(split))
     points = {
         "lstm": draft.spread(raw.test)[0],
-        "lstm_raw": replace(draft, shrinkage=1.0).spread(raw.test)[0],
+        "lstm_raw": draft.raw_mean(raw.test),
         **{name: fit(panel, split) for name, fit in _BASELINES.items()},
     }
     scores = _point_scores(points, panel, split.test)
-    scores["lstm"] |= _interval_scores(quantiles, panel, split.test, settings)
-    scores["zero"] |= _interval_scores(ewma, panel, split.test, settings)
+    for name, made in {
+        "lstm": quantiles,
+        "lstm_uncalibrated": draft.spread(raw.test)[1] * panel.unit[split.test][:, None],
+        "zero": ewma,
+        "ewma_untracked": np.array(plain.residuals) * panel.unit[split.test][:, None],
+        "constant": _constant_quantiles(panel, split, settings),
+    }.items():
+        scores.setdefault(name, {}).update(_interval_scores(made, panel, split.test, settings))
     skills = _point_skill(points, panel, split.test)
     skills["winkler_vs_zero"] = 1.0 - scores["lstm"]["winkler_bps"] / scores["zero"]["winkler_bps"]
     evidence = evidence_of(
@@ -142,17 +150,16 @@ def means_by_moment(date_ms: Ints, *columns: Floats) -> tuple[Any, ...]:
 
 def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibration:
     """The calibration of the validation block `rows` before any interval was scaled."""
-    unscaled = {POOLED: (0.0,) * (len(settings.levels) // 2)}
-    unshrunk = Calibration(settings.levels, 1.0, (0.0,) * len(settings.levels), unscaled)
-    mean, realized = unshrunk.spread(raw.validation)[0], panel.target()[rows]
-    draft = replace(unshrunk, shrinkage=_shrinkage(mean, realized, panel, rows))
-    if raw.validation.shape[1] > 1:
-        return replace(draft, residuals=())
-    errors = realized - draft.shrinkage * mean
-    return replace(draft, residuals=tuple(np.quantile(errors, settings.levels).tolist()))
+    raw_of_it = Calibration(settings.levels, 1.0, 0.0, (0.0,) * len(settings.levels), {})
+    mean, realized = raw_of_it.raw_mean(raw.validation), panel.target()[rows]
+    shrinkage, error = _worth(mean, realized, panel, rows)
+    residuals: tuple[float, ...] = ()
+    if raw.validation.shape[1] == 1:
+        residuals = tuple(np.quantile(realized - shrinkage * mean, settings.levels).tolist())
+    return Calibration(settings.levels, shrinkage, error, residuals, {})
 
 
-def _shrinkage(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> float:
+def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
     """What the mean was worth on these rows, see `lstm_model.gate.worth`."""
     _, product, power = means_by_moment(panel.date_ms[rows], mean * realized, mean**2)
     return worth(product, power, panel.horizon)
@@ -161,9 +168,19 @@ def _shrinkage(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> floa
 def _ewma_draft(panel: Panel, split: Split, settings: Settings) -> Calibration:
     """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
     past = panel.target()[np.concatenate([split.train, split.validation])]
-    unscaled = {POOLED: (0.0,) * (len(settings.levels) // 2)}
     residuals = tuple(np.quantile(past, settings.levels).tolist())
-    return Calibration(settings.levels, 0.0, residuals, unscaled)
+    return Calibration(settings.levels, 0.0, 0.0, residuals, {})
+
+
+def _constant_quantiles(panel: Panel, split: Split, settings: Settings) -> Floats:
+    """(N, K) the quantiles of each pair's past returns, whatever volatility does."""
+    past = np.concatenate([split.train, split.validation])
+    out = np.full((len(split.test), len(settings.levels)), np.nan)
+    for number in range(len(panel.pairs)):
+        mine = panel.realized[past[panel.pair_index[past] == number]]
+        if len(mine):
+            out[panel.pair_index[split.test] == number] = np.quantile(mine, settings.levels)
+    return out
 
 
 def _zeros(split: Split) -> _Blocks:
@@ -174,24 +191,17 @@ def _track_blocks(
     draft: Calibration, panel: Panel, split: Split, raw: _Blocks
 ) -> tuple[Calibration, Floats]:
     """Track every pair through both blocks: the calibration at the end, the test quantiles."""
-    target = panel.realized / panel.unit
     rows = np.concatenate([split.validation, split.test])
     unscaled = draft.spread(np.concatenate([raw.validation, raw.test]))[1]
-    scaled, ends = np.empty_like(unscaled), {}
+    labels = list(map(Label._make, zip(*(c.tolist() for c in panel.reached(rows)), strict=True)))
+    start, scaled, ends = Widths.neutral(draft.levels), np.empty_like(unscaled), {}
     for number, pair in enumerate(panel.pairs):
-        mine = panel.pair_index[rows] == number
-        in_force, ends[pair] = track(
-            draft.levels,
-            unscaled[mine],
-            target[rows[mine]],
-            panel.horizon,
-            draft.log_scales[POOLED],
-        )
+        mine = np.flatnonzero(panel.pair_index[rows] == number)
+        own = [labels[row] for row in mine.tolist()]
+        in_force, ends[pair] = track(draft.levels, unscaled[mine], own, panel.horizon, start)
         scaled[mine] = rescale(unscaled[mine], in_force)
-    pooled = np.mean(list(ends.values()), axis=0).tolist()
-    scales = {name: tuple(values) for name, values in {POOLED: pooled, **ends}.items()}
     quantiles = scaled[len(split.validation) :] * panel.unit[split.test][:, None]
-    return replace(draft, log_scales=scales), quantiles
+    return replace(draft, widths={POOLED: pooled(ends.values()), **ends}), quantiles
 
 
 def _ridge(panel: Panel, split: Split) -> Floats:
@@ -248,12 +258,18 @@ def _interval_scores(
 ) -> dict[str, float]:
     realized, low, high = panel.realized[rows], quantiles[:, 0], quantiles[:, -1]
     level = settings.levels[-1] - settings.levels[0]
-    return {
-        "coverage": coverage(low, high, realized),
-        "width_bps": float((high - low).mean()) * _BPS,
-        "winkler_bps": float(winkler_score(low, high, realized, level).mean()) * _BPS,
+    found = Reliability.of(
+        low, high, realized, panel.volatility[rows], level, groups=panel.pair_index[rows]
+    )
+    scores = {
+        "coverage": found.coverage,
+        "coverage_worst_quintile": found.worst_quintile,
+        "coverage_worst_window": found.worst_window,
+        "width_bps": found.width * _BPS,
+        "winkler_bps": found.winkler * _BPS,
         "pinball_bps": float(pinball_loss(settings.levels, quantiles, realized).mean()) * _BPS,
     }
+    return {name: score for name, score in scores.items() if math.isfinite(score)}
 
 
 def _point_skill(points: dict[str, Floats], panel: Panel, rows: Ints) -> dict[str, float]:

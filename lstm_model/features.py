@@ -1,6 +1,6 @@
 """What the network sees of a candle: causal, scale-free numbers. `FEATURES` is their one source.
 
-16 of them come from the candles; six more, on request, from the order flow (`FLOW_FEATURES`).
+19 of them come from the candles; six more, on request, from the order flow (`FLOW_FEATURES`).
 
 Every feature is an exact function of a bounded number of past candles, so a row has the same bits
 whether it is computed live, in a backtest or from a file that begins elsewhere. That rules out
@@ -35,6 +35,7 @@ VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
 FAST_HALFLIFE = 8  # chosen: reacts within the lookback
 ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
 CLIP = 10.0  # chosen: one wild candle must not set the scale of a feature
+_LONG = 240  # chosen: candles of the slow volatility; the warm-up holds them anyway
 _DAY_MS = 86_400_000
 
 
@@ -245,8 +246,20 @@ def _volatility_ratio(of: Ingredients) -> Any:
     return np.log(of.fast_volatility / of.volatility)
 
 
-def _day_phase(of: Ingredients) -> Any:
-    return of.now(of.candles.date_ms.astype(np.float64)) % _DAY_MS * (2.0 * np.pi / _DAY_MS)
+def _volatility_trend(of: Ingredients) -> Any:
+    slow = of.total(of.squared_return, _LONG) / _LONG
+    return np.log(of.volatility) - 0.5 * np.log(slow)
+
+
+def _season(name: str, wave: Callable[[Any], Any], period_ms: int, unit: str) -> Feature:
+    """Where the candle stands in a day: traders sleep. (In a week: a history shorter than a few
+    weeks would learn the weekday as a trend.)"""
+
+    def compute(of: Ingredients) -> Any:
+        date_ms = of.now(of.candles.date_ms.astype(np.float64))
+        return wave(date_ms % period_ms * (2.0 * np.pi / period_ms))
+
+    return Feature(name, 0, unit, compute)
 
 
 def _share(top: Any, bottom: Any) -> Any:
@@ -297,8 +310,11 @@ FEATURES: tuple[Feature, ...] = (
     Feature("volume_48", 47, "log(1 + multiple of the mean)", _relative_volume),
     Feature("signed_volume_12", 12, "fraction, -1 to 1", _signed_volume),
     Feature("volatility_ratio", _warm_up(0), "log ratio, fast to slow", _volatility_ratio),
-    Feature("day_sin", 0, "sine of the time of day", lambda of: np.sin(_day_phase(of))),
-    Feature("day_cos", 0, "cosine of the time of day", lambda of: np.cos(_day_phase(of))),
+    Feature("volatility_trend", _warm_up(_LONG), "log ratio, usual to slow", _volatility_trend),
+    _season("day_sin", np.sin, _DAY_MS, "sine of the time of day"),
+    _season("day_cos", np.cos, _DAY_MS, "cosine of the time of day"),
+    _season("half_day_sin", np.sin, _DAY_MS // 2, "sine of the time of half a day"),
+    _season("half_day_cos", np.cos, _DAY_MS // 2, "cosine of the time of half a day"),
 )  # fmt: skip
 # With `order_flow`; zero where coverage is too low to know.
 FLOW_FEATURES: tuple[Feature, ...] = (
@@ -325,7 +341,7 @@ def feature_names(order_flow: bool) -> tuple[str, ...]:
     Examples
     --------
     >>> len(feature_names(False)), feature_names(True)[-1]
-    (16, 'flow_coverage')
+    (19, 'flow_coverage')
     """
     return tuple(feature.name for feature in feature_set(order_flow))
 

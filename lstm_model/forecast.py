@@ -7,14 +7,14 @@ Shapes: N forecasts, K quantile levels. Returns are log returns over the horizon
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-from lstm_model.market import Floats
+from lstm_model.market import Floats, Ints
 
 
 @cache
@@ -44,17 +44,33 @@ class Forecast:
     quantiles : (N, K) float64, log return over the horizon, rising along K; NaN where none was made
     mean : (N,) float64, log return over the horizon, shrunk by its measured relation to outcomes
     volatility : (N,) float64, EWMA standard deviation of one candle's log return
+    mean_error : (N,) float64, standard error of the mean: what it is worth is itself an estimate
+    lowest, highest : (N,) float64, log return that the price does not pass within the horizon with
+        probability `calibration.STAYS_WITHIN`; never above and never below zero
     """
 
     levels: tuple[float, ...]
     quantiles: Floats
     mean: Floats
     volatility: Floats
+    mean_error: Floats
+    lowest: Floats
+    highest: Floats
+
+    @classmethod
+    def nothing(cls, levels: tuple[float, ...], count: int) -> Forecast:
+        """No forecast yet for any of `count` candles."""
+        return cls(levels, np.full((count, len(levels)), np.nan), *np.full((5, count), np.nan))
+
+    def put(self, rows: Ints, made: Forecast) -> None:
+        """Write another's forecasts (M,) into the rows (M,) of this one."""
+        for name in _COLUMNS:
+            getattr(self, name)[rows] = getattr(made, name)
 
     def row(self, number: int) -> Forecast:
         """One candle's alone."""
         mine = slice(number, number + 1)
-        return Forecast(self.levels, self.quantiles[mine], self.mean[mine], self.volatility[mine])
+        return Forecast(self.levels, *(getattr(self, name)[mine] for name in _COLUMNS))
 
     @property
     def low(self) -> Floats:
@@ -77,9 +93,12 @@ class Forecast:
         return deviation_of(self.low, self.high, self.levels)
 
 
+_COLUMNS = tuple(field.name for field in fields(Forecast) if field.name != "levels")
+
+
 def deviation_of(low: Floats, high: Floats, levels: tuple[float, ...]) -> Floats:
     """(N,) standard deviation of a normal distribution whose widest interval is [low, high]."""
-    return np.asarray((high - low) / (2.0 * _normal_quantile(levels[-1])))
+    return np.asarray((high - low) / (2.0 * normal_quantile(levels[-1])))
 
 
 def pinball_loss(levels: tuple[float, ...], quantiles: Floats, realized: Floats) -> Floats:
@@ -159,5 +178,6 @@ def _normal_tail(statistic: float) -> float:
     return 0.5 * math.erfc(statistic / math.sqrt(2.0))
 
 
-def _normal_quantile(probability: float) -> float:
+def normal_quantile(probability: float) -> float:
+    """Of the standard normal distribution."""
     return NormalDist().inv_cdf(probability)

@@ -19,13 +19,12 @@ from lstm_model.market import Candles, Freshness, candle_open_ms, timeframe_ms
 from lstm_model.model import Model
 from lstm_model.nowcast import Nowcast, Nowcaster, Tape
 from lstm_model.outlook import Terms
-from lstm_model.sizing import net_edge
+from lstm_model.sizing import NO_EDGE, STALE_STREAM, net_edge
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-STALE = "stale_stream"
 _HEALING = 12  # chosen: candles whose flow may still be completed; backfill gives up before
 _NO_NOWCAST = "no forecast inside the candle yet"
 
@@ -77,7 +76,7 @@ class InsideCandle:
         self._step_ms = timeframe_ms(timeframe)
         self.stream = open_stream(self._on_trades)
         self.nowcaster = Nowcaster(terms.settings, self._tape_of, self.stream.exchange_now_ms)
-        self._told: dict[tuple[str, str], tuple[int, bool]] = {}
+        self._told: dict[tuple[str, str], tuple[int, str]] = {}
         self._saved_ms: dict[str, int] = {}
 
     def rebase(self, series: Sequence[tuple[Model, Candles]]) -> None:
@@ -109,31 +108,34 @@ class InsideCandle:
         """The nowcast of the candle that is open now, or None and why there is none."""
         freshness = self.stream.freshness(pair)
         if not freshness.fresh:
-            return None, f"{STALE}: {freshness.reason}"
+            return None, f"{STALE_STREAM}: {freshness.reason}"
         self.nowcaster.refresh([pair])
         made = self.nowcaster.latest(pair)
         if made is None or made.candle_ms != self._open_ms():
             return None, _NO_NOWCAST
         return made, ""
 
-    def allows_entry(self, pair: str, side: int, rate: float) -> bool:
-        """Whether the edge is still there at this rate; `side` is 1 for long, -1 for short.
+    def veto(self, pair: str, side: int, rate: float) -> str:
+        """What speaks against an entry at this rate: a code, or "" where its edge is still there.
 
-        A veto holds until a fresh forecast of the same candle takes it back.
+        `side` is 1 for long, -1 for short. A veto holds until a fresh forecast of the same candle
+        takes it back.
         """
         made, reason = self.current(pair)
-        if made is None and self._told.get((pair, "entry")) == (self._open_ms(), False):
-            return False
         if made is None:
-            allowed = not self._terms.settings.require_fresh_stream
-            verdict = "the candle's forecast decides alone" if allowed else "no entry"
-            self._tell(pair, "entry", allowed, f"{reason} -> {verdict}")
-            return allowed
+            open_ms, code = self._told.get((pair, "entry"), (0, ""))
+            if code and open_ms == self._open_ms():
+                return code
+            code = STALE_STREAM if self._terms.settings.require_fresh_stream else ""
+            verdict = "no entry" if code else "the candle's forecast decides alone"
+            self._tell(pair, "entry", code, f"{reason} -> {verdict}")
+            return code
         edge = self._edge(made, side, rate)
-        verdict = "confirmed" if edge > 0.0 else "vetoed, the edge is gone"
+        code = "" if edge > 0.0 else NO_EDGE
         text = f"edge after costs {1e4 * edge:+.1f} bps at {rate:g} ({made.passed:.0%} passed)"
-        self._tell(pair, "entry", edge > 0.0, f"{text} -> {verdict}")
-        return edge > 0.0
+        verdict = "vetoed, the edge is gone" if code else "confirmed"
+        self._tell(pair, "entry", code, f"{text} -> {verdict}")
+        return code
 
     def wants_exit(self, pair: str, side: int, rate: float) -> bool:
         """Whether holding on is expected to lose more than the slippage of leaving."""
@@ -143,15 +145,22 @@ class InsideCandle:
         expected = side * math.expm1(made.mean + math.log(made.price / rate))
         turned = expected < -self._terms.settings.slippage_fraction
         if turned:
-            self._tell(pair, "exit", True, f"expected {1e4 * expected:+.1f} bps -> exit")
+            self._tell(pair, "exit", "turned", f"expected {1e4 * expected:+.1f} bps -> exit")
         return turned
 
-    def stop_price(self, pair: str, side: int) -> float | None:
-        """The far end of the newest interval against the position; None without a nowcast."""
+    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
+        """Where the newest forecast stops a position, see `stake.stop_price`; None without one."""
         made, _ = self.current(pair)
         if made is None:
             return None
-        return made.price * math.exp(made.low if side > 0 else made.high)
+        reach = made.forecast.lowest[0] if side > 0 else made.forecast.highest[0]
+        return made.price * math.exp(multiple * float(reach))
+
+    def coverage(self, pair: str) -> float:
+        """Share of the newest candle's trades that are known; 1.0 where none was followed."""
+        tape = self._tape_of(pair)
+        newest = None if tape is None else tape.newest()
+        return 1.0 if newest is None else newest.coverage
 
     def _open_ms(self) -> int:
         return int(candle_open_ms(self.stream.exchange_now_ms(), self._step_ms))
@@ -170,7 +179,7 @@ class InsideCandle:
         if not self._guard("inside the candle", lambda: self.nowcaster.refresh(pairs), False):
             self.nowcaster.forget(pairs)
 
-    def _tell(self, pair: str, topic: str, verdict: bool, text: str) -> None:
+    def _tell(self, pair: str, topic: str, verdict: str, text: str) -> None:
         """Into the log, once per candle and verdict."""
         open_ms = self._open_ms()
         if self._told.get((pair, topic)) != (open_ms, verdict):

@@ -1,18 +1,16 @@
-"""The journal of forecasts and decisions: SQLite by default, PostgreSQL by URL. Both are facts.
+"""The journal of forecasts, decisions and verdicts: SQLite by default, PostgreSQL by URL.
 
-What was said about a candle by a model version is written once and never changed, so neither a
-promotion nor a second backtest can repaint a chart or flatter a score. So is what the learner
-decided about a version, so that a step told twice, as after a restart, is written once.
+All are facts. What was said about a candle by a model version is written once and never changed, so
+neither a promotion nor a second backtest can repaint a chart or flatter a score. So is what the
+learner decided about a version, and what became of a candle: told twice, as after a restart, it is
+written once.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
@@ -20,22 +18,38 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Double,
     MetaData,
+    PrimaryKeyConstraint,
     Select,
     Table,
     Text,
+    and_,
     create_engine,
     event,
+    func,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateColumn, CreateTable
 
-from lstm_model.errors import DataError, StoreError
+from lstm_model.errors import StoreError
+from lstm_model.journal_rows import (
+    DecisionRow,
+    JournalRow,
+    VerdictRow,
+    decision_values,
+    forecast_row,
+    forecast_values,
+    verdict_values,
+)
+
+__all__ = ["DecisionRow", "Journal", "JournalRow", "VerdictRow"]
 
 Row = TypeVar("Row")
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -56,6 +70,9 @@ _FORECAST = Table(
     Column("high", Double, nullable=False),
     Column("reason", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("mean_error", Double, nullable=True),
+    Column("lowest", Double, nullable=True),
+    Column("highest", Double, nullable=True),
 )
 _DECISION = Table(
     "decision",
@@ -71,69 +88,25 @@ _DECISION = Table(
     Column("text", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
-
-
-@dataclass(frozen=True)
-class JournalRow:
-    """One forecast as it was made.
-
-    Attributes
-    ----------
-    candle_ms : open of the newest candle the forecast knew
-    version : model version that made it
-    quantiles : (K,) log return over the horizon, rising
-    volatility : log return per candle
-    mean, low, high : log return; the calibrated interval is [low, high]
-    reason : why it led to an entry or to none
-    """
-
-    pair: str
-    timeframe: str
-    candle_ms: int
-    version: str
-    quantiles: tuple[float, ...]
-    volatility: float
-    mean: float
-    low: float
-    high: float
-    reason: str
-    created_ms: int
-
-
-@dataclass(frozen=True)
-class DecisionRow:
-    """One decision of the learner, or of a person, as it was made.
-
-    Attributes
-    ----------
-    lineage : the bot whose models it is about
-    at_ms : candle time of the decision
-    kind : "trained", "promoted", "rejected", "rolled back", "drift", "training failed", "pinned"
-    version : model version it is about; of "drift", the one that was watched
-    champion : model version that serves from then on
-    candles : how many the two versions were compared on
-    gain, bound : the gain over the champion and its lower bound, as the gate reckoned them;
-        None where nothing was compared
-    text : the decision in a sentence
-    """
-
-    lineage: str
-    at_ms: int
-    kind: str
-    version: str
-    champion: str
-    candles: int
-    gain: float | None
-    bound: float | None
-    text: str
-    created_ms: int
+_VERDICT = Table(
+    "verdict",
+    _METADATA,
+    Column("pair", Text),
+    Column("timeframe", Text),
+    Column("candle_ms", BigInteger, autoincrement=False),
+    Column("reason", Text),
+    Column("text", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    # In this order the key finds the candles of a time range, whatever the pair.
+    PrimaryKeyConstraint("timeframe", "candle_ms", "pair", "reason"),
+)
 
 
 class Journal:
-    """Forecasts and decisions in a database. Safe between threads.
+    """Forecasts, decisions and verdicts in a database. Safe between threads.
 
     A forecast lies under (pair, timeframe, candle, version), a decision under (lineage, time, kind,
-    version).
+    version), a verdict under (pair, timeframe, candle, reason).
 
     Parameters
     ----------
@@ -169,19 +142,29 @@ class Journal:
         StoreError
             If the database is missing, broken or locked for too long.
         """
-        self._insert(_FORECAST, [_values(row) for row in rows])
+        self._insert(_FORECAST, [forecast_values(row) for row in rows])
 
     def record_decisions(self, rows: Iterable[DecisionRow]) -> None:
-        """Insert the decisions that are not there yet, as `record` does with forecasts.
+        """Insert the decisions that are not there yet. Raises as `record`."""
+        self._insert(_DECISION, [decision_values(row) for row in rows])
+
+    def record_verdicts(self, rows: Iterable[VerdictRow]) -> None:
+        """Insert the verdicts that are not there yet. Raises as `record`."""
+        self._insert(_VERDICT, [verdict_values(row) for row in rows])
+
+    def check_exists(self) -> None:
+        """For who only reads: say so where nothing was ever written, instead of making a file.
 
         Raises
         ------
-        DataError
-            For a number that is NaN or infinite; nothing is written then.
         StoreError
-            If the database is missing, broken or locked for too long.
+            The database file is not there. A server is asked by the first query.
         """
-        self._insert(_DECISION, [_decision_values(row) for row in rows])
+        if _is_file(self._url) and not Path(self._url.database or "").exists():
+            raise StoreError(
+                f"there is no journal at {_shown(self._url)} yet: a bot writes it in a dry run or "
+                "live (backtests do not); if yours does, name its configuration and --userdir"
+            )
 
     def read(
         self, pair: str, timeframe: str, start_ms: int, end_ms: int, version: str | None = None
@@ -192,9 +175,7 @@ class Journal:
         ----------
         version : only this model version; None: all, in the order they were made
         """
-        query = _of_pair(pair, timeframe).where(
-            _FORECAST.c.candle_ms >= int(start_ms), _FORECAST.c.candle_ms < int(end_ms)
-        )
+        query = _of_pair(pair, timeframe).where(_within(_FORECAST, start_ms, end_ms))
         if version is not None:
             query = query.where(_FORECAST.c.version == version)
         columns = (_FORECAST.c.candle_ms, _FORECAST.c.created_ms, _FORECAST.c.version)
@@ -206,12 +187,57 @@ class Journal:
         newest = _of_pair(pair, timeframe).order_by(*(column.desc() for column in columns))
         return next(iter(self._rows(newest.limit(1), _row)), None)
 
+    def pairs(self, timeframe: str, start_ms: int, end_ms: int) -> list[str]:
+        """Pairs with forecasts for candles that open in `[start_ms, end_ms)`, by name."""
+        found = (
+            select(_FORECAST.c.pair)
+            .distinct()
+            .where(_FORECAST.c.timeframe == timeframe, _within(_FORECAST, start_ms, end_ms))
+        )
+        return sorted(self._rows(found, str))
+
     def decisions(self, lineage: str, count: int = 50) -> list[DecisionRow]:
         """The last `count` decisions about a lineage, newest first."""
         columns = (_DECISION.c.at_ms, _DECISION.c.created_ms, _DECISION.c.kind, _DECISION.c.version)
         newest = select(_DECISION).where(_DECISION.c.lineage == lineage)
         newest = newest.order_by(*(column.desc() for column in columns)).limit(count)
         return self._rows(newest, DecisionRow)
+
+    def verdicts(
+        self, timeframe: str, start_ms: int, end_ms: int, pair: str | None = None
+    ) -> list[VerdictRow]:
+        """Verdicts on candles that open in `[start_ms, end_ms)`, in the order they were made.
+
+        Parameters
+        ----------
+        pair : only this one; None: all
+        """
+        query = select(_VERDICT).where(_VERDICT.c.timeframe == timeframe)
+        query = query.where(_within(_VERDICT, start_ms, end_ms))
+        if pair is not None:
+            query = query.where(_VERDICT.c.pair == pair)
+        columns = (_VERDICT.c.candle_ms, _VERDICT.c.created_ms, _VERDICT.c.pair, _VERDICT.c.reason)
+        return self._rows(query.order_by(*columns), VerdictRow)
+
+    def count_verdicts(
+        self, timeframe: str, start_ms: int, end_ms: int
+    ) -> dict[tuple[str, str], int]:
+        """(pair, reason) -> how many candles in `[start_ms, end_ms)` ended in it.
+
+        Each candle of a pair counts once, under what was said of it last: an entry signal whose
+        stake came out as 0 counts as too small.
+        """
+        mine = _VERDICT.c
+        order = (mine.created_ms.desc(), mine.reason.desc())
+        place = func.row_number().over(partition_by=(mine.candle_ms, mine.pair), order_by=order)
+        said = (
+            select(mine.pair, mine.reason, place.label("place"))
+            .where(mine.timeframe == timeframe, _within(_VERDICT, start_ms, end_ms))
+            .subquery()
+        )
+        last = select(said.c.pair, said.c.reason, func.count()).where(said.c.place == 1)
+        last = last.group_by(said.c.pair, said.c.reason)
+        return {(pair, reason): count for pair, reason, count in self._rows(last, _as_it_is)}
 
     def close(self) -> None:
         """Close all connections; the next use opens them again."""
@@ -266,11 +292,18 @@ def _parse_url(text: str) -> URL:
     return url
 
 
+def _is_file(url: URL) -> bool:
+    """Whether the database is a file of its own, and not a server or in memory."""
+    name = url.database or ""
+    in_memory = not name or name.startswith((":memory:", "file:"))
+    return url.get_backend_name() == "sqlite" and not in_memory
+
+
 def _open(url: URL) -> Engine:
     """An engine whose tables exist. Connects once, so a broken database shows here."""
     is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and url.database and not url.database.startswith((":memory:", "file:")):
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    if _is_file(url):
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
     connect_args = {"timeout": _LOCK_WAIT_S} if is_sqlite else {}
     engine = create_engine(url, connect_args=connect_args, pool_pre_ping=True)
     if is_sqlite:
@@ -278,6 +311,7 @@ def _open(url: URL) -> Engine:
     try:
         for table in _METADATA.sorted_tables:
             _make_table(engine, table)
+            _add_columns(engine, table)
     except (SQLAlchemyError, OSError):
         engine.dispose()
         raise
@@ -293,6 +327,29 @@ def _make_table(engine: Engine, table: Table) -> None:
             raise
 
 
+def _add_columns(engine: Engine, table: Table) -> None:
+    """Give the table of an older release the columns that came later; they hold NULL there.
+
+    A table that lacks others is not ours and stays as it is: the first query says what is wrong.
+    """
+    missing = _missing(engine, table)
+    if not all(column.nullable for column in missing):
+        return
+    for column in missing:
+        added = CreateColumn(column).compile(dialect=engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
+        except DBAPIError:  # another process adds it just now
+            if column in _missing(engine, table):
+                raise
+
+
+def _missing(engine: Engine, table: Table) -> list[Column[Any]]:
+    there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+    return [column for column in table.columns if column.name not in there]
+
+
 def _set_wal(connection: Any, _record: Any) -> None:
     """Readers in other processes do not wait for the writer, nor it for them."""
     connection.execute("PRAGMA journal_mode=WAL").close()
@@ -302,39 +359,17 @@ def _of_pair(pair: str, timeframe: str) -> Select[Any]:
     return select(_FORECAST).where(_FORECAST.c.pair == pair, _FORECAST.c.timeframe == timeframe)
 
 
-def _values(row: JournalRow) -> dict[str, Any]:
-    """Plain Python numbers: a driver would store NumPy's integers as blobs."""
-    numbers = (row.volatility, row.mean, row.low, row.high)
-    quantiles = [float(value) for value in row.quantiles]
-    if not all(math.isfinite(value) for value in (*quantiles, *numbers)):
-        raise DataError(
-            f"{row.pair}: the forecast for candle {row.candle_ms} holds a NaN or infinite number"
-        )
-    texts = {name: getattr(row, name) for name in ("pair", "timeframe", "version", "reason")}
-    times = {name: int(getattr(row, name)) for name in ("candle_ms", "created_ms")}
-    floats = zip(("volatility", "mean", "low", "high"), map(float, numbers), strict=True)
-    return {**texts, **times, **dict(floats), "quantiles": json.dumps(quantiles)}
-
-
-def _decision_values(row: DecisionRow) -> dict[str, Any]:
-    numbers = {name: getattr(row, name) for name in ("gain", "bound")}
-    floats = {name: None if value is None else float(value) for name, value in numbers.items()}
-    if not all(math.isfinite(value) for value in floats.values() if value is not None):
-        raise DataError(
-            f'{row.lineage}: the decision "{row.kind}" about model {row.version} at {row.at_ms} '
-            "holds a NaN or infinite number; leave it out (None)"
-        )
-    texts = {
-        name: getattr(row, name) for name in ("lineage", "kind", "version", "champion", "text")
-    }
-    times = {name: int(getattr(row, name)) for name in ("at_ms", "candles", "created_ms")}
-    return {**texts, **times, **floats}
+def _within(table: Table, start_ms: int, end_ms: int) -> ColumnElement[bool]:
+    candle_ms = table.c.candle_ms
+    return and_(candle_ms >= int(start_ms), candle_ms < int(end_ms))
 
 
 def _row(*found: Any) -> JournalRow:
-    columns = dict(zip(_FORECAST.c.keys(), found, strict=True))
-    quantiles = tuple(float(value) for value in json.loads(columns.pop("quantiles")))
-    return JournalRow(quantiles=quantiles, **columns)
+    return forecast_row(dict(zip(_FORECAST.c.keys(), found, strict=True)))
+
+
+def _as_it_is(*found: Any) -> tuple[Any, ...]:
+    return found
 
 
 def _shown(url: URL) -> str:

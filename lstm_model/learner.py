@@ -68,7 +68,8 @@ class Event(NamedTuple):
 
     Attributes
     ----------
-    kind : "trained", "promoted", "rejected", "rolled back", "drift" or "training failed"
+    kind : "trained", "promoted", "rejected", "rolled back", "drift", "calibration" or
+        "training failed"
     champion : against which it was judged
     candles, gain, bound, saved_fraction : of the comparison, see `lstm_model.gate.Verdict`
     text : what else there is to say
@@ -129,6 +130,20 @@ def _watched(
         pair = labels.pairs[labels.pair_index[row]]
         watch.update(pair, float(residual[row]), bool(missed[row]))
     return watch.state()
+
+
+def review(state: State, schedule: Schedule) -> list[Event]:
+    """At a retraining, how the champion's intervals have held, beside the baseline's."""
+    if not schedule.retrains_at(state.boundary_ms):
+        return []
+    champion = state.contender(state.champion)
+    if not len(champion.kept.date_ms):
+        return []
+    baseline = next(c for c in state.contenders if c.kind == "baseline")
+    text = f"inside its widest interval were {champion.kept.line()}"
+    if champion is not baseline:
+        text += f"; of the baseline {baseline.kept.line()}"
+    return [Event("calibration", state.boundary_ms, state.champion, state.champion, text=text)]
 
 
 def judge(state: State, settings: Settings) -> tuple[State, list[Event]]:

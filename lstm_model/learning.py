@@ -30,6 +30,7 @@ from lstm_model.market import Candles
 from lstm_model.matured import Matured, label_reach, mature
 from lstm_model.model import Model
 from lstm_model.packing import pack, unpack, unpack_contender
+from lstm_model.reliability import Kept
 from lstm_model.schedule import Schedule
 from lstm_model.steps import StepStore
 
@@ -40,7 +41,8 @@ _MODELS_READY = 16  # chosen: versions kept in memory, far more than compete at 
 # The code that decides a step beside what decides its models.
 _DECISIVE_MODULES = (
     "calibration", "contender", "dataset", "drift", "evaluation", "features", "forecast", "gate",
-    "learner", "learning", "lstm", "maker", "market", "material", "matured", "schedule",
+    "learner", "learning", "lstm", "maker", "market", "material", "matured", "packing",
+    "reliability", "schedule",
 )  # fmt: skip
 
 Lesson = Callable[[Wish, int], Training]
@@ -177,8 +179,14 @@ class Learning:
             at = (self._steps.record(at) or {}).get("previous")
         return tuple(steps)
 
-    def fits(self, step: Step) -> bool:
-        """Whether the step was made by the code and for the settings of now."""
+    def continues(self, step: Step, due_ms: int) -> bool:
+        """Whether who is to reach the boundary `due_ms` goes on from this step.
+
+        Else the learner begins anew: the step is older than a retraining, or it was not made by
+        the code and for the settings of now.
+        """
+        if due_ms - step.boundary_ms > self.schedule.retrain_ms:
+            return False
         record = self._steps.record(step.address)
         return record is not None and record.get("made_by") == self._made_by()
 
@@ -265,7 +273,9 @@ class Learning:
     def _computed(self, state: State, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         settings = self.maker.settings
         state = self._observed(state, boundary_ms, run)
-        state, events = learner.judge(state, settings)
+        reviewed = learner.review(state, self.schedule)
+        state, judged = learner.judge(state, settings)
+        events = [*reviewed, *judged]
         wish = learner.due(state, settings, self.schedule)
         if wish is None:
             return state, events
@@ -327,7 +337,7 @@ class Learning:
         model = replace(model, calibration=parent.calibration(model.calibration))
         made = self.maker.finetune(material, model, parent.evidence, training)
         entering = self._entering(made, boundary_ms)
-        return replace(entering, scales=parent.scales, before=parent.scales)
+        return replace(entering, widths=parent.widths, widths_before=parent.widths)
 
     def _entering(self, made: Candidate, boundary_ms: int) -> Contender:
         card = made.stored.card
@@ -370,7 +380,8 @@ class Learning:
     def _as_of(self, record: Mapping[str, Any], version: str) -> Model:
         """A version with the calibration and the skill it had at a step."""
         entry = next(c for c in record["contenders"] if c["version"] == version)
-        model, contender = self._model(version), unpack_contender(entry, Evidence.nothing())
+        nothing = Evidence.nothing(), Kept.nothing()
+        model, contender = self._model(version), unpack_contender(entry, *nothing)
         calibration = contender.calibration(model.calibration)
         return replace(model, calibration=calibration, p_value=record["p_values"][version])
 

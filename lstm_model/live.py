@@ -22,6 +22,8 @@ from lstm_model.lineage import Lineage
 from lstm_model.market import Candles
 from lstm_model.model import Model
 from lstm_model.outlook import Frame, Outlook, Terms
+from lstm_model.sizing import ERROR, STALE_MODEL
+from lstm_model.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,9 @@ class LiveEngine:
         self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self._inside = open_inside(self._guarded) if open_inside else None
+        self._verdicts = Verdicts(journal, self._timeframe)
+        self._schedule, self._summed_ms = learning.schedule, 0
+        self._news: deque[str] = deque(maxlen=100)
         self._facts: dict[str, Facts] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
 
@@ -81,26 +86,33 @@ class LiveEngine:
         self._learning.tick(now_ms, pairs)
         if self._inside:
             self._inside.stream.follow(pairs)
+        self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
+
+    def note(self, pair: str, candle_ms: int, reason: str, text: str = "") -> None:
+        """Say what became of a candle, see `lstm_model.verdicts`."""
+        self._verdicts.note(pair, candle_ms, reason, text)
 
     def stop(self) -> None:
         """End a running training and release everything; returns when no thread is left."""
         if self._inside:
             self._inside.stream.stop()
         self._learning.stop()
+        self._guarded("what became of candles", self._verdicts.flush, None)
         self._journal.close()
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
-        for news in (self._learning.news, self._inside.stream.news if self._inside else deque()):
+        streamed = self._inside.stream.news if self._inside else deque()
+        for news in (self._learning.news, streamed, self._news):
             while news:
                 yield news.popleft()
 
-    def allows_entry(self, pair: str, side: int, rate: float) -> bool:
-        """Whether the trade stream has nothing against an entry (`side` 1 long, -1 short)."""
+    def veto(self, pair: str, side: int, rate: float) -> str:
+        """What the trade stream has against an entry (`side` 1 long, -1 short): a code, or ""."""
         inside = self._inside
         if inside is None:
-            return True
-        return self._guarded(pair, lambda: inside.allows_entry(pair, side, rate), False)
+            return ""
+        return self._guarded(pair, lambda: inside.veto(pair, side, rate), ERROR)
 
     def wants_exit(self, pair: str, side: int, rate: float) -> bool:
         """Whether the forecast has turned against a position inside the candle."""
@@ -109,12 +121,19 @@ class LiveEngine:
             return False
         return self._guarded(pair, lambda: inside.wants_exit(pair, side, rate), False)
 
-    def stop_price(self, pair: str, side: int) -> float | None:
+    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
         """Where the newest forecast would have a position stopped; None: ask the candle's."""
         inside = self._inside
         if inside is None:
             return None
-        return self._guarded(pair, lambda: inside.stop_price(pair, side), None)
+        return self._guarded(pair, lambda: inside.stop_price(pair, side, multiple), None)
+
+    def coverage(self, pair: str) -> float:
+        """Share of the newest trades that are known; 1.0 without a trade stream."""
+        inside = self._inside
+        if inside is None:
+            return 1.0
+        return self._guarded(pair, lambda: inside.coverage(pair), 0.0)
 
     def awaits(self, pair: str, newest_ms: int) -> bool:
         """Whether `foresee` could spare `outlook` the work for this newest candle."""
@@ -130,6 +149,7 @@ class LiveEngine:
     def outlook(self, candles: Candles) -> Outlook:
         """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
         nothing = Outlook(candles.pair, candles.date_ms, self._terms)
+        nothing.gate[:] = ERROR
         return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
 
     def _guarded(self, name: str, work: Callable[[], Answer], otherwise: Answer) -> Answer:
@@ -141,6 +161,16 @@ class LiveEngine:
         except Exception:
             logger.exception("%s: no forecast", name)
         return otherwise
+
+    def _sum_up(self, now_ms: int) -> None:
+        """Write down what became of candles; sum it up for the user once a step and on a start."""
+        boundary_ms = self._schedule.last_boundary(now_ms)
+        if boundary_ms > self._summed_ms:  # on a start, what the bot saw before in this step
+            summary = self._verdicts.summary(self._summed_ms or boundary_ms)
+            self._news.extend([summary] if summary else [])
+            self._summed_ms = boundary_ms
+        else:
+            self._verdicts.flush()
 
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
@@ -171,8 +201,8 @@ class LiveEngine:
         for (model, candles, frame), output in zip(together, raw[:, None], strict=True):
             outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
             volatility = frame.features.volatility[-1:]
+            outlook.admit(model, np.array([0]))
             outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))
-            outlook.credit([0], [model.card.version], _skill_of(model, self._terms))
             yield _journal_row(outlook, 0, self._timeframe)
 
     def _outlook(self, candles: Candles) -> Outlook:
@@ -255,19 +285,19 @@ class LiveEngine:
         known = [facts[dates[number]] for number in numbers]
         if known:
             outlook.put(np.array(numbers), _as_forecast(known, outlook.forecast.levels))
-        said = {number: row.version for number, row in zip(numbers, known, strict=True)}
         for model, rows in self._learning.in_force(candles):
-            outlook.version[rows] = version = model.card.version
-            mine = [row for row in rows.tolist() if said.get(row) == version]
-            outlook.credit(mine, [version] * len(mine), _skill_of(model, self._terms))
-            said = {number: other for number, other in said.items() if number not in set(mine)}
-        outlook.credit(list(said), list(said.values()), self._learning.is_skilled)
+            outlook.admit(model, rows)
+        stale = candles.date_ms + candles.step_ms > self._learning.stale_from_ms()
+        outlook.gate[stale] = STALE_MODEL
+        said = {number: row.version for number, row in zip(numbers, known, strict=True)}
+        others = {
+            number: version
+            for number, version in said.items()
+            if version != outlook.version[number]
+        }
+        skilled = {other: self._learning.is_skilled(other) for other in set(others.values())}
+        outlook.credit(others, skilled)
         return outlook
-
-
-def _skill_of(model: Model, terms: Terms) -> Callable[[str], bool]:
-    """The skill that a model had when it came to serve, not what it has by now."""
-    return lambda _: model.is_skilled(terms.settings)
 
 
 def _closed(candles: Candles) -> Candles:
@@ -291,15 +321,18 @@ def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
         mean=float(forecast.mean[row]),
         low=float(forecast.low[row]),
         high=float(forecast.high[row]),
+        mean_error=float(forecast.mean_error[row]),
+        lowest=float(forecast.lowest[row]),
+        highest=float(forecast.highest[row]),
         reason=str(outlook.decision.reason[row]),
         created_ms=time.time_ns() // 1_000_000,
     )
 
 
 def _as_forecast(known: Sequence[JournalRow], levels: tuple[float, ...]) -> Forecast:
-    return Forecast(
-        levels,
-        np.array([row.quantiles for row in known]),
-        np.array([row.mean for row in known]),
-        np.array([row.volatility for row in known]),
-    )
+    """What was written down; NaN for what an older release did not write."""
+    columns = [
+        np.array([getattr(row, name) for row in known], np.float64)
+        for name in ("mean", "volatility", "mean_error", "lowest", "highest")
+    ]
+    return Forecast(levels, np.array([row.quantiles for row in known]), *columns)

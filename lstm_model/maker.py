@@ -204,7 +204,7 @@ class ModelMaker:
         lstm = Lstm(stored.weights, self.settings.lookback)
         calibration = Calibration.from_card(self.settings.levels, stored.card.calibration)
         raw = lstm.predict(panel.rows, rows)
-        mean = replace(calibration, shrinkage=1.0).spread(raw)[0]
+        mean = calibration.raw_mean(raw)
         realized = panel.target()[rows]
         return evidence.with_means(*means_by_moment(panel.date_ms[rows], mean * realized, mean**2))
 

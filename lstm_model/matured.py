@@ -48,6 +48,6 @@ def mature(
     candle_ms, panel = enough[0].step_ms, build_panel(enough, settings)
     known_ms = panel.label_ms + candle_ms
     rows = np.flatnonzero(panel.usable & (known_ms > since_ms) & (known_ms <= until_ms))
-    realized = panel.realized[rows] / panel.unit[rows]
     outcomes, pairs = Outcomes.of(panel, rows), panel.pair_index[rows]
-    return Matured(panel, rows, Labels(panel.pairs, pairs, outcomes, realized, candle_ms))
+    labels = Labels(panel.pairs, pairs, outcomes, *panel.reached(rows), candle_ms)
+    return Matured(panel, rows, labels)

@@ -310,21 +310,30 @@ def _facts(card: ModelCard) -> Table:
 def _scores(card: ModelCard) -> Table:
     table = Table(
         title="Scores on the test block, newer than anything trained on",
-        caption="R2 against zero return; late: entered one candle after the forecast; bps",
+        caption="R2 against zero return; late: entered one candle after the forecast; coverage of "
+        "the widest interval: in all, in the worst fifth by volatility, in the worst 250 candles; "
+        "width and Winkler score in bps",
     )
-    for column in ("forecast", "R2", "R2 late", "hits", "late", "cover", "width", "Winkler"):
-        table.add_column(column, justify="left" if column == "forecast" else "right")
+    columns = ("R2", "late", "hits", "late", "cover", "fifth", "250", "width", "Winkler")
+    table.add_column("forecast")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name, title in _FORECASTERS.items():
-        table.add_row(title, *_score_cells(card.scores[name], card.scores[f"{name}_delayed"]))
+        if name in card.scores:
+            late = card.scores.get(f"{name}_delayed", {})
+            table.add_row(title, *_score_cells(card.scores[name], late))
     return table
 
 
 _FORECASTERS = {
     "lstm": "LSTM as served",
     "lstm_raw": "LSTM unshrunk",
+    "lstm_uncalibrated": "LSTM uncalibrated",
     "ridge": "ridge",
     "reversal": "reversal",
-    "zero": "zero, EWMA",
+    "zero": "zero, EWMA tracked",
+    "ewma_untracked": "zero, EWMA",
+    "constant": "constant width",
 }
 
 
@@ -332,7 +341,9 @@ def _score_cells(scores: Mapping[str, float], late: Mapping[str, float]) -> Iter
     """R2 and hit rate beside their delayed twins, then the interval's scores in basis points."""
     for key, form in (("r2", "{:+.2%}"), ("hit_rate", "{:.1%}")):
         yield from (form.format(twin[key]) if key in twin else "" for twin in (scores, late))
-    for key, form in (("coverage", "{:.1%}"), ("width_bps", "{:.1f}"), ("winkler_bps", "{:.1f}")):
+    covered = ("coverage", "coverage_worst_quintile", "coverage_worst_window")
+    kinds = {**dict.fromkeys(covered, "{:.1%}"), "width_bps": "{:.1f}", "winkler_bps": "{:.1f}"}
+    for key, form in kinds.items():
         yield form.format(scores[key]) if key in scores else ""
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lstm_model.calibration import QuantileTracker, rescale
+from lstm_model.calibration import Label, WidthTracker
 from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, compute_features
 from lstm_model.forecast import Forecast
@@ -223,15 +223,11 @@ class Nowcaster:
         state = LstmState.join([look.base.state for look in looks])
         raw = model.lstm.step(state, np.stack([look.row for look in looks]))
         volatility = np.array([look.volatility for look in looks])
-        unit = volatility * math.sqrt(self._settings.horizon)
-        location, unscaled = model.calibration.spread(raw)
-        unscaled *= unit[:, None]
+        _, unscaled = model.calibration.spread(raw)
         for look, quantiles in zip(looks, unscaled.tolist(), strict=True):
             self._widths.observe(look, quantiles)
         scales = np.array([self._widths.log_scales(look) for look in looks])
-        made = Forecast(
-            self._settings.levels, rescale(unscaled, scales), location * unit, volatility
-        )
+        made = model.calibration.scaled(raw, scales, volatility, self._settings.horizon)
         for number, look in enumerate(looks):
             self._latest[look.pair] = _nowcast(look, made.row(number))
 
@@ -240,8 +236,9 @@ class QuarterWidths:
     """Interval widths tracked for every pair and quarter of a candle.
 
     The first nowcast of a quarter is remembered until the same quarter `horizon` candles later
-    shows what became of it; then the widths of that quarter learn (`QuantileTracker`). They
-    start from those the model was calibrated with.
+    shows what became of it; then the widths of that quarter learn (`WidthTracker`). They start
+    from those the model was calibrated with. Reaches stay as calibrated: what happened on the way
+    is not remembered here.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -249,8 +246,8 @@ class QuarterWidths:
         self._quarters: dict[tuple[str, int], _Quarter] = {}
 
     def log_scales(self, look: _Look) -> list[float]:
-        """(J,) log scales in force for this pair's part of the candle."""
-        return self._quarter(look).tracker.log_scales
+        """(M,) log scales in force for this pair's part of the candle."""
+        return self._quarter(look).tracker.in_force(look.volatility)
 
     def observe(self, look: _Look, unscaled: list[float]) -> None:
         """Learn from what the price shows now, and remember the first (K,) of each quarter."""
@@ -264,33 +261,41 @@ class QuarterWidths:
             pending.popleft()
         if pending and pending[0].candle_ms == due_ms:
             then = pending.popleft()
-            quarter.tracker.update(then.unscaled, math.log(price / then.price))
-        pending.append(_Pending(candle_ms, price, unscaled))
+            realized = math.log(price / then.price) / then.unit
+            label = Label(realized, math.nan, math.nan, then.volatility)
+            quarter.tracker.update(then.unscaled, label)
+        unit = look.volatility * math.sqrt(self._settings.horizon)
+        pending.append(_Pending(candle_ms, price, unscaled, look.volatility, unit))
 
     def _quarter(self, look: _Look) -> _Quarter:
         key = look.pair, min(_QUARTERS - 1, int(look.passed * _QUARTERS))
         model, known = look.base.model, self._quarters.get(key)
         if known is None or known.version != model.card.version:
-            scales = model.calibration.scales_of(look.pair)
-            tracker = QuantileTracker(self._settings.levels, scales)
+            widths = model.calibration.widths_of(look.pair)
+            tracker = WidthTracker(self._settings.levels, widths, self._settings.horizon)
             known = _Quarter(model.card.version, tracker, deque(maxlen=self._settings.horizon + 1))
             self._quarters[key] = known
         return known
 
 
 class _Pending(NamedTuple):
-    """A forecast that waits for its outcome; `unscaled` (K,) log return from `price`."""
+    """A forecast that waits for its outcome.
+
+    `unscaled` (K,) in units of volatility over the horizon, which `unit` is as a log return.
+    """
 
     candle_ms: int
     price: float
     unscaled: list[float]
+    volatility: float
+    unit: float
 
 
 class _Quarter(NamedTuple):
     """One pair's part of the candle, for one model."""
 
     version: str
-    tracker: QuantileTracker
+    tracker: WidthTracker
     pending: deque[_Pending]
 
 

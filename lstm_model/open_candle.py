@@ -59,7 +59,7 @@ class OpenCandle(Ingredients):
     >>> seen = Seen(candle.open_ms, up, up, up, up, 0.5, 9, 50.0, 0.2, 20.0, 1.0, 0)
     >>> row, volatility = candle.row(seen, passed=0.5)
     >>> len(row), bool(row[0] > 0.0)
-    (16, True)
+    (19, True)
     """
 
     def __init__(self, closed: Candles, *, order_flow: bool) -> None:

@@ -5,7 +5,7 @@ Shapes: N candles, K quantile levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_model.calibration import HASTE, trust
 from lstm_model.config import Settings
 from lstm_model.dataset import usable_windows
 from lstm_model.features import compute_features
 from lstm_model.forecast import Forecast
 from lstm_model.market import Candles, Ints
 from lstm_model.model import Model
-from lstm_model.sizing import NO_MODEL, Decision, decide
+from lstm_model.sizing import CALIBRATING, ERROR, NO_DATA, NO_MODEL, NO_SKILL, Decision, decide
+
+Code = "U12"  # of `lstm_model.sizing.REASONS`
+_RETURNS = ("mean", "mean_error", "low", "high", "lowest", "highest")
 
 
 class Frame:
@@ -59,21 +63,16 @@ class Outlook:
     """
 
     def __init__(self, pair: str, date_ms: Ints, terms: Terms) -> None:
-        count, levels = len(date_ms), terms.settings.levels
+        count = len(date_ms)
         self.pair, self.date_ms, self.terms = pair, date_ms, terms
-        self.forecast = Forecast(
-            levels,
-            np.full((count, len(levels)), np.nan),
-            np.full(count, np.nan),
-            np.full(count, np.nan),
-        )
+        self.forecast = Forecast.nothing(terms.settings.levels, count)
         self.version: NDArray[np.object_] = np.full(count, "", dtype=object)
-        self._skilled = np.zeros(count, dtype=np.bool_)
+        self.gate = np.full(count, NO_MODEL, dtype=Code)
+        self.trust = np.zeros(count)
 
     def fill(self, model: Model, frame: Frame, rows: Ints) -> None:
         """Let `model` forecast the candles numbered `rows` (M,); unusable windows stay NaN."""
-        self.version[rows] = model.card.version
-        self._skilled[rows] = model.is_skilled(self.terms.settings)
+        self.admit(model, rows)
         ends = frame.rows_of(self.date_ms[rows])
         usable = frame.usable[ends]
         rows, ends = rows[usable], ends[usable]
@@ -82,48 +81,57 @@ class Outlook:
 
     def put(self, rows: Ints, made: Forecast) -> None:
         """Take over forecasts made elsewhere for the candles numbered `rows`."""
-        self.forecast.quantiles[rows] = made.quantiles
-        self.forecast.mean[rows] = made.mean
-        self.forecast.volatility[rows] = made.volatility
+        self.forecast.put(rows, made)
 
-    def credit(
-        self, rows: Sequence[int], versions: Sequence[str], is_skilled: Callable[[str], bool]
-    ) -> None:
-        """Say which versions made the forecasts of `rows`."""
-        self.version[list(rows)] = versions
-        skilled = {version: is_skilled(version) for version in set(versions)}
-        self._skilled[list(rows)] = [skilled[version] for version in versions]
+    def admit(self, model: Model, rows: Ints) -> None:
+        """Say that `model` is in force for the candles numbered `rows`, and what that allows."""
+        labels = model.calibration.widths_of(self.pair).labels
+        horizon = self.terms.settings.horizon
+        skilled = model.is_skilled(self.terms.settings)
+        calibrated = labels >= HASTE * horizon
+        self.version[rows] = model.card.version
+        self.gate[rows] = CALIBRATING if not calibrated else "" if skilled else NO_SKILL
+        self.trust[rows] = trust(labels, horizon)
+
+    def credit(self, versions: Mapping[int, str], skilled: Mapping[str, bool]) -> None:
+        """Say which other versions had made the forecasts of some rows, and whether by skill."""
+        for row, version in versions.items():
+            self.version[row] = version
+            if self.gate[row] in ("", NO_SKILL):
+                self.gate[row] = "" if skilled[version] else NO_SKILL
 
     @cached_property
     def decision(self) -> Decision:
-        """Side, stake and reason per candle; computed once, after everything was filled."""
+        """Side, edge and reason per candle; computed once, after everything was filled."""
         terms = self.terms
-        made = decide(
-            self.forecast,
-            self._skilled,
-            terms.fee_fraction,
-            terms.settings,
+        unknown = np.isnan(self.forecast.mean) & ~np.isin(self.gate, (NO_MODEL, ERROR))
+        gate = np.where(unknown, NO_DATA, self.gate)
+        return decide(
+            self.forecast, gate, self.trust, terms.fee_fraction, terms.settings,
             can_short=terms.can_short,
-        )
-        made.reason[self.version == ""] = NO_MODEL
-        return made
+        )  # fmt: skip
 
     def columns(self, close: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
         """Dataframe columns; returns as fractions, prices for charts (`close` (N,))."""
         forecast, decision = self.forecast, self.decision
-        return {
-            "lstm_mean": forecast.mean,
-            "lstm_low": forecast.low,
-            "lstm_high": forecast.high,
-            "lstm_volatility": forecast.volatility,
-            "lstm_price": close * np.exp(forecast.mean),
-            "lstm_price_low": close * np.exp(forecast.low),
-            "lstm_price_high": close * np.exp(forecast.high),
-            "lstm_edge": decision.edge,
-            "lstm_stake_fraction": decision.stake_fraction,
-            "lstm_side": decision.side,
-            "lstm_reason": decision.reason.astype(object),
+        returns = {name: getattr(forecast, name) for name in _RETURNS}
+        prices = {
+            f"price_{name}".removesuffix("_mean"): close * np.exp(returns[name])
+            for name in ("mean", "low", "high", "lowest", "highest")
         }
+        columns = {
+            **returns,
+            **prices,
+            "volatility": forecast.volatility,
+            "edge": decision.edge,
+            "kelly": decision.kelly,
+            "side": decision.side,
+            "trust": self.trust,
+            "gate": decision.gate.astype(object),
+            "reason": decision.reason.astype(object),
+            "version": self.version,
+        }
+        return {f"lstm_{name}": column for name, column in columns.items()}
 
     def line(self, row: int) -> str:
         """One candle in words, for the log."""

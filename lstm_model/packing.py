@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from numpy.typing import NDArray
 
-from lstm_model.contender import Contender, Scales
-from lstm_model.gate import Evidence
+from lstm_model.calibration import Widths
+from lstm_model.contender import Contender
+from lstm_model.gate import Evidence, Worth
 from lstm_model.learner import State
+from lstm_model.reliability import Kept
 
 _PLAIN = (
     "boundary_ms", "champion", "predecessor", "promoted_ms", "finetuned_ms", "owed", "drift",
 )  # fmt: skip
 _PLAIN_OF_CONTENDER = (
-    "version", "kind", "unseen_ms", "entered_ms", "scales", "before",
-    "shrinkage", "shrinkage_before",
+    "version", "kind", "unseen_ms", "entered_ms", "widths", "widths_before",
+    "worth", "worth_before",
 )  # fmt: skip
+_OF_KEPT = tuple(field.name for field in fields(Kept))
 
 
 def pack(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -31,18 +35,27 @@ def pack(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     arrays = {
         f"{contender.version}/{name}": array
         for contender in state.contenders
-        for name, array in contender.evidence.arrays().items()
+        for name, array in {**contender.evidence.arrays(), **_kept(contender.kept)}.items()
     }
     return json.loads(json.dumps(record)), arrays
 
 
 def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> State:
     """The state that was packed."""
+    mine = [(entry, _below(arrays, entry["version"])) for entry in record["contenders"]]
     contenders = tuple(
-        unpack_contender(entry, Evidence.from_arrays(_below(arrays, entry["version"])))
-        for entry in record["contenders"]
+        unpack_contender(
+            entry,
+            Evidence.from_arrays(own),
+            Kept(*(own[f"kept_{name}"] for name in _OF_KEPT)),
+        )
+        for entry, own in mine
     )
     return State(**{name: record[name] for name in _PLAIN}, contenders=contenders)
+
+
+def _kept(kept: Kept) -> dict[str, NDArray[Any]]:
+    return {f"kept_{name}": getattr(kept, name) for name in _OF_KEPT}
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], folder: str) -> dict[str, NDArray[Any]]:
@@ -50,12 +63,17 @@ def _below(arrays: Mapping[str, NDArray[Any]], folder: str) -> dict[str, NDArray
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
-def unpack_contender(entry: Mapping[str, Any], evidence: Evidence) -> Contender:
+def unpack_contender(entry: Mapping[str, Any], evidence: Evidence, kept: Kept) -> Contender:
     """One contender of a record."""
-    scales = {
-        name: {
-            pair: Scales(labels, tuple(values)) for pair, (labels, values) in entry[name].items()
-        }
-        for name in ("scales", "before")
+    widths = {
+        name: {pair: _unpack_widths(*values) for pair, values in entry[name].items()}
+        for name in ("widths", "widths_before")
     }
-    return Contender(**{**entry, **scales}, evidence=evidence)
+    worth = {name: Worth(*entry[name]) for name in ("worth", "worth_before")}
+    return Contender(**{**entry, **widths, **worth}, evidence=evidence, kept=kept)
+
+
+def _unpack_widths(
+    labels: int, usual: float, scales: Sequence[float], slopes: Sequence[float]
+) -> Widths:
+    return Widths(labels, usual, tuple(scales), tuple(slopes))

@@ -1,4 +1,4 @@
-"""Puts the strategy and an example configuration into a user's own user_data folder.
+"""Puts the strategies and an example configuration into a user's own user_data folder.
 
 Nothing of theirs is overwritten: where a file differs, ours is written beside it.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 from lstm_model.config import parse_settings
 from lstm_model.errors import ConfigError, StoreError
 
-STRATEGY_FILE = "lstm_strategy.py"
+STRATEGY_FILES = ("lstm_strategy.py", "ema_cross_lstm.py")
 CONFIG_FILE = "lstm-config.example.json"
 
 
@@ -44,12 +44,12 @@ class Action:
 
 
 def scaffold(userdir: Path) -> list[Action]:
-    """Write the strategy and the example configuration; a second call changes nothing.
+    """Write the strategies and the example configuration; a second call changes nothing.
 
     Raises
     ------
     ConfigError
-        If `userdir` does not exist or this installation has no strategy file.
+        If `userdir` does not exist or this installation lacks a strategy file.
     StoreError
         If `userdir` is not writable.
 
@@ -63,10 +63,9 @@ def scaffold(userdir: Path) -> list[Action]:
     if not userdir.is_dir():
         command = f"freqtrade create-userdir --userdir {shlex.quote(str(userdir))}"
         raise ConfigError(f'there is no folder {userdir}: run "{command}" first')
-    return [
-        _place(userdir / "strategies" / STRATEGY_FILE, _strategy_source()),
-        _place(userdir / CONFIG_FILE, example_config()),
-    ]
+    contents = {f"strategies/{name}": _strategy_source(name) for name in STRATEGY_FILES}
+    contents[CONFIG_FILE] = example_config()
+    return [_place(userdir / name, content) for name, content in contents.items()]
 
 
 def next_command(userdir: Path) -> str:
@@ -94,10 +93,10 @@ def example_config() -> bytes:
     return (json.dumps({"lstm": section}, indent=4) + "\n").encode()
 
 
-def _strategy_source() -> bytes:
-    """A wheel carries the file inside the package; a source checkout has it beside the package."""
+def _strategy_source(name: str) -> bytes:
+    """A wheel carries the files inside the package; a source checkout has them beside it."""
     package = Path(__file__).parent
-    candidates = (package / "init" / STRATEGY_FILE, package.parent / "strategies" / STRATEGY_FILE)
+    candidates = (package / "init" / name, package.parent / "strategies" / name)
     for path in candidates:
         if path.is_file():
             return path.read_bytes()

@@ -83,23 +83,26 @@ def _trained(event: Event, card_of: Callable[[str], ModelCard]) -> str:
     return f"{made}; it competes with {champion}"
 
 
-def _promoted(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    winner, loser = named(card_of(event.version)), named(card_of(event.champion))
-    return f"Promoted: {winner} serves instead of {loser}{_compared(event)}"
+_JUDGED = {
+    "promoted": "Promoted: {version} serves instead of {champion}{compared}",
+    "rolled back": "Rolled back: {version} serves again instead of {champion}{compared}",
+    "rejected": "Rejected: {version}, {text}{compared}; {champion} keeps serving",
+}
 
 
-def _restored(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    winner, loser = named(card_of(event.version)), named(card_of(event.champion))
-    return f"Rolled back: {winner} serves again instead of {loser}{_compared(event)}"
-
-
-def _rejected(event: Event, card_of: Callable[[str], ModelCard]) -> str:
-    loser, champion = named(card_of(event.version)), named(card_of(event.champion))
-    return f"Rejected: {loser}, {event.text}{_compared(event)}; {champion} keeps serving"
+def _judged(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    version, champion = named(card_of(event.version)), named(card_of(event.champion))
+    return _JUDGED[event.kind].format(
+        version=version, champion=champion, text=event.text, compared=_compared(event)
+    )
 
 
 def _drift(event: Event, card_of: Callable[[str], ModelCard]) -> str:
     return f"Drift: {event.text}; fine-tuning early"
+
+
+def _calibration(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return f"Calibration of {named(card_of(event.version))}: {event.text}"
 
 
 def _failed(event: Event, card_of: Callable[[str], ModelCard]) -> str:
@@ -110,11 +113,10 @@ def _failed(event: Event, card_of: Callable[[str], ModelCard]) -> str:
 
 
 _LINES: dict[str, Callable[[Event, Callable[[str], ModelCard]], str]] = {
+    **dict.fromkeys(_JUDGED, _judged),
     "trained": _trained,
-    "promoted": _promoted,
-    "rejected": _rejected,
-    "rolled back": _restored,
     "drift": _drift,
+    "calibration": _calibration,
     "training failed": _failed,
 }
 

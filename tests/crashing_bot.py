@@ -34,11 +34,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from lstm_model import learning, maker
-from lstm_model.calibration import POOLED
+from lstm_model.gate import Evidence
 from lstm_model.journal import Journal
 from lstm_model.lineage import Lineage
 from lstm_model.model import Model
 from lstm_model.outlook import Frame, Outlook
+from lstm_model.packing import unpack_contender
+from lstm_model.reliability import Kept
 from lstm_model.steps import StepStore
 from lstm_model.store import ModelStore
 from lstm_model.trainer import TrainingJob
@@ -183,7 +185,7 @@ def outcome(root: Path) -> Facts:
     return {
         "head": lineage.head,
         "champions": lineage.champions,
-        "scales": {e["version"]: [e["scales"], e["shrinkage"]] for e in head["contenders"]},
+        "widths": {e["version"]: [e["widths"], e["worth"]] for e in head["contenders"]},
         "steps": known_steps(root),
         "previous": head["previous"],
         "arrays": sorted(path.stem for path in (root / "steps").glob("*.npz")),
@@ -264,20 +266,18 @@ def said(outlook: Outlook) -> list[str]:
     forecast = outlook.forecast
     if not np.isfinite(forecast.mean[-1]):
         return []
-    numbers = (forecast.mean[-1:], forecast.quantiles[-1], forecast.volatility[-1:])
+    columns = (forecast.mean, forecast.volatility, forecast.mean_error, forecast.lowest)
+    numbers = [forecast.quantiles[-1], *(column[-1:] for column in (*columns, forecast.highest))]
     plain = [(array + 0.0).tolist() for array in numbers]  # a journal knows no zero below zero
     return [str(outlook.version[-1]), fingerprint(*plain)]
 
 
 def expected(bot: Bot, record: Facts, row: int, store: ModelStore) -> Facts:
-    """What the champion of a step says of a candle, with exactly that step's scales."""
+    """What the champion of a step says of a candle, with exactly that step's widths."""
     entry = next(c for c in record["contenders"] if c["version"] == record["champion"])
-    scales = {pair: tuple(found[1]) for pair, found in entry["scales"].items()}
-    pooled = tuple(np.mean(list(scales.values()), axis=0).tolist())
+    champion = unpack_contender(entry, Evidence.nothing(), Kept.nothing())
     model = Model.of(store.load(entry["version"]), SETTINGS)
-    calibration = replace(
-        model.calibration, log_scales={POOLED: pooled, **scales}, shrinkage=entry["shrinkage"]
-    )
+    calibration = champion.calibration(model.calibration)
     model = replace(model, calibration=calibration)
     out = {}
     for pair in PAIRS:

@@ -116,5 +116,5 @@ def make_learning(
 
 def make_terms(settings: Settings = SETTINGS) -> Terms:
     """No costs, so that any proven forecast leads to an entry."""
-    free = settings.model_copy(update={"slippage_fraction": 0.0})
+    free = settings.model_copy(update={"slippage_fraction": 0.0, "half_spread_fraction": 0.0})
     return Terms(free, fee_fraction=0.0, can_short=True)

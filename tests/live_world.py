@@ -36,8 +36,8 @@ SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
 TRAINER = "lstm_model.maker.run_training"
 
 SERIES = [
-    make_candles(COUNT, signal=2.0, seed=20),
-    make_candles(COUNT, signal=2.0, seed=21, pair=OTHER),
+    make_candles(COUNT, signal=2.0),
+    make_candles(COUNT, signal=2.0, seed=1, pair=OTHER),
 ]
 
 
@@ -58,8 +58,8 @@ STORY_SETTINGS = SETTINGS.model_copy(
     update={"promotion_error": 0.3, "retrain_candles": 750, "finetune_candles": 500,
             "drift_cooldown_candles": 10_000, "train_candles": 700}
 )  # fmt: skip
-STORY = [turning(2_500, (1_400,)), turning(2_500, (1_400,), seed=1, pair=OTHER)]
-STORY_FIRST = 1_360
+STORY = [turning(2_500, (1_450,), seed=10), turning(2_500, (1_450,), seed=11, pair=OTHER)]
+STORY_FIRST, STORY_LAST = 1_360, 1_880
 
 
 def row_of(time_ms: int) -> int:
@@ -205,7 +205,7 @@ def is_forecast(outlook: Outlook) -> np.ndarray:
 
 
 def no_trade(outlook: Outlook) -> bool:
-    return bool((outlook.decision.side == 0).all() and not outlook.decision.stake_fraction.any())
+    return bool((outlook.decision.side == 0).all() and (outlook.decision.gate != "").all())
 
 
 def differences(live: dict[int, dict[str, Any]], past: Outlook) -> list[str]:

@@ -6,10 +6,11 @@ import numpy as np
 from lstm_reference import random_weights
 from series import STEP_MS, make_candles, with_flow
 
-from lstm_model.calibration import POOLED, Calibration
+from lstm_model.calibration import POOLED, Calibration, Widths
 from lstm_model.card import ModelCard
 from lstm_model.config import Settings
 from lstm_model.features import WARM_UP, compute_features, feature_names
+from lstm_model.forecast import Forecast
 from lstm_model.lstm import Lstm
 from lstm_model.market import Candles, Records, Seen
 from lstm_model.model import Model
@@ -69,11 +70,11 @@ class World:
         """The exchange has given the first `count` candles."""
         self.nowcaster.rebase([(self.model, c.rows(0, count)) for c in self.series.values()])
 
-    def closed_forecast(self, pair: str, number: int) -> np.ndarray:
-        """What a closed candle's forecast says, (K,)."""
+    def closed_forecast(self, pair: str, number: int) -> Forecast:
+        """What a closed candle's forecast says."""
         features = compute_features(self.series[pair], order_flow=True)
         ends = np.array([number])
-        return self.model.forecast(pair, features.rows, features.volatility, ends).quantiles[0]
+        return self.model.forecast(pair, features.rows, features.volatility, ends)
 
 
 def make_model(seed: int = 0) -> Model:
@@ -82,4 +83,5 @@ def make_model(seed: int = 0) -> Model:
     card = ModelCard.model_construct(
         version=f"v{seed}", settings=SETTINGS.model_dump(mode="json"), feature_names=names
     )
-    return Model(card, lstm, Calibration(LEVELS, 0.5, (), {POOLED: (0.1, 0.2, 0.3)}), p_value=1.0)
+    widths = Widths(0, 0.0, (0.1, 0.2, 0.3, 0.4, 0.5), (0.1, 0.1, 0.1, 0.1, 0.1))
+    return Model(card, lstm, Calibration(LEVELS, 0.5, 0.2, (), {POOLED: widths}), p_value=1.0)

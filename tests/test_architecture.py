@@ -16,25 +16,29 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from rows above it
     "errors", "config", "market", "continuity", "ring", "tally", "tape",
     "trade_feed", "connection", "backfill", "switchboard", "stream",
-    "features", "open_candle", "forecast", "dataset", "lstm", "calibration", "gate", "drift",
-    "evaluation", "sizing", "fused", "network", "network_process", "card", "files", "store",
-    "steps", "lineage", "journal", "flow_store", "flow_history", "trainer", "schedule", "history",
-    "material", "baseline", "model", "maker", "contender", "learner", "matured", "packing",
-    "learning", "outlook", "wording", "nowcast", "inside", "engine", "background", "live", "bot",
-    "flow_source", "scaffold", "models_cli", "cli", "__main__",
+    "features", "open_candle", "forecast", "reliability", "dataset", "lstm", "calibration", "gate",
+    "drift", "evaluation", "sizing", "stake", "fused", "network", "network_process", "card",
+    "files", "store", "steps", "lineage", "journal_rows", "journal", "verdicts", "flow_store",
+    "flow_history", "trainer", "schedule", "history", "material", "baseline", "model", "maker",
+    "contender", "learner", "matured", "packing", "learning", "outlook", "wording", "nowcast",
+    "inside", "engine", "background", "live", "bot", "analyzed", "forecasting", "risk",
+    "flow_source", "scaffold", "models_cli", "reasons_cli", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
     "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",
-    "serving", "exchange", "frames", "playback", "demo",
+    "serving", "exchange", "frames", "playback", "chat", "tunnel", "telegram", "demo",
 )  # fmt: skip
 REPLAY_KNOWS = {"errors", "market"}  # of the library
 ONLY_IN = {
     "tensorflow": {"fused", "network"}, "keras": {"fused", "network"}, "torch": set(),
-    "freqtrade": {"bot", "flow_source", "lstm_strategy"}, "ccxt": {"connection"},
-    "aiohttp": {"connection", "exchange", "playback", "serving"},
-    "psutil": {"trainer"}, "sqlalchemy": {"journal"}, "talib": {"features"},
-    "subprocess": {"trainer", "demo"}, "click": {"cli", "models_cli"},
-    "rich": {"cli", "demo", "models_cli"}, "pickle": set(), "joblib": set(), "dill": set(),
+    "freqtrade": {
+        "bot", "flow_source", "forecasting", "risk", "lstm_strategy", "ema_cross_lstm",
+    }, "ccxt": {"connection"},
+    "aiohttp": {"connection", "exchange", "playback", "serving", "telegram"},
+    "psutil": {"trainer"}, "sqlalchemy": {"journal"}, "talib": {"features", "ema_cross_lstm"},
+    "subprocess": {"trainer", "demo"}, "click": {"cli", "models_cli", "reasons_cli"},
+    "rich": {"cli", "demo", "models_cli", "reasons_cli"}, "cryptography": {"tunnel"},
+    "pickle": set(), "joblib": set(), "dill": set(),
 }  # fmt: skip
 FILES = [*sorted((ROOT / "lstm_model").rglob("*.py")), *sorted((ROOT / "strategies").glob("*.py"))]
 MODULES = [path for path in FILES if path.name != "__init__.py"]
@@ -89,7 +93,7 @@ def test_a_module_imports_only_from_above(path: Path) -> None:
         allowed = set(LAYERS[: LAYERS.index(path.stem)])
         allowed |= {f"replay.{name}" for name in REPLAY} if path.stem == "cli" else set()
     else:
-        allowed = {"bot", "engine", "errors", "features", "live", "market", "outlook"}
+        allowed = {"analyzed", "market", "risk", "sizing", "stake"}  # of a strategy
     assert ours(path) - {"replay"} <= allowed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -348,23 +349,24 @@ def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "what"),
     [
-        TrainingError("the training process ended with code 1"),
-        OSError(errno.ENOSPC, "No space left on device"),
-        ValueError("something unforeseen"),
-        MemoryError("no memory"),
+        (TrainingError("the training process ended with code 1"), "Training failed"),
+        (StoreError("the models cannot be written"), "Learning stopped"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Learning stopped"),
+        (ValueError("something unforeseen"), "Learning stopped"),
+        (MemoryError("no memory"), "Learning stopped"),
     ],
 )
 def test_a_first_training_that_fails_is_told_and_tried_again_later_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, error: Exception
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, error: Exception,
+    what: str,
+) -> None:  # fmt: skip
     bot, failing = Bot(tmp_path / "live").start(), Failing(error)
     monkeypatch.setattr(TRAINER, failing)
     assert not any(said["version"] for said in bot.run(FIRST, FIRST + 3).values())
     assert failing.tried == 1
-    [news] = bot.news
-    assert str(error) in news
+    assert bot.news == [f"{what}, no model yet: {error}"]
     assert bot.decisions() == []
     later_than_the_retry(monkeypatch)
     monkeypatch.setattr(TRAINER, training)
@@ -396,6 +398,22 @@ def test_a_later_training_that_fails_costs_a_message_and_is_tried_again_a_step_l
     assert "drift" not in {row.kind for row in bot.decisions()}
 
 
+def test_how_the_intervals_held_is_written_down_and_told_at_every_retraining(bot: Bot) -> None:
+    bot.look(FIRST)
+    bot.look(ORIGIN + RETRAIN - 1)
+    assert "calibration" not in {row.kind for row in bot.decisions()}  # none had been kept
+    bot.look(ORIGIN + RETRAIN + 1)
+    [row] = [row for row in bot.decisions() if row.kind == "calibration"]
+    assert row.at_ms == boundary_ms(ORIGIN + RETRAIN)
+    assert bot.news.count(row.text) == 1
+    started = f"Calibration of model {row.version}: inside its widest interval were "
+    assert row.text.startswith(started)
+    told = r"\d+\.\d% over 150 candles; of the baseline \d+\.\d% over 150 candles"
+    assert re.fullmatch(told, row.text.removeprefix(started))
+    bot.look(ORIGIN + RETRAIN + PERIOD + 1)
+    assert [row.kind for row in bot.decisions()].count("calibration") == 1
+
+
 @pytest.mark.parametrize("error", [StoreError("disk full"), OSError(errno.ENOSPC, "no space")])
 def test_a_walk_that_fails_goes_on_later_from_where_it_was(
     bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, steps: list[Step]
@@ -406,7 +424,7 @@ def test_a_walk_that_fails_goes_on_later_from_where_it_was(
         bot.look(SWITCH)
         bot.look(SWITCH + 1)
     assert [line for line in bot.news if "the last good model keeps serving" in line] == [
-        f"Training failed, the last good model keeps serving: {error}"
+        f"Learning stopped, the last good model keeps serving: {error}"
     ]
     assert list(bot.steps) == [ORIGIN, ORIGIN + PERIOD]
     later_than_the_retry(monkeypatch)
@@ -479,17 +497,17 @@ def test_a_pin_is_served_at_the_next_tick_and_unpinning_ends_it(bot: Bot, tmp_pa
     assert bot.news[-1] == "The gate chooses again"
 
 
-def test_a_pinned_version_that_competes_gets_the_scales_of_the_newest_step(
+def test_a_pinned_version_that_competes_gets_the_widths_of_the_newest_step(
     bot: Bot, tmp_path: Path
 ) -> None:
     bot.look(FIRST)
     Lineage(tmp_path / "live", "binance-spot-5m").pin(baseline_of(bot))
-    scales = []
+    widths = []
     for row in (FIRST + 1, SWITCH, SWITCH + 1):
         bot.look(row)
         assert bot.engine._learning._pinned is not None
-        scales.append(bot.engine._learning._pinned.calibration.scales_of(PAIR))
-    assert scales[0] != scales[2]
+        widths.append(bot.engine._learning._pinned.calibration.widths_of(PAIR))
+    assert widths[0] != widths[2]
 
 
 def test_a_pin_set_while_a_step_is_made_is_not_overlooked(

@@ -52,8 +52,15 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "require_skill": (False, False),
     "skill_p_value": (0.5, False),
     "slippage_fraction": (0.0, False),
+    "half_spread_fraction": (0.0, False),
+    "min_edge": (0.01, False),
     "kelly_fraction": (1.0, False),
     "max_stake_fraction": (0.5, False),
+    "risk_fraction": (0.1, False),
+    "max_portfolio_fraction": (1.0, False),
+    "stop_multiple": (2.0, False),
+    "max_leverage": (5.0, False),
+    "stale_model_candles": (2_000, False),
     "order_flow": (True, True),
     "trade_stream": (False, False),
     "tape_trades": (5_000, False),
@@ -89,7 +96,13 @@ def test_an_option_like_no_other_gets_the_list() -> None:
         ("dropout", 0.9), ("learning_rate", 0.0), ("batch_size", 4), ("max_epochs", 0),
         ("seed", -1), ("train_candles", 499), ("validation_fraction", 0.0),
         ("test_fraction", 0.5), ("skill_p_value", 0.0), ("slippage_fraction", -0.1),
-        ("kelly_fraction", 1.1), ("max_stake_fraction", 0.0), ("store_dir", ""),
+        ("half_spread_fraction", -0.1), ("half_spread_fraction", 0.06), ("min_edge", -0.001),
+        ("min_edge", 0.6), ("kelly_fraction", 0.0), ("kelly_fraction", 1.1),
+        ("max_stake_fraction", 0.0), ("max_stake_fraction", 1.1), ("risk_fraction", 0.0),
+        ("risk_fraction", 0.21), ("max_portfolio_fraction", 0.0), ("max_portfolio_fraction", 1.1),
+        ("stop_multiple", 0.2), ("stop_multiple", 10.1), ("max_leverage", 0.9),
+        ("max_leverage", 21.0), ("stale_model_candles", 49), ("stale_model_candles", 1_000_001),
+        ("min_edge", float("nan")), ("stop_multiple", float("inf")), ("store_dir", ""),
         ("learn_from", "20240230"), ("learn_from", "2024"), ("learn_from", 20240229),
         ("finetune_candles", -1), ("promotion_error", 0.5), ("step_candles", 9),
         ("loss", "mae"), ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
@@ -174,6 +187,24 @@ def test_labels_must_mature_within_a_step_of_the_learner() -> None:
     with pytest.raises(ConfigError, match=r"step_candles must exceed .* = 24, found 24"):
         parse_settings({"step_candles": 24})
     assert parse_settings({"step_candles": 25}).step_candles == 25
+
+
+def test_a_model_is_not_stale_before_its_next_step_is_due() -> None:
+    with pytest.raises(ConfigError, match=r"stale_model_candles must exceed .* = 288, found 288"):
+        parse_settings({"stale_model_candles": 288})
+    assert parse_settings({"stale_model_candles": 289}).stale_model_candles == 289
+
+
+@pytest.mark.parametrize(
+    ("name", "edge"),
+    [
+        ("half_spread_fraction", 0.0), ("half_spread_fraction", 0.05), ("min_edge", 0.5),
+        ("risk_fraction", 0.2), ("max_portfolio_fraction", 1.0), ("stop_multiple", 0.25),
+        ("stop_multiple", 10.0), ("max_leverage", 1.0), ("max_leverage", 20.0),
+    ],
+)  # fmt: skip
+def test_a_bound_itself_is_allowed(name: str, edge: float) -> None:
+    assert getattr(parse_settings({name: edge}), name) == edge
 
 
 def test_learning_may_begin_on_a_day() -> None:

@@ -25,7 +25,7 @@ BOT = Path(__file__).with_name("crashing_bot.py")
 FEW = 6  # kills in the fast tests
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # who forks has no other
 RAM_DISK = Path("/dev/shm")  # noqa: S108 - a kill loses nothing that the system has been given
-KEPT = ("head", "champions", "scales", "steps", "forecasts", "decisions")
+KEPT = ("head", "champions", "widths", "steps", "forecasts", "decisions")
 
 HANDLES = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not HANDLES.exists(), reason="no way to say what is synced")
@@ -101,7 +101,7 @@ def test_no_start_after_a_kill_complains_or_fails(survey: Facts) -> None:
     assert survey["lived"]["complaints"] == []
 
 
-def test_after_a_kill_the_last_good_champion_serves_with_exactly_its_scales(survey: Facts) -> None:
+def test_after_a_kill_the_last_good_champion_serves_with_exactly_its_widths(survey: Facts) -> None:
     for where, back, _ in kills(survey):
         if back["head"] is None:
             assert back["now"] == {pair: [] for pair in PAIRS}, where

@@ -21,6 +21,7 @@ from lstm_model.dataset import (
     Split,
     build_panel,
     purged_split,
+    reached_returns,
     realized_return,
     usable_windows,
 )
@@ -74,7 +75,60 @@ def test_the_delayed_twin_is_the_target_of_the_next_candle() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5])
 def test_a_series_shorter_than_the_horizon_has_no_targets(count: int) -> None:
-    assert np.isnan(realized_return(make_candles(10).rows(0, count), 5)).all()
+    candles = make_candles(10).rows(0, count)
+    assert np.isnan(realized_return(candles, 5)).all()
+    assert np.isnan(reached_returns(candles, 5)).all()
+    assert reached_returns(candles, 5)[0].shape == (count,)
+
+
+@given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 99), st.sets(st.integers(0, 29)))
+def test_the_price_on_the_way_is_that_of_the_next_candles_one_by_one(
+    horizon: int, count: int, seed: int, holes: set[int]
+) -> None:
+    holed = [row for row in holes if row < count]
+    candles = change(make_candles(30, seed=seed).rows(0, count), holed, low=np.nan)
+    lowest, highest = reached_returns(candles, horizon)
+    for row in range(count):
+        low, high = (getattr(candles, name).tolist()[row + 1 :] for name in ("low", "high"))
+        close = candles.close[row]
+        if len(low) < horizon:
+            assert np.isnan([lowest[row], highest[row]]).all()
+        else:
+            broken = np.isnan(low[:horizon]).any()
+            wanted = np.nan if broken else np.log(min(low[:horizon]) / close)
+            assert lowest[row] == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+            assert highest[row] == pytest.approx(np.log(max(high[:horizon]) / close), abs=1e-12)
+
+
+def test_the_way_holds_the_return_and_the_candle_itself_is_not_on_it() -> None:
+    candles = make_candles(60)
+    lowest, highest = reached_returns(candles, 4)
+    realized = realized_return(candles, 4)[:-4]
+    assert (lowest[:-4] <= realized).all()
+    assert (realized <= highest[:-4]).all()
+    now = change(candles, 30, low=1.0, high=900.0)
+    spoilt = reached_returns(now, 4)
+    assert same_bits(spoilt[0][30:], lowest[30:])
+    assert same_bits(spoilt[1][30:], highest[30:])
+    assert np.flatnonzero(spoilt[0] != lowest)[:4].tolist() == [26, 27, 28, 29]
+
+
+def test_a_hole_in_the_candles_makes_the_way_across_it_unknown(panel: Panel) -> None:
+    holed = panel.pair_index == 1
+    missing = np.flatnonzero(holed)[900:905]
+    for column in (panel.lowest, panel.highest):
+        assert np.isnan(column[missing[0] - SETTINGS.horizon : missing[-1] + 1]).all()
+        assert np.isfinite(column[missing[0] - SETTINGS.horizon - 1])
+
+
+def test_what_was_reached_is_in_units_of_volatility_over_the_horizon(panel: Panel) -> None:
+    rows = np.flatnonzero(panel.usable)[::-5]
+    realized, lowest, highest, volatility = panel.reached(rows)
+    unit = panel.volatility[rows] * 2.0  # the square root of the horizon
+    assert same_bits(volatility, panel.volatility[rows])
+    np.testing.assert_allclose(realized * unit, panel.realized[rows], rtol=1e-12)
+    np.testing.assert_allclose(lowest * unit, panel.lowest[rows], rtol=1e-12)
+    np.testing.assert_allclose(highest * unit, panel.highest[rows], rtol=1e-12)
 
 
 def test_a_panel_keeps_the_pairs_apart(panel: Panel) -> None:
@@ -82,7 +136,10 @@ def test_a_panel_keeps_the_pairs_apart(panel: Panel) -> None:
     holed = drop(make_candles(1_500, pair="ETH/USDT", seed=2), slice(900, 905))
     alone.append(build_panel([holed], SETTINGS))
     assert panel.pairs == ("BTC/USDT", "ETH/USDT")
-    for name in ("date_ms", "label_ms", "rows", "volatility", "realized", "delayed", "usable"):
+    for name in (
+        "date_ms", "label_ms", "rows", "volatility", "realized", "delayed", "lowest", "highest",
+        "usable",
+    ):  # fmt: skip
         joined = np.concatenate([getattr(part, name) for part in alone])
         assert same_bits(getattr(panel, name).astype(float), joined.astype(float)), name
 

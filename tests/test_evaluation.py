@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import make_candles, same_bits
 
-from lstm_model.calibration import POOLED
+from lstm_model.calibration import POOLED, Label, Widths, pooled, track
 from lstm_model.config import Settings
 from lstm_model.dataset import TARGET_CLIP, Panel, Split, build_panel, purged_split
 from lstm_model.evaluation import Evaluation, Outcomes, evaluate, evidence_of
@@ -157,13 +157,79 @@ def test_intervals_cover_what_they_promise_beside_ewmas(
     assert signal[2].skill["winkler_vs_zero"] > 0.0
 
 
+def test_intervals_stand_beside_plain_ones_overall_and_where_they_do_worst(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    scores = signal[2].scores
+    measures = {
+        "coverage", "coverage_worst_quintile", "coverage_worst_window", "width_bps", "winkler_bps",
+        "pinball_bps",
+    }  # fmt: skip
+    for name in ("lstm", "lstm_uncalibrated", "zero", "ewma_untracked", "constant"):
+        assert measures <= scores[name].keys(), name
+        assert scores[name]["coverage_worst_quintile"] <= scores[name]["coverage"]
+        assert scores[name]["coverage_worst_window"] <= scores[name]["coverage"]
+    assert scores["lstm"]["winkler_bps"] < scores["constant"]["winkler_bps"]
+    raw = signal[2].calibration.spread(fitted(*signal[:2])(signal[1].test))[1]
+    outside = np.abs(raw[:, 3] - signal[0].target()[signal[1].test]) > 1.6
+    assert scores["lstm_uncalibrated"]["coverage"] == pytest.approx(1.0 - outside.mean(), abs=1e-9)
+
+
 def test_every_pair_is_calibrated_and_a_new_one_gets_the_mean(
     signal: tuple[Panel, Split, Evaluation],
 ) -> None:
-    scales = signal[2].calibration.log_scales
-    assert scales.keys() == {POOLED, "BTC/USDT", "E/U"}
-    mean = np.mean([scales["BTC/USDT"], scales["E/U"]], axis=0)
-    np.testing.assert_allclose(scales[POOLED], mean)
+    panel, split, made = signal
+    widths = made.calibration.widths
+    assert widths.keys() == {POOLED, "BTC/USDT", "E/U"}
+    assert widths[POOLED] == pooled([widths["BTC/USDT"], widths["E/U"]])
+    learnt = np.concatenate([split.validation, split.test])
+    for number, pair in enumerate(panel.pairs):
+        mine = learnt[panel.pair_index[learnt] == number]
+        assert widths[pair].labels == len(mine)
+        assert widths[pair].usual == pytest.approx(np.log(panel.volatility[mine]).mean())
+        assert all(widths[pair].slopes)
+
+
+def test_the_test_blocks_intervals_are_those_of_tracking_from_neutral_widths(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, split, made = signal
+    predict = fitted(panel, split)
+    rows = np.concatenate([split.validation, split.test])
+    mine = rows[panel.pair_index[rows] == 0]
+    labels = [Label(*row) for row in zip(*(c.tolist() for c in panel.reached(mine)), strict=True)]
+    unscaled = made.calibration.spread(predict(mine))[1]
+    neutral = Widths.neutral(SETTINGS.levels)
+    widths = track(SETTINGS.levels, unscaled, labels, SETTINGS.horizon, neutral)[1]
+    assert widths == made.calibration.widths[panel.pairs[0]]
+
+
+def test_reaches_hold_on_candles_that_came_later() -> None:
+    """Calibrated on the first half of a series, counted on the second."""
+    candles = make_candles(6_000)
+    panel, split = prepared(candles.rows(0, 3_000))
+    made = evaluate(panel, split, SETTINGS, lambda ends: around(np.zeros(len(ends))))
+    whole = build_panel([candles], SETTINGS)
+    later = np.flatnonzero(whole.usable & (whole.date_ms > panel.label_ms[-1]))
+    raw, volatility = around(np.zeros(len(later))), whole.volatility[later]
+    forecast = made.calibration.apply(raw, volatility, SETTINGS.horizon, "BTC/USDT")
+    passed = [
+        (whole.lowest[later] < forecast.lowest).mean(),
+        (whole.highest[later] > forecast.highest).mean(),
+    ]
+    assert passed == pytest.approx([0.05, 0.05], abs=0.02)
+
+
+def test_what_a_mean_is_worth_comes_with_its_error(
+    signal: tuple[Panel, Split, Evaluation],
+) -> None:
+    panel, split, made = signal
+    assert 0.0 < made.calibration.shrinkage_error < made.calibration.shrinkage
+    fewer = split._replace(validation=split.validation[::5])
+    other = evaluate(panel, fewer, SETTINGS, fitted(panel, split))
+    assert other.calibration.shrinkage_error > 1.4 * made.calibration.shrinkage_error
+    worthless = evaluate(panel, split, SETTINGS, guess(panel)).calibration
+    assert (worthless.shrinkage, worthless.shrinkage_error) == (0.0, 0.0)
 
 
 def with_other_test_outcomes(panel: Panel, split: Split) -> Panel:
@@ -185,6 +251,7 @@ def test_no_outcome_of_the_test_block_changes_the_shrinkage(
         for p in (panel, with_other_test_outcomes(panel, split))
     )
     assert made.calibration.shrinkage == other.calibration.shrinkage
+    assert made.calibration.shrinkage_error == other.calibration.shrinkage_error
     assert made.calibration.residuals == other.calibration.residuals
     assert made.scores["lstm"]["r2"] != other.scores["lstm"]["r2"]
 
@@ -236,7 +303,7 @@ def test_a_shrinkage_that_is_given_is_taken(
 ) -> None:
     panel, split, free = signal
     made = evaluate(panel, split, SETTINGS, fitted(panel, split), shrinkage=shrinkage)
-    assert made.calibration.shrinkage == shrinkage
+    assert (made.calibration.shrinkage, made.calibration.shrinkage_error) == (shrinkage, 0.0)
     assert made.scores["lstm"]["r2"] != free.scores["lstm"]["r2"]
     assert made.evidence.gain.any() == (shrinkage > 0.0)
     assert (made.scores["lstm"]["r2"] == 0.0) == (shrinkage == 0.0)

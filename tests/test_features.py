@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from series import change, drop, make_candles, recorded_candles, same_bits, with_flow
+from series import STEP_MS, change, drop, make_candles, recorded_candles, same_bits, with_flow
 
 from lstm_model.features import (
     FEATURES,
@@ -116,7 +116,7 @@ def test_a_feature_looks_back_as_far_as_it_says(feature: Feature) -> None:
         },
     )
     assert same_bits(column_of(feature, earlier)[now], before)
-    if not feature.name.startswith("day_"):
+    if "day_" not in feature.name:  # these see the clock alone
         spoilt = [
             change(candles, oldest, high=1e3, low=1e-3, close=c, volume=1e6) for c in (1, 900)
         ]
@@ -130,11 +130,36 @@ def test_a_feature_is_known_once_it_is_warm_and_not_before(feature: Feature) -> 
     assert not known[: feature.warm_up].any()
 
 
-def test_there_are_16_features_with_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(FEATURES) == 16
+def test_there_are_19_features_with_names_of_their_own() -> None:
+    assert len(BY_NAME) == len(FEATURES) == 19
     assert feature_names(True) == (*BY_NAME, *(feature.name for feature in FLOW_FEATURES))
     assert max(feature.warm_up for feature in FEATURES) == WARM_UP
     assert all(feature.unit for feature in FEATURES)
+
+
+@pytest.mark.parametrize(("name", "hours"), [("half_day", 12.0), ("day", 24.0)])
+def test_the_clock_is_seen_as_a_point_on_a_circle_that_comes_round_again(
+    name: str, hours: float
+) -> None:
+    candles = make_candles(round(2 * hours * 3_600_000 / STEP_MS))
+    angle = 2.0 * np.pi * np.arange(len(candles)) * STEP_MS / 3_600_000 / hours
+    found = [column_of(BY_NAME[f"{name}_{wave}"], candles) for wave in ("sin", "cos")]
+    begin = np.arctan2(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0], np.sin(begin + angle), atol=1e-9)
+    np.testing.assert_allclose(found[1], np.cos(begin + angle), atol=1e-9)
+    assert begin == 0.0  # the series begins at midnight
+
+
+def test_the_trend_of_volatility_is_above_zero_when_it_rises_and_below_when_it_falls() -> None:
+    calm, wild = make_candles(COUNT, seed=1), make_candles(COUNT, seed=1)
+    quiet = replace(calm, close=np.exp(0.05 * np.log(calm.close)))
+    edge = COUNT - 60
+    rising = np.r_[quiet.close[:edge], wild.close[edge:] * quiet.close[edge] / wild.close[edge]]
+    falling = np.r_[wild.close[:edge], quiet.close[edge:] * wild.close[edge] / quiet.close[edge]]
+    trend = BY_NAME["volatility_trend"]
+    assert column_of(trend, replace(calm, close=rising))[-1] > 0.3
+    assert column_of(trend, replace(calm, close=falling))[-1] < -0.3
+    assert abs(column_of(trend, calm)[-1]) < 0.3
 
 
 @pytest.mark.parametrize(("price", "amount"), [(1_000.0, 7.0), (1e-7, 1e9)])

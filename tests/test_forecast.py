@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from statistics import NormalDist
 
 import numpy as np
@@ -122,10 +123,37 @@ def test_the_only_level_has_all_the_weight() -> None:
 
 def test_a_forecast_knows_its_interval_and_deviation() -> None:
     quantiles = 0.02 * np.array([[NormalDist().inv_cdf(level) for level in LEVELS]])
-    forecast = Forecast(LEVELS, quantiles, np.zeros(1), np.full(1, 0.01))
+    columns = (np.array([x]) for x in (0.0, 0.01, 0.005, -0.03, 0.04))
+    forecast = Forecast(LEVELS, quantiles, *columns)
     assert forecast.interval_level == pytest.approx(0.9)
     assert (forecast.low[0], forecast.high[0]) == (quantiles[0, 0], quantiles[0, -1])
     assert forecast.deviation[0] == pytest.approx(0.02)
+
+
+def numbered(count: int, start: float) -> Forecast:
+    """Forecasts of which every number is another."""
+    quantiles = start + np.arange(count * len(LEVELS), dtype=float).reshape(count, len(LEVELS))
+    columns = (start + 100.0 * place + np.arange(count) for place in range(1, 6))
+    return Forecast(LEVELS, quantiles, *columns)
+
+
+def columns_of(forecast: Forecast) -> list[np.ndarray]:
+    return [getattr(forecast, f.name) for f in fields(forecast) if f.name != "levels"]
+
+
+@given(st.integers(1, 6), st.data())
+def test_forecasts_are_written_into_their_rows_and_taken_out_of_them_whole(
+    count: int, data: st.DataObject
+) -> None:
+    rows = data.draw(st.lists(st.integers(0, count - 1), unique=True))
+    whole, made = Forecast.nothing(LEVELS, count), numbered(len(rows), 7.0)
+    assert all(np.isnan(column).all() for column in columns_of(whole))
+    whole.put(np.array(rows, dtype=np.int64), made)
+    for place, row in enumerate(rows):
+        for found, wanted in zip(columns_of(whole.row(row)), columns_of(made), strict=True):
+            assert found.tolist() == wanted[place : place + 1].tolist()
+    for row in set(range(count)) - set(rows):
+        assert all(np.isnan(column).all() for column in columns_of(whole.row(row)))
 
 
 @given(

@@ -17,9 +17,11 @@ from lstm_model.gate import (
     _LEAST_SPANS,
     Evidence,
     Verdict,
+    Worth,
     _block_variance,
     _long_run_variance,
     contest,
+    worth,
 )
 from lstm_model.market import Floats
 
@@ -266,6 +268,12 @@ def foretold(slope: float, count: int = 600, horizon: int = 1) -> Evidence:
     return Evidence(np.arange(len(mean)), nothing, nothing, nothing, mean * outcome, mean**2)
 
 
+def worth_of(evidence: Evidence, horizon: int = 1) -> Worth:
+    found = evidence.worth(horizon)
+    assert found is not None
+    return found
+
+
 def test_a_mean_is_worth_its_slope_less_what_may_be_luck() -> None:
     evidence = foretold(0.5)
     slope = evidence.product.sum() / evidence.power.sum()
@@ -273,20 +281,48 @@ def test_a_mean_is_worth_its_slope_less_what_may_be_luck() -> None:
     error = evidence.product.std(ddof=1) / math.sqrt(600)
     statistic = evidence.product.mean() / error
     wanted = slope * (1.0 - 1.0 / statistic**2)
-    assert evidence.shrinkage(1) == pytest.approx(wanted, rel=0.01)
+    found = worth_of(evidence)
+    assert found.shrinkage == pytest.approx(wanted, rel=0.01)
+    assert found.error == pytest.approx(slope / statistic, rel=0.01)
 
 
 @pytest.mark.parametrize(("slope", "found"), [(3.0, 1.0), (-0.5, 0.0), (0.0, 0.0)])
 def test_a_mean_is_worth_no_more_than_itself_and_no_less_than_nothing(
     slope: float, found: float
 ) -> None:
-    assert foretold(slope).shrinkage(1) == pytest.approx(found, abs=0.03)
+    assert worth_of(foretold(slope)).shrinkage == pytest.approx(found, abs=0.03)
 
 
 def test_the_worth_of_overlapping_forecasts_counts_once_per_horizon() -> None:
     one, many = foretold(0.15), foretold(0.15, horizon=12)
-    assert many.shrinkage(12) == pytest.approx(one.shrinkage(1), rel=0.05)
-    assert many.shrinkage(12) < many.shrinkage(1)
+    assert worth_of(many, 12) == pytest.approx(worth_of(one), rel=0.05)
+    assert worth_of(many, 12).shrinkage < worth_of(many).shrinkage
+    assert worth_of(many, 12).error > 3.0 * worth_of(many).error
+
+
+@pytest.mark.parametrize(("horizon", "memory"), [(1, 0.0), (12, 0.0), (12, 0.95)])
+def test_the_error_of_a_worth_is_how_far_slopes_of_other_samples_are_off(
+    horizon: int, memory: float
+) -> None:
+    """Outcomes overlap over the horizon, and the mean moves as slowly as a forecast does."""
+    random, count = np.random.default_rng(0), 3_000
+    slopes, errors = [], []
+    for _ in range(60):
+        mean = slow_noise(random, count, memory)
+        shocks = random.normal(size=count + horizon - 1)
+        noise_ = np.convolve(shocks, np.full(horizon, horizon**-0.5), "valid")
+        product, power = mean * (0.2 * mean + noise_), mean**2
+        slopes.append(product.sum() / power.sum())
+        errors.append(worth(product, power, horizon).error)
+    proven = [error for error in errors if error]
+    assert len(proven) > 50
+    assert np.mean(proven) == pytest.approx(np.std(slopes), rel=0.25)
+
+
+def test_a_mean_without_a_relation_is_worth_nothing_for_sure() -> None:
+    """No error either: a mean of zero is served, and none of it is uncertain."""
+    assert worth_of(foretold(-0.5)) == worth_of(foretold(-0.1)) == Worth(0.0, 0.0)
+    assert worth(np.zeros(100), np.ones(100), 1) == Worth(0.0, 0.0)
 
 
 @pytest.mark.parametrize("horizon", [1, 12])
@@ -294,10 +330,10 @@ def test_too_few_moments_with_a_mean_tell_nothing_of_its_worth(horizon: int) -> 
     enough = _LEAST_SPANS * horizon
     evidence = foretold(2.0)
     without = np.where(np.arange(600) < 600 - enough + 1, 0.0, evidence.power)
-    assert evidence.newest(enough - 1).shrinkage(horizon) is None
-    assert replace(evidence, power=without).shrinkage(horizon) is None
-    assert evidence.newest(enough).shrinkage(horizon) is not None
-    assert Evidence.nothing().shrinkage(horizon) is None
+    assert evidence.newest(enough - 1).worth(horizon) is None
+    assert replace(evidence, power=without).worth(horizon) is None
+    assert evidence.newest(enough).worth(horizon) is not None
+    assert Evidence.nothing().worth(horizon) is None
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
@@ -305,11 +341,12 @@ def test_too_few_moments_with_a_mean_tell_nothing_of_its_worth(horizon: int) -> 
 def test_a_mean_that_is_no_number_is_worth_nothing(bad: float) -> None:
     evidence = foretold(0.5)
     product = np.where(np.arange(600) == 7, bad, evidence.product)
-    assert replace(evidence, product=product).shrinkage(1) == 0.0
+    assert replace(evidence, product=product).worth(1) == Worth(0.0, 0.0)
     power = np.where(np.arange(600) == 7, abs(bad), evidence.power)
-    found = replace(evidence, product=product, power=power).shrinkage(1)
+    found = replace(evidence, product=product, power=power).worth(1)
     assert found is not None
-    assert 0.0 <= found <= 1.0
+    assert 0.0 <= found.shrinkage <= 1.0
+    assert found.error >= 0.0
 
 
 @given(DATES, DATES)

@@ -259,7 +259,7 @@ def turned(
     """A learner in a market that turns round; with fine-tunings that help and that do not."""
     patch = pytest.MonkeyPatch()
     patch.setattr(lstm_model.maker, "run_training", request.param())
-    yield course(tmp_path_factory.mktemp("turned"), turning(1.5, TURN), DRIFTING)
+    yield course(tmp_path_factory.mktemp("turned"), turning(1.5, TURN, seed=1), DRIFTING)
     patch.undo()
 
 
@@ -307,19 +307,15 @@ def test_what_was_learnt_of_the_new_market_is_promoted(turned: list[Step], learn
     assert ("finetune" in kinds) is learns
 
 
-def test_a_promoted_model_that_turns_bad_is_rolled_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lstm_model.maker, "run_training", StubbornTraining())
-    turn = TURN - 300  # a day after its promotion
-    steps = course(tmp_path, turning(1.5, turn, count=2_500), DRIFTING)
-    promoted, back = events_of(steps, "promoted", "rolled back")
+@pytest.mark.parametrize("turned", [StubbornTraining], indirect=True)
+def test_a_promoted_model_that_turns_bad_is_rolled_back(turned: list[Step]) -> None:
+    promoted, back = events_of(turned, "promoted", "rolled back")
     assert (promoted.kind, back.kind) == ("promoted", "rolled back")
     assert back.champion == promoted.version
     assert back.bound > 0.0
-    assert back.at_ms <= START_MS + (turn + 600) * STEP_MS
-    assert steps[-1].model.card.kind == "baseline"
-    [fallen] = [step for step in steps if step.boundary_ms == back.at_ms]
+    assert promoted.at_ms < TURN_MS < back.at_ms <= TURN_MS + 600 * STEP_MS
+    assert turned[-1].model.card.kind == "baseline"
+    [fallen] = [step for step in turned if step.boundary_ms == back.at_ms]
     assert [event.kind for event in fallen.events][:2] == ["rolled back", "trained"]
 
 
@@ -327,7 +323,7 @@ def test_a_fine_tuned_challenger_that_leads_is_not_replaced(
     tmp_path: Path, training: InstantTraining
 ) -> None:
     settings = LEARNT.model_copy(update={"retrain_candles": 1_300, "finetune_candles": 100})
-    steps = course(tmp_path, turning(0.6, TURN), settings)
+    steps = course(tmp_path, turning(0.6, TURN, seed=1), settings)
     entered = {e.version: e.at_ms for e in events_of(steps, "trained")}
     replaced = [e for e in events_of(steps, "rejected") if e.text == "no better in time"]
     asked = {e.at_ms for e in events_of(steps, "drift")}

@@ -21,6 +21,7 @@ from lstm_model.market import Freshness
 from lstm_model.outlook import Terms
 
 PAIR, NUMBER = "BTC/USDT", WARM_UP + 40
+FREE = {"slippage_fraction": 0.0, "half_spread_fraction": 0.0}
 FRESH, STALE = Freshness(True, 0.1, ""), Freshness(False, 31.0, "silent for 31 s")
 
 
@@ -55,7 +56,7 @@ class Desk:
 
     def __init__(self, folder: Path, fee: float = 0.0, **options: Any) -> None:
         self.world = World([PAIR])
-        settings = SETTINGS.model_copy(update={"slippage_fraction": 0.0, **options})
+        settings = SETTINGS.model_copy(update=FREE | options)
         terms = Terms(settings, fee, can_short=True)
         self.flows = FlowStore(folder)
         self.inside = InsideCandle(
@@ -88,20 +89,20 @@ def desk(tmp_path: Path) -> Desk:
 
 def test_an_entry_with_the_nowcast_is_confirmed_and_against_it_vetoed(desk: Desk) -> None:
     side = desk.towards()
-    assert desk.inside.allows_entry(PAIR, side, desk.price)
-    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    assert not desk.inside.veto(PAIR, side, desk.price)
+    assert desk.inside.veto(PAIR, -side, desk.price)
 
 
 def test_the_edge_is_gone_once_the_price_has_run_away(desk: Desk) -> None:
     side, edge = desk.towards(), abs(desk.mean)
-    assert desk.inside.allows_entry(PAIR, side, desk.price * math.exp(0.9 * side * edge))
-    assert not desk.inside.allows_entry(PAIR, side, desk.price * math.exp(1.1 * side * edge))
+    assert not desk.inside.veto(PAIR, side, desk.price * math.exp(0.9 * side * edge))
+    assert desk.inside.veto(PAIR, side, desk.price * math.exp(1.1 * side * edge))
 
 
 def test_costs_count(tmp_path: Path) -> None:
     free = Desk(tmp_path)
     dear = Desk(tmp_path, fee=abs(free.mean))
-    assert not dear.inside.allows_entry(PAIR, dear.towards(), dear.price)
+    assert dear.inside.veto(PAIR, dear.towards(), dear.price)
 
 
 @pytest.mark.parametrize("required", [False, True])
@@ -112,12 +113,12 @@ def test_a_stale_stream_leaves_it_to_the_candle_unless_fresh_is_required(
     desk.stream.state = STALE
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            assert desk.inside.allows_entry(PAIR, 1, desk.price) is not required
+            assert bool(desk.inside.veto(PAIR, 1, desk.price)) is required
     [line] = caplog.messages
     assert "stale_stream: silent for 31 s" in line
     assert ("no entry" in line) is required
     assert not desk.inside.wants_exit(PAIR, 1, desk.price)
-    assert desk.inside.stop_price(PAIR, 1) is None
+    assert desk.inside.stop_price(PAIR, 1, 1.0) is None
 
 
 def test_a_verdict_is_told_once_per_candle_and_again_when_it_changes(
@@ -126,28 +127,28 @@ def test_a_verdict_is_told_once_per_candle_and_again_when_it_changes(
     side = desk.towards()
     with caplog.at_level(logging.INFO):
         for turn in (side, side, -side, -side):
-            desk.inside.allows_entry(PAIR, turn, desk.price)
+            desk.inside.veto(PAIR, turn, desk.price)
         assert ["confirmed" in line for line in caplog.messages] == [True, False]
         desk.world.open(NUMBER + 1, passed=0.5)
-        desk.inside.allows_entry(PAIR, side, desk.price)
+        desk.inside.veto(PAIR, side, desk.price)
     assert len(caplog.messages) == 3
     assert "50% passed" in caplog.messages[0]
 
 
 def test_a_veto_holds_when_the_stream_goes_stale_until_the_next_candle(desk: Desk) -> None:
     side = desk.towards()
-    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    assert desk.inside.veto(PAIR, -side, desk.price)
     desk.stream.state = STALE
-    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    assert desk.inside.veto(PAIR, -side, desk.price)
     desk.stream.state = FRESH
-    assert desk.inside.allows_entry(PAIR, side, desk.price)
+    assert not desk.inside.veto(PAIR, side, desk.price)
     desk.stream.state = STALE
-    assert desk.inside.allows_entry(PAIR, side, desk.price)
+    assert not desk.inside.veto(PAIR, side, desk.price)
     desk.stream.state = FRESH
-    assert not desk.inside.allows_entry(PAIR, -side, desk.price)
+    assert desk.inside.veto(PAIR, -side, desk.price)
     desk.world.now_ms += STEP_MS
     desk.stream.state = STALE
-    assert desk.inside.allows_entry(PAIR, -side, desk.price)
+    assert not desk.inside.veto(PAIR, -side, desk.price)
 
 
 def test_a_position_against_the_nowcast_is_left_beyond_the_slippage(tmp_path: Path) -> None:
@@ -159,11 +160,26 @@ def test_a_position_against_the_nowcast_is_left_beyond_the_slippage(tmp_path: Pa
     assert not patient.inside.wants_exit(PAIR, -side, desk.price)
 
 
-def test_the_stop_is_the_far_end_of_the_interval(desk: Desk) -> None:
+@pytest.mark.parametrize("multiple", [0.5, 1.0, 3.0])
+def test_the_stop_is_where_the_price_seldom_comes_times_the_multiple(
+    desk: Desk, multiple: float
+) -> None:
     made, _ = desk.inside.current(PAIR)
     assert made is not None
-    assert desk.inside.stop_price(PAIR, 1) == pytest.approx(desk.price * math.exp(made.low))
-    assert desk.inside.stop_price(PAIR, -1) == pytest.approx(desk.price * math.exp(made.high))
+    lowest, highest = float(made.forecast.lowest[0]), float(made.forecast.highest[0])
+    for side, reach in ((1, lowest), (-1, highest)):
+        wanted = pytest.approx(desk.price * math.exp(multiple * reach))
+        assert desk.inside.stop_price(PAIR, side, multiple) == wanted
+        assert side * reach < 0.0
+
+
+def test_the_share_of_trades_that_are_known_is_the_newest_candles(desk: Desk) -> None:
+    assert desk.inside.coverage(PAIR) == 1.0
+    desk.world.series[PAIR].flow["coverage"][NUMBER] = 0.25
+    assert desk.inside.coverage(PAIR) == 0.25
+    desk.stream.state = STALE
+    assert desk.inside.coverage(PAIR) == 0.25
+    assert desk.inside.coverage("DOGE/USDT") == 1.0
 
 
 def test_a_nowcast_of_an_earlier_candle_is_not_current(desk: Desk) -> None:

@@ -7,16 +7,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lstm_model import journal as journal_module
 from lstm_model.errors import DataError, StoreError
-from lstm_model.journal import DecisionRow, Journal, JournalRow
+from lstm_model.journal import DecisionRow, Journal, JournalRow, VerdictRow
 
 STEP_MS = 300_000
 SECRET = "s3cret/p@ss"  # noqa: S105 - planted, to see that no message shows it
@@ -35,6 +38,9 @@ rows = st.builds(
     high=finite,
     reason=st.text(st.characters(exclude_categories=["Cs"])),
     created_ms=st.integers(0, 2**53),
+    mean_error=st.none() | finite,
+    lowest=st.none() | finite,
+    highest=st.none() | finite,
 )
 
 
@@ -51,6 +57,22 @@ decisions = st.builds(
     text=st.text(st.characters(exclude_categories=["Cs"])),
     created_ms=st.integers(0, 2**53),
 )
+
+
+verdicts = st.builds(
+    VerdictRow,
+    pair=st.sampled_from(["BTC/USDT", "ETH/USDT:USDT"]),
+    timeframe=st.sampled_from(["5m", "1h"]),
+    candle_ms=st.integers(0, 5).map(lambda number: number * STEP_MS),
+    reason=st.sampled_from(["enter_long", "no_edge", "too_small"]),
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    created_ms=st.integers(0, 3),
+)
+
+
+def make_verdict(candle: int = 0, reason: str = "no_edge", **changes: object) -> VerdictRow:
+    row = VerdictRow("BTC/USDT", "5m", candle * STEP_MS, reason, "an edge of -3 bps", 1)
+    return dataclasses.replace(row, **changes)  # type: ignore[arg-type]
 
 
 def make_decision(step: int = 0, kind: str = "promoted", **changes: object) -> DecisionRow:
@@ -113,19 +135,24 @@ def test_numpy_numbers_become_plain_ones(journal: Journal, tmp_path: Path) -> No
         created_ms=np.int64(7),
         quantiles=tuple(np.array([-0.5, 0.25], np.float32)),
         mean=np.float32(0.5),
+        mean_error=np.float32(0.25),
     )
     journal.record([row])
     start, end = np.array([0, 2 * STEP_MS])
     assert journal.read("BTC/USDT", "5m", start, end) == [row]
     journal.close()
     with sqlite3.connect(tmp_path / "lstm" / "journal.sqlite") as database:
-        query = "SELECT typeof(candle_ms), typeof(mean), quantiles FROM forecast"
-        assert database.execute(query).fetchall() == [("integer", "real", "[-0.5, 0.25]")]
+        query = "SELECT typeof(candle_ms), typeof(mean), typeof(mean_error), typeof(lowest), "
+        (found,) = database.execute(query + "quantiles FROM forecast").fetchall()
+        assert found == ("integer", "real", "real", "null", "[-0.5, 0.25]")
     database.close()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan")])
-@pytest.mark.parametrize("field", ["quantiles", "volatility", "mean", "low", "high"])
+@pytest.mark.parametrize(
+    "field",
+    ["quantiles", "volatility", "mean", "low", "high", "mean_error", "lowest", "highest"],
+)
 def test_one_bad_number_refuses_the_whole_batch(journal: Journal, field: str, bad: float) -> None:
     value = (0.0, bad) if field == "quantiles" else bad
     with pytest.raises(DataError, match=r"BTC/USDT.*NaN or infinite"):
@@ -178,17 +205,168 @@ def test_numpy_numbers_of_a_decision_become_plain_ones(journal: Journal) -> None
     assert type(found.gain) is float
 
 
-def test_a_database_from_before_there_were_decisions_gets_their_table(
+def test_a_database_from_before_there_were_decisions_and_verdicts_gets_tables(
     journal: Journal, tmp_path: Path
 ) -> None:
     journal.record([make_row()])
     journal.close()
     with sqlite3.connect(tmp_path / "lstm" / "journal.sqlite") as database:
         database.execute("DROP TABLE decision")
+        database.execute("DROP TABLE verdict")
     database.close()
     journal.record_decisions([make_decision()])
+    journal.record_verdicts([make_verdict()])
+    assert journal.count_verdicts("5m", 0, 1) == {("BTC/USDT", "no_edge"): 1}
     assert journal.decisions("binance-5m") == [make_decision()]
     assert journal.last("BTC/USDT", "5m") == make_row()
+
+
+def test_a_verdict_is_written_once_and_kept(journal: Journal) -> None:
+    later = make_verdict(reason="too_small", created_ms=np.int64(2))
+    journal.record_verdicts([make_verdict(), later])
+    journal.record_verdicts([make_verdict(text="after a restart", created_ms=9)])
+    assert journal.verdicts("5m", 0, STEP_MS) == [make_verdict(), later]
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.lists(verdicts, max_size=12), max_size=3),
+    st.integers(0, 5 * STEP_MS),
+    st.integers(0, 6 * STEP_MS),
+)
+def test_verdicts_equal_a_dictionary_and_the_last_word_on_a_candle_counts(
+    batches: list[list[VerdictRow]], start_ms: int, end_ms: int
+) -> None:
+    journal = Journal("sqlite://")
+    known: dict[tuple[object, ...], VerdictRow] = {}
+    for batch in batches:
+        journal.record_verdicts(batch)
+        for row in batch:
+            known.setdefault((row.pair, row.timeframe, row.candle_ms, row.reason), row)
+    for timeframe in ("5m", "1h"):
+        mine = [row for row in known.values() if row.timeframe == timeframe]
+        mine = [row for row in mine if start_ms <= row.candle_ms < end_ms]
+        mine.sort(key=lambda row: (row.candle_ms, row.created_ms, row.pair, row.reason))
+        assert journal.verdicts(timeframe, start_ms, end_ms) == mine
+        assert journal.verdicts(timeframe, start_ms, end_ms, "BTC/USDT") == [
+            row for row in mine if row.pair == "BTC/USDT"
+        ]
+        last: dict[tuple[str, int], VerdictRow] = {}
+        for row in sorted(mine, key=lambda row: (row.created_ms, row.reason)):
+            last[row.pair, row.candle_ms] = row
+        ended = Counter((row.pair, row.reason) for row in last.values())
+        assert journal.count_verdicts(timeframe, start_ms, end_ms) == ended
+    journal.close()
+
+
+def test_the_pairs_of_a_time_range_are_found(journal: Journal) -> None:
+    journal.record([make_row(0, pair="XRP/USDT"), make_row(1, pair="ETH/USDT"), make_row(1)])
+    journal.record([make_row(1, pair="ADA/USDT", timeframe="1h"), make_row(1, "b2"), make_row(2)])
+    assert journal.pairs("5m", STEP_MS, 2 * STEP_MS) == ["BTC/USDT", "ETH/USDT"]
+    assert journal.pairs("5m", 3 * STEP_MS, 9 * STEP_MS) == []
+
+
+def test_who_only_reads_makes_no_file(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no journal at sqlite:.*journal\.sqlite yet.*dry run"):
+        journal.check_exists()
+    assert not list(tmp_path.iterdir())
+    journal.record([])
+    journal.record([make_row()])
+    journal.check_exists()
+    in_memory = Journal("sqlite://")
+    in_memory.check_exists()
+
+
+OLD_FORECAST = """
+CREATE TABLE forecast (
+    pair TEXT NOT NULL, timeframe TEXT NOT NULL, candle_ms BIGINT NOT NULL, version TEXT NOT NULL,
+    quantiles TEXT NOT NULL, volatility DOUBLE NOT NULL, mean DOUBLE NOT NULL, low DOUBLE NOT NULL,
+    high DOUBLE NOT NULL, reason TEXT NOT NULL, created_ms BIGINT NOT NULL,
+    PRIMARY KEY (pair, timeframe, candle_ms, version)
+)
+"""
+OLD_INSERT = """
+INSERT INTO forecast (pair, timeframe, candle_ms, version, quantiles, volatility, mean, low, high,
+    reason, created_ms)
+VALUES ('BTC/USDT', '5m', ?, 'a1', '[-0.1, 0.0, 0.1]', 0.01, 0.0, -0.1, 0.1, '', 1)
+"""
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A journal of the release before `mean_error`, with one forecast."""
+    path = tmp_path / "old.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute(OLD_FORECAST)
+    database.execute(OLD_INSERT, (0,))
+    database.commit()
+    database.close()
+    return path
+
+
+def test_a_journal_of_an_older_release_gets_the_columns_and_keeps_its_facts(old_file: Path) -> None:
+    journal = Journal(f"sqlite:///{old_file}")
+    assert journal.last("BTC/USDT", "5m") == make_row()
+    with sqlite3.connect(old_file) as database:  # the older release still writes there
+        database.execute(OLD_INSERT, (STEP_MS,))
+    database.close()
+    newer = make_row(2, mean_error=0.001, lowest=-0.2, highest=0.3)
+    journal.record([newer, make_row(0, mean_error=0.5)])
+    assert journal.read("BTC/USDT", "5m", 0, 9 * STEP_MS) == [make_row(), make_row(1), newer]
+    journal.close()
+    assert journal.last("BTC/USDT", "5m") == newer
+    journal.close()
+
+
+def test_many_may_open_a_journal_of_an_older_release_at_once(old_file: Path) -> None:
+    together, found = threading.Barrier(6), []
+
+    def open_and_read() -> None:
+        journal = Journal(f"sqlite:///{old_file}")
+        together.wait()
+        found.append(journal.last("BTC/USDT", "5m"))
+        journal.close()
+
+    threads = [threading.Thread(target=open_and_read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [make_row()] * 6
+
+
+def test_a_column_that_another_process_just_added_is_no_error(
+    old_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, seen = journal_module._missing, []
+
+    def look_too_early(engine: Any, table: Any) -> Any:
+        missing = look(engine, table)
+        if missing and not seen:
+            seen.append(missing)
+            with sqlite3.connect(old_file) as other:
+                for column in missing:
+                    other.execute(f"ALTER TABLE forecast ADD COLUMN {column.name} DOUBLE")
+            other.close()
+        return missing
+
+    monkeypatch.setattr(journal_module, "_missing", look_too_early)
+    journal = Journal(f"sqlite:///{old_file}")
+    assert journal.last("BTC/USDT", "5m") == make_row()
+    journal.close()
+    assert [column.name for column in seen[0]] == ["mean_error", "lowest", "highest"]
+
+
+def test_a_column_that_cannot_be_added_is_an_error(old_file: Path) -> None:
+    with sqlite3.connect(old_file) as database:
+        database.execute("ALTER TABLE forecast RENAME TO hidden")
+        database.execute("CREATE VIEW forecast AS SELECT * FROM hidden")
+    database.close()
+    journal = Journal(f"sqlite:///{old_file}")
+    with pytest.raises(StoreError, match="Cannot add a column to a view"):
+        journal.last("BTC/USDT", "5m")
+    journal.close()
 
 
 def test_other_processes_may_read_while_we_write(journal: Journal, tmp_path: Path) -> None:
@@ -288,6 +466,18 @@ def test_a_foreign_table_and_a_foreign_row_are_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="unusable"):
             journal.read("BTC/USDT", "5m", 0, 1)
         journal.close()
+
+
+def test_a_foreign_table_is_not_changed(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "foreign.sqlite")
+    database.execute("CREATE TABLE forecast (a, b)")
+    journal = Journal(f"sqlite:///{tmp_path}/foreign.sqlite")
+    with pytest.raises(StoreError, match="unusable"):
+        journal.last("BTC/USDT", "5m")
+    journal.close()
+    columns = database.execute("PRAGMA table_info(forecast)").fetchall()
+    database.close()
+    assert [name for _, name, *_ in columns] == ["a", "b"]
 
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instant_training import SETTINGS
 
-from lstm_model.calibration import POOLED, Calibration, cautious
-from lstm_model.contender import Contender, Labels, Scales, Seen, View
+from lstm_model.calibration import (
+    CAUTION,
+    POOLED,
+    Calibration,
+    Label,
+    Widths,
+    WidthTracker,
+    pooled,
+)
+from lstm_model.contender import Contender, Labels, Seen, View
 from lstm_model.drift import DriftWatch
 from lstm_model.evaluation import Outcomes
-from lstm_model.gate import Evidence, contest
+from lstm_model.gate import Evidence, Worth, contest
 from lstm_model.learner import (
     State,
     Wish,
@@ -27,8 +35,10 @@ from lstm_model.learner import (
     finetune_parent,
     judge,
     observe,
+    review,
 )
 from lstm_model.packing import pack, unpack
+from lstm_model.reliability import Kept
 from lstm_model.schedule import Schedule
 
 CANDLE = 300_000
@@ -36,8 +46,11 @@ SCHEDULE = Schedule.of(SETTINGS, "5m")
 START = 120 * SCHEDULE.retrain_ms  # a boundary at which all rhythms meet
 BOUNDARY = START + 7 * SCHEDULE.step_ms  # and one at which none does
 LEVELS = SETTINGS.levels
-NEUTRAL = (0.0,) * (len(LEVELS) // 2)
-PLAIN = Calibration(LEVELS, 1.0, (), {POOLED: NEUTRAL, "BTC/USDT": NEUTRAL})
+HALF = len(LEVELS) // 2
+NEUTRAL = Widths.neutral(LEVELS)
+GROWN = NEUTRAL._replace(labels=20_000, usual=math.log(0.01))
+SURE = Worth(1.0, 0.0)
+PLAIN = Calibration(LEVELS, 1.0, 0.0, (), {POOLED: NEUTRAL, "BTC/USDT": GROWN})
 BASE = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
 LEADS = 0.292  # a loss that after 100 candles leads 0.3 by half of what it takes
 
@@ -53,9 +66,10 @@ def record(loss: float, *, count: int = 300, end_ms: int = BOUNDARY) -> Evidence
 def contender(
     version: str, kind: str = "scratch", loss: float = 0.3, **fields: object
 ) -> Contender:
-    scales = {"BTC/USDT": Scales(200, NEUTRAL)}
-    known = {"unseen_ms": 0, "entered_ms": BOUNDARY, "evidence": record(loss), "scales": scales,
-             "before": scales, "shrinkage": 1.0, "shrinkage_before": 1.0} | fields  # fmt: skip
+    widths = {"BTC/USDT": GROWN}
+    known = {"unseen_ms": 0, "entered_ms": BOUNDARY, "evidence": record(loss), "widths": widths,
+             "widths_before": widths, "worth": SURE, "worth_before": SURE,
+             "kept": Kept.nothing()} | fields  # fmt: skip
     return Contender(version, kind, **known)
 
 
@@ -408,7 +422,9 @@ def labels_of(realized: np.ndarray, pairs: tuple[str, ...] = ("BTC/USDT",)) -> L
     dates = np.tile(BOUNDARY + CANDLE * np.arange(count), len(pairs))
     index = np.repeat(np.arange(len(pairs), dtype=np.int32), count)
     values = np.tile(realized, len(pairs))
-    return Labels(pairs, index, Outcomes(dates, values, values), values, CANDLE)
+    lowest, highest = np.minimum(values, 0.0) - 0.3, np.maximum(values, 0.0) + 0.3
+    outcomes, volatility = Outcomes(dates, values, values), np.full(len(values), 0.01)
+    return Labels(pairs, index, outcomes, values, lowest, highest, volatility, CANDLE)
 
 
 def view(shift: float = 0.0, count: int = 40) -> View:
@@ -443,10 +459,10 @@ def test_a_record_keeps_a_month_and_no_more() -> None:
     assert kept.date_ms[-1] == BOUNDARY + 39 * CANDLE
 
 
-def test_scales_change_when_the_new_ones_began_to_serve() -> None:
-    older, newer = (Scales(200, (x,) * len(NEUTRAL)) for x in (0.0, 1.0))
+def test_widths_change_when_the_new_ones_began_to_serve() -> None:
+    older, newer = (GROWN._replace(scales=(x,) * (HALF + 2)) for x in (0.0, 1.0))
     net = contender("net")
-    net = replace(net, before={"BTC/USDT": older}, scales={"BTC/USDT": newer})
+    net = replace(net, widths_before={"BTC/USDT": older}, widths={"BTC/USDT": newer})
     labels = labels_of(OUTCOMES)
     served_ms = BOUNDARY + 5 * CANDLE  # the lag
     seen = Seen.of(net, labels, view(), served_ms)
@@ -456,18 +472,55 @@ def test_scales_change_when_the_new_ones_began_to_serve() -> None:
     assert width[closes >= served_ms] == pytest.approx(3.2 * math.e)
     assert (closes < served_ms).sum() == 4
     after = seen.scored(labels, SETTINGS.horizon)
-    assert after.before == net.scales
-    assert after.scales != net.scales
+    assert after.widths_before == net.widths
+    assert after.widths != net.widths
+
+
+def test_intervals_are_scored_with_the_tilt_of_their_own_volatility() -> None:
+    steep = GROWN._replace(slopes=(0.5,) * (HALF + 2))
+    net = contender("net", widths={"BTC/USDT": steep})
+    wild = 0.01 * np.exp(np.linspace(-0.4, 0.4, 40))
+    labels = replace(labels_of(OUTCOMES), volatility=wild)
+    seen = Seen.of(net, labels, view(), BOUNDARY)
+    width = seen.quantiles[:, -1] - seen.quantiles[:, 0]
+    assert width == pytest.approx(3.2 * wild / 0.01)  # half of a log per half of a log
+
+
+def test_a_pair_learns_from_its_own_labels_one_after_the_other() -> None:
+    """What the learner comes to in steps is what tracking gives in one go."""
+    net, labels = contender("net"), labels_of(OUTCOMES, ("BTC/USDT", "ETH/USDT"))
+    labels = replace(labels, volatility=0.01 * np.exp(np.linspace(-1.0, 1.0, 80)))
+    after = Seen.of(net, labels, view(count=80), BOUNDARY).scored(labels, SETTINGS.horizon)
+    first = WidthTracker(LEVELS, GROWN, SETTINGS.horizon)
+    other = WidthTracker(LEVELS, pooled([GROWN]).cautious(), SETTINGS.horizon)
+    columns = (labels.realized, labels.lowest, labels.highest, labels.volatility)
+    for row, outcome in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        (first if row < 40 else other).update(BASE.tolist(), Label(*outcome))
+    assert after.widths == {"BTC/USDT": first.widths, "ETH/USDT": other.widths}
+
+
+def test_a_way_that_is_not_known_leaves_the_reaches_alone() -> None:
+    labels = labels_of(OUTCOMES)
+    blind = replace(labels, lowest=np.full(40, np.nan), highest=np.full(40, np.nan))
+    known, unknown = (
+        Seen.of(contender("net"), found, view(), BOUNDARY)
+        .scored(found, SETTINGS.horizon)
+        .widths["BTC/USDT"]
+        for found in (labels, blind)
+    )
+    assert unknown.scales[HALF:] == GROWN.scales[HALF:] != known.scales[HALF:]
+    assert unknown.scales[:HALF] == known.scales[:HALF]
 
 
 def test_a_new_pair_begins_with_caution_and_one_that_left_is_forgotten() -> None:
     before = state_of(contender("net"))
     labels = labels_of(OUTCOMES[:1], ("ETH/USDT", "SOL/USDT"))
     said = {"net": view(count=2), "zero": view(count=2)}
-    scales = observed(before, labels, said).contender("net").scales
-    assert set(scales) == {"ETH/USDT", "SOL/USDT"}
-    assert scales["ETH/USDT"].labels == 1
-    assert scales["ETH/USDT"].log_scales == pytest.approx(cautious(NEUTRAL), abs=0.05)
+    widths = observed(before, labels, said).contender("net").widths
+    assert set(widths) == {"ETH/USDT", "SOL/USDT"}
+    assert widths["ETH/USDT"].labels == 1
+    wider = [scale + CAUTION for scale in NEUTRAL.scales]
+    assert widths["ETH/USDT"].scales == pytest.approx(wider, abs=0.05)
 
 
 def test_drift_is_watched_on_labels_that_do_not_overlap() -> None:
@@ -499,8 +552,10 @@ def foretells(sign: float) -> View:
 
 
 def unproven(shrinkage: float, **fields: object) -> Contender:
-    known = {"evidence": Evidence.nothing(), "shrinkage_before": shrinkage} | fields
-    return contender("net", shrinkage=shrinkage, **known)
+    known = Worth(shrinkage, 0.5)
+    return contender(
+        "net", **{"evidence": Evidence.nothing(), "worth": known, "worth_before": known} | fields
+    )
 
 
 def scored(net: Contender, said: View, count: int = 400) -> Contender:
@@ -511,29 +566,33 @@ def scored(net: Contender, said: View, count: int = 400) -> Contender:
 
 def test_a_mean_that_proves_its_worth_is_served_from_the_next_step_on() -> None:
     """The labels that prove it were forecast with what was known before."""
-    after = scored(unproven(0.0), foretells(1.0))
-    assert after.shrinkage > 0.7
-    assert after.shrinkage_before == 0.0
+    after = scored(unproven(0.0, worth_before=Worth(0.7, 0.1)), foretells(1.0))
+    assert after.worth.shrinkage > 0.7
+    assert 0.03 < after.worth.error < 0.2
+    assert after.worth_before == Worth(0.0, 0.5)
     assert not after.evidence.gain.any()
-    assert after.calibration(PLAIN).shrinkage == after.shrinkage
+    calibration = after.calibration(PLAIN)
+    assert (calibration.shrinkage, calibration.shrinkage_error) == after.worth
     again = scored(replace(after, evidence=Evidence.nothing()), foretells(1.0))
     assert again.evidence.gain.mean() > 0.5
 
 
 @pytest.mark.parametrize("said", [foretells(-1.0), View(np.tile(BASE + 1.0, (400, 1)), PLAIN)])
 def test_a_mean_that_is_wrong_is_served_no_longer(said: View) -> None:
-    assert scored(unproven(1.0), said).shrinkage == 0.0
+    assert scored(unproven(1.0), said).worth == Worth(0.0, 0.0)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.4, 1.0])
 def test_what_a_mean_was_worth_stands_until_enough_is_known(shrinkage: float) -> None:
-    assert scored(unproven(shrinkage), foretells(1.0), 59).shrinkage == shrinkage
-    assert scored(unproven(shrinkage), foretells(1.0), 60).shrinkage not in (0.0, 0.4, 1.0)
+    assert scored(unproven(shrinkage), foretells(1.0), 59).worth == Worth(shrinkage, 0.5)
+    found = scored(unproven(shrinkage), foretells(1.0), 60).worth
+    assert found.shrinkage not in (0.0, 0.4, 1.0)
+    assert found.error != 0.5
 
 
 def test_the_baseline_never_gets_a_mean() -> None:
     zero = replace(unproven(0.0), kind="baseline")
-    assert scored(zero, foretells(1.0)).shrinkage == 0.0
+    assert scored(zero, foretells(1.0)).worth == zero.worth
 
 
 def test_what_a_mean_was_worth_before_the_newest_weeks_counts_no_more() -> None:
@@ -541,25 +600,28 @@ def test_what_a_mean_was_worth_before_the_newest_weeks_counts_no_more() -> None:
     product = np.where(np.arange(5_000) < 1_000, 9.0, -0.1)
     noise = np.random.default_rng(0).normal(size=5_000)
     long = Evidence(moments, *np.ones((3, 5_000)), product + noise, np.ones(5_000))
-    assert long.shrinkage(SETTINGS.horizon) > 0.9
-    assert scored(unproven(1.0, evidence=long), foretells(1.0), 1).shrinkage == 0.0
+    found = long.worth(SETTINGS.horizon)
+    assert found is not None
+    assert found.shrinkage > 0.9
+    assert scored(unproven(1.0, evidence=long), foretells(1.0), 1).worth.shrinkage == 0.0
     entering = Contender.entering("new", "scratch", 0, BOUNDARY, PLAIN, long, SETTINGS.horizon)
-    assert (entering.shrinkage, entering.shrinkage_before) == (0.0, 0.0)
+    assert entering.worth == entering.worth_before == Worth(0.0, 0.0)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("scratch", 59), ("baseline", 300)])
 def test_who_enters_without_a_record_of_its_mean_is_read_as_it_was_made(
     kind: str, count: int
 ) -> None:
-    made = replace(PLAIN, shrinkage=0.25)
+    made = replace(PLAIN, shrinkage=0.25, shrinkage_error=0.125)
     known = Evidence(np.arange(count), *np.ones((5, count)))
     entering = Contender.entering("new", kind, 0, BOUNDARY, made, known, SETTINGS.horizon)
-    assert entering.shrinkage == entering.shrinkage_before == 0.25
+    assert entering.worth == entering.worth_before == Worth(0.25, 0.125)
+    assert entering.widths == entering.widths_before == {"BTC/USDT": GROWN}
 
 
 def test_a_mean_changes_when_its_new_worth_began_to_serve() -> None:
     labels, served_ms = labels_of(OUTCOMES), BOUNDARY + 5 * CANDLE
-    net = contender("net", shrinkage=0.5, shrinkage_before=0.0)
+    net = contender("net", worth=Worth(0.5, 0.1), worth_before=Worth(0.0, 0.0))
     seen = Seen.of(net, labels, view(shift=1.0), served_ms)
     late = labels.outcomes.date_ms + CANDLE >= served_ms
     assert seen.mean[~late] == pytest.approx(np.zeros(4), abs=1e-12)
@@ -572,9 +634,28 @@ def test_a_mean_changes_when_its_new_worth_began_to_serve() -> None:
 def test_what_a_mean_is_worth_is_kept_on_disk() -> None:
     net = replace(scored(unproven(0.0), foretells(1.0)), version="net")
     again = unpack(*pack(state_of(net))).contender("net")
-    assert (again.shrinkage, again.shrinkage_before) == (net.shrinkage, 0.0)
-    assert again.evidence.shrinkage(SETTINGS.horizon) == net.shrinkage
+    assert (again.worth, again.worth_before) == (net.worth, Worth(0.0, 0.5))
+    assert isinstance(again.worth, Worth)
+    assert again.evidence.worth(SETTINGS.horizon) == net.worth
     assert again.evidence.product.any()
+
+
+def test_widths_are_kept_on_disk_bit_by_bit() -> None:
+    net = replace(scored(unproven(0.0), foretells(1.0)), version="net")
+    record_, arrays = pack(state_of(net))
+    kept = unpack(json.loads(json.dumps(record_)), arrays).contender("net")
+    assert (kept.widths, kept.widths_before) == (net.widths, net.widths_before)
+    assert kept.widths != kept.widths_before
+    assert isinstance(kept.widths["BTC/USDT"], Widths)
+
+
+def test_pairs_that_nobody_knows_are_forecast_with_the_mean_of_the_known_and_caution() -> None:
+    one, other = (GROWN._replace(scales=(x,) * (HALF + 2)) for x in (0.0, 1.0))
+    net = contender("net", widths={"BTC/USDT": one, "ETH/USDT": other})
+    made = net.calibration(PLAIN)
+    assert made.widths[POOLED] == pooled([one, other])
+    assert made.widths_of("NEW/USDT") == pooled([one, other]).cautious()
+    assert replace(net, widths={}).calibration(PLAIN).widths == {POOLED: NEUTRAL}
 
 
 BROKEN = {
@@ -600,7 +681,7 @@ def test_a_network_that_answers_no_number_disturbs_nobody_and_leaves(how: str) -
     assert beside.drift == alone.drift
     for version in sound:
         mine, theirs = beside.contender(version), alone.contender(version)
-        assert mine.scales == theirs.scales
+        assert mine.widths == theirs.widths
         assert (mine.evidence.pinball == theirs.evidence.pinball).all()
     json.dumps(pack(beside)[0], allow_nan=False)
     assert beside.contender("nan").evidence.p_value(SETTINGS.horizon) == 1.0
@@ -619,3 +700,89 @@ def test_a_champion_that_answers_no_number_makes_way_and_spoils_nothing() -> Non
     after, events = judge(broken, SETTINGS)
     assert kinds(events) == [("rolled back", "zero")]
     assert after.champion == "zero"
+
+
+# How the intervals have held
+
+
+def kept_of(*inside: float, runs: int = 300) -> Kept:
+    """A record in which each number holds for `runs` candles, every run wilder than the last."""
+    share = np.repeat(np.array(inside, np.float64), runs)
+    dates = START - CANDLE * np.arange(len(share), 0, -1)
+    return Kept(dates, share, np.repeat(np.arange(len(inside), dtype=np.float64), runs))
+
+
+def reviewed(champion: Contender, *others: Contender, at_ms: int = START) -> list:
+    return review(replace(state_of(champion, *others), boundary_ms=at_ms), SCHEDULE)
+
+
+def test_at_a_retraining_it_is_told_how_the_champions_intervals_held_beside_the_baselines() -> None:
+    net = contender("net", kept=kept_of(1.0, 0.8))
+    zero = contender("zero", "baseline", kept=kept_of(0.95, runs=100))
+    other = contender("other", kept=kept_of(0.5))
+    [event] = reviewed(net, other, zero)
+    assert (event.kind, event.at_ms) == ("calibration", START)
+    assert (event.version, event.champion) == ("net", "net")
+    assert event.text == (
+        "inside its widest interval were 90.0% over 600 candles, 80.0% in the worst fifth by "
+        "volatility, 80.0% in the worst 250; of the baseline 95.0% over 100 candles"
+    )
+
+
+def test_a_baseline_that_serves_is_not_compared_with_itself() -> None:
+    [event] = reviewed(contender("zero", "baseline", kept=kept_of(0.95, runs=100)))
+    assert event.text == "inside its widest interval were 95.0% over 100 candles"
+
+
+def test_of_intervals_nothing_is_told_between_retrainings_or_before_any_was_kept() -> None:
+    net = contender("net", kept=kept_of(1.0))
+    for at_ms in (BOUNDARY, START + SCHEDULE.step_ms, START + SCHEDULE.finetune_ms):
+        assert reviewed(net, at_ms=at_ms) == []
+    assert reviewed(net, at_ms=START + SCHEDULE.retrain_ms) != []
+    assert reviewed(contender("net", kept=Kept.nothing())) == []
+
+
+def test_a_network_that_serves_at_once_is_told_beside_a_baseline_that_never_forecast() -> None:
+    [event] = reviewed(contender("net", kept=kept_of(1.0, runs=10)))
+    assert event.text.endswith("100.0% over 10 candles; of the baseline unknown over 0 candles")
+
+
+def test_an_outcome_counts_as_inside_by_the_interval_that_was_served_then() -> None:
+    older, newer = (GROWN._replace(scales=(x,) * (HALF + 2)) for x in (-1.0, 1.0))
+    pairs = ("BTC/USDT", "ETH/USDT")
+    net = contender("net", widths=dict.fromkeys(pairs, newer))
+    net = replace(net, widths_before=dict.fromkeys(pairs, older))
+    realized = np.full(40, 1.5)  # between 1.6 / e and 1.6
+    labels = labels_of(realized, pairs)
+    labels = replace(labels, realized=np.where(labels.pair_index == 1, 0.0, labels.realized))
+    both = View(np.tile(BASE, (80, 1)), PLAIN)
+    after = observed(state_of(net), labels, {"net": both, "zero": both}).contender("net").kept
+    served = BOUNDARY + SCHEDULE.lag_ms <= after.date_ms + CANDLE
+    assert after.date_ms.tolist() == sorted(set(labels.outcomes.date_ms.tolist()))
+    assert 0 < served.sum() < 40
+    assert after.inside.tolist() == np.where(served, 1.0, 0.5).tolist()
+    assert after.log_volatility == pytest.approx(np.full(40, math.log(0.01)))
+
+
+def test_an_outcome_at_the_very_end_of_an_interval_is_inside_and_beyond_it_is_not() -> None:
+    ends = np.array([-1.6, 1.6, -1.61, 1.61])
+    after = observed(state_of(contender("net")), labels_of(ends), dict.fromkeys(
+        ("net", "zero"), view(count=4)))  # fmt: skip
+    assert after.contender("net").kept.inside.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_how_intervals_held_is_kept_on_disk_and_goes_on_there() -> None:
+    net = contender("net", kept=kept_of(1.0, 0.75))
+    state = unpack(*pack(state_of(net, contender("new"))))
+    again = state.contender("net").kept
+    for name in ("date_ms", "inside", "log_volatility"):
+        assert getattr(again, name).tobytes() == getattr(net.kept, name).tobytes()
+    assert len(state.contender("new").kept.date_ms) == 0
+    said = dict.fromkeys(("net", "new", "zero"), view())
+    after = observed(state, labels_of(OUTCOMES), said)
+    assert [len(after.contender(v).kept.date_ms) for v in said] == [640, 40, 40]
+
+
+def test_who_enters_has_kept_nothing() -> None:
+    entered = Contender.entering("new", "finetune", START, START, PLAIN, record(0.3), 2)
+    assert len(entered.kept.date_ms) == 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from instant_training import SETTINGS, InstantTraining, make_terms
+from instant_training import SETTINGS, InstantTraining
 from live_world import (  # noqa: F401 - three fixtures
     FIRST,
     FRAME,
@@ -34,14 +37,15 @@ from live_world import (  # noqa: F401 - three fixtures
 from series import STEP_MS, change, drop
 
 from lstm_model.errors import LstmModelError, StoreError
-from lstm_model.journal import DecisionRow, Journal, JournalRow
+from lstm_model.journal import DecisionRow, Journal, JournalRow, VerdictRow
+from lstm_model.learning import Learning
 from lstm_model.market import Candles
 from lstm_model.model import Model
 from lstm_model.outlook import Outlook
-from lstm_model.sizing import NO_FORECAST, NO_MODEL
+from lstm_model.sizing import ENTER_LONG, ENTER_SHORT, ERROR, NO_DATA, NO_MODEL, STALE_MODEL
 from lstm_model.store import ModelStore, StoredModel
 
-PROMOTION = 1_850  # in `SERIES`, a network trained earlier is promoted here
+PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +203,14 @@ class BrokenJournal:
         self._check("record")
         self._journal.record_decisions(rows)
 
+    def record_verdicts(self, rows: Iterable[VerdictRow]) -> None:
+        self._check("record")
+        self._journal.record_verdicts(rows)
+
+    def count_verdicts(self, *where: Any) -> dict[tuple[str, str], int]:
+        self._check("read")
+        return self._journal.count_verdicts(*where)
+
     def close(self) -> None:
         self._journal.close()
 
@@ -215,6 +227,7 @@ def test_a_journal_that_fails_means_no_trade_until_it_works_again(
     outlook = bot.close_candle(FIRST)
     assert no_trade(outlook)
     assert not is_forecast(outlook).any()
+    assert set(outlook.decision.reason) == {ERROR}
     failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(failures) == 1
     assert f"{PAIR}: no forecast" in failures[0].message
@@ -278,18 +291,6 @@ def test_versions_that_serve_no_more_are_asked_for_once(
     assert len({fact["version"] for fact in said.values()}) == 2
     assert asked == [baseline]
     assert differences(said, bot.engine.outlook(bot.frame())) == []
-
-
-def test_skill_is_asked_for_once_per_version() -> None:
-    outlook, asked = Outlook(PAIR, STEP_MS * np.arange(6), make_terms()), []
-
-    def is_skilled(version: str) -> bool:
-        asked.append(version)
-        return version == "good"
-
-    outlook.credit([0, 1, 2, 4], ["good", "bad", "good", "good"], is_skilled)
-    assert sorted(asked) == ["bad", "good"]
-    assert outlook._skilled.tolist() == [True, False, True, False, True, False]
 
 
 def test_a_pinned_model_serves_before_the_first_step(bot: Bot, tmp_path: Path) -> None:
@@ -381,10 +382,10 @@ def test_spoilt_candles_are_told_in_one_line(
     frame = spoil(bot.frame())
     caplog.clear()
     bot.engine.outlook(frame)
-    lines = [record.message for record in caplog.records]
-    assert len(lines) == 1
-    assert PAIR in lines[0]
-    assert "no forecast" in lines[0]
+    [line] = [record.message for record in caplog.records]
+    assert PAIR in line
+    assert ("the exchange gave no candles" in line) == (spoil is _nothing)
+    assert (NO_DATA in line) == (spoil is not _nothing)
 
 
 def test_after_a_spoilt_candle_forecasts_come_back(bot: Bot) -> None:
@@ -401,4 +402,106 @@ def test_a_candle_without_volume_is_forecast_by_neither_engine(tmp_path: Path) -
     bot.stop()
     past = backtest(tmp_path / "past", series)
     assert is_forecast(past)[:3].tolist() == [True, False, True]
-    assert [said["lstm_reason"] == NO_FORECAST for said in live.values()] == [False, True, False]
+    assert [said["lstm_reason"] == NO_DATA for said in live.values()] == [False, True, False]
+
+
+# ---------------------------------------------------------------- a learner that stands still
+
+STALE_AFTER = 60  # candles; the last step is at candle 1,550
+STALE = SETTINGS.model_copy(update={"stale_model_candles": STALE_AFTER})
+TOO_OLD = 1_550 + STALE_AFTER  # the first candle whose close nobody may enter at
+
+
+def stand_still(patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    patch.setattr(Learning, "walk", fail)
+
+
+def later_than_the_retry(patch: pytest.MonkeyPatch) -> None:
+    later_s = time.monotonic() + 601.0
+    patch.setattr("lstm_model.background.time.monotonic", lambda: later_s)
+
+
+def test_a_model_that_was_not_checked_for_too_long_enters_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = Bot(tmp_path / "live", settings=STALE).start()
+    bot.look(FIRST)
+    with monkeypatch.context() as patch:
+        stand_still(patch)
+        said = bot.run(TOO_OLD - 4, TOO_OLD + 4)
+        outlook = bot.engine.outlook(bot.frame())
+    assert list(bot.steps)[-1] == 1_550
+    stale = {row: fact["lstm_gate"] == STALE_MODEL for row, fact in said.items()}
+    assert stale == {row: row >= TOO_OLD for row in said}
+    sides = {row: fact["lstm_side"] for row, fact in said.items()}
+    assert all((sides[row] == 0) == stale[row] for row in said)
+    assert [fact["lstm_reason"] for fact in said.values()][-4:] == [STALE_MODEL] * 4
+    assert is_forecast(outlook)[-8:].all()  # what it thinks is shown all the same
+    assert differences(said, outlook) == []
+    bot.stop()
+
+
+def test_a_step_that_comes_late_lifts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = Bot(tmp_path / "live", settings=STALE).start()
+    bot.look(FIRST)
+    with monkeypatch.context() as patch:
+        stand_still(patch)
+        assert bot.close_candle(TOO_OLD).decision.gate[-1] == STALE_MODEL
+    later_than_the_retry(monkeypatch)
+    lifted = bot.close_candle(TOO_OLD + 1)
+    assert list(bot.steps)[-1] == 1_600
+    assert lifted.decision.gate[-1] == ""
+    assert lifted.decision.side[-1] != 0
+    bot.stop()
+
+
+def test_a_pinned_model_is_the_users_and_never_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = Bot(tmp_path / "live", settings=STALE).start()
+    version = str(bot.close_candle(FIRST).version[-1])
+    bot.lineage.pin(version)
+    stand_still(monkeypatch)
+    assert STALE_MODEL not in bot.close_candle(TOO_OLD + 20).decision.gate
+    bot.lineage.unpin()
+    assert bot.close_candle(TOO_OLD + 21).decision.gate[-1] == STALE_MODEL
+    bot.stop()
+
+
+def test_a_candle_that_cannot_be_forecast_is_called_so_even_if_the_model_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = Bot(tmp_path / "live", settings=STALE).start()
+    bot.look(FIRST)
+    stand_still(monkeypatch)
+    bot.at(TOO_OLD + 5)
+    assert bot.engine.outlook(_no_volume(bot.frame())).decision.reason[-1] == NO_DATA
+    bot.stop()
+
+
+# ---------------------------------------------------------------- an older release's journal
+
+
+def test_forecasts_of_an_older_release_are_shown_and_enter_nothing(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    said = bot.run(FIRST, FIRST + 5)
+    bot.stop()
+    with closing(sqlite3.connect(tmp_path / "live" / "journal.sqlite")) as file, file:
+        file.execute("UPDATE forecast SET mean_error = NULL, lowest = NULL, highest = NULL")
+    again = Bot(tmp_path / "live").start(FIRST + 5)
+    outlook = again.close_candle(FIRST + 5)
+    again.stop()
+    assert is_forecast(outlook)[-6:].all()
+    for row, fact in said.items():
+        place = row - FIRST - 6
+        assert outlook.forecast.mean[place].tobytes() == fact["lstm_mean"]
+        assert outlook.forecast.quantiles[place].tobytes() == fact["quantiles"]
+        assert fact["lstm_side"] != 0
+    old, new = outlook.decision.reason[-6:-1], outlook.decision.reason[-1]
+    assert set(old) == {NO_DATA}
+    assert not outlook.decision.side[-6:-1].any()
+    assert np.isnan(outlook.forecast.lowest[-6:-1]).all()
+    assert new in (ENTER_LONG, ENTER_SHORT)

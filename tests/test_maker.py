@@ -16,7 +16,7 @@ from instant_training import SETTINGS, InstantTraining, make_maker
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 from lstm_model.baseline import baseline_weights
-from lstm_model.calibration import Calibration
+from lstm_model.calibration import Calibration, rescale
 from lstm_model.config import Settings
 from lstm_model.contender import Contender
 from lstm_model.dataset import Scaler
@@ -24,7 +24,7 @@ from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.evaluation import evaluate
 from lstm_model.features import WARM_UP, feature_names
 from lstm_model.forecast import mean_weights
-from lstm_model.gate import Evidence
+from lstm_model.gate import Evidence, Worth
 from lstm_model.lstm import Lstm
 from lstm_model.maker import Candidate, ModelMaker, Training
 from lstm_model.market import Candles, unknown_flow
@@ -457,17 +457,21 @@ def test_the_baseline_answers_the_quantiles_of_the_past(maker: ModelMaker) -> No
     np.testing.assert_allclose(raw, np.tile(past_quantiles(material()), (len(raw), 1)), atol=1e-5)
 
 
-def test_the_baseline_forecasts_a_zero_mean_and_says_the_same_in_units_of_volatility(
+def test_the_baseline_forecasts_a_zero_mean_and_says_the_same_at_the_same_volatility(
     maker: ModelMaker,
 ) -> None:
     model, panel, test = served(maker.baseline(material())), material().panel, material().split.test
     made = model.forecast("BTC/USDT", panel.rows, panel.volatility, test)
     assert not made.mean.any()
+    assert not made.mean_error.any()
     unit = panel.unit[test]
     assert unit.max() > 1.5 * unit.min()
-    in_units = made.quantiles / unit[:, None]
-    np.testing.assert_allclose(in_units, np.tile(in_units[:1], (len(test), 1)), rtol=1e-9)
-    assert (np.diff(in_units[0]) > 0.0).all()
+    scales = model.calibration.widths_of("BTC/USDT").at(panel.volatility[test])
+    wanted = rescale(np.tile(past_quantiles(material()), (len(test), 1)), scales)
+    middle = made.quantiles[:, 3:4] / unit[:, None]
+    shape = wanted - wanted[:, 3:4]
+    np.testing.assert_allclose(made.quantiles / unit[:, None] - middle, shape, atol=1e-4)
+    assert (np.diff(made.quantiles, axis=1) > 0.0).all()
 
 
 def test_the_baseline_is_what_every_card_compares_with(maker: ModelMaker) -> None:
@@ -653,7 +657,8 @@ def tuned_to(root: Path, shrinkage: float) -> tuple[Candidate, Evidence]:
     """A child of a parent whose mean was worth so much, and the parent's record by now."""
     tuning, maker = Tuning(root), make_maker(root, SERIES, PROVING)
     record = maker.scratch(material(LATER, PROVING)).evidence
-    calibration = replace(tuning.parent.calibration, shrinkage=shrinkage)
+    known = {"shrinkage": shrinkage, "shrinkage_error": 0.25}
+    calibration = replace(tuning.parent.calibration, **known)
     parent = replace(tuning.parent, calibration=calibration)
     return maker.finetune(material(LATER, PROVING), parent, record), record
 
@@ -688,8 +693,9 @@ def test_a_fine_tuning_can_give_a_mean_back_that_its_parent_had_lost(
     tmp_path: Path, training: InstantTraining
 ) -> None:
     made, _ = tuned_to(tmp_path, 0.0)
-    assert made.stored.card.calibration["shrinkage"] == [0.0]
-    assert entering(made).shrinkage > 0.5
+    assert made.stored.card.calibration["shrinkage"] == [0.0, 0.25]
+    assert entering(made).worth.shrinkage > 0.5
+    assert 0.0 < entering(made).worth.error != 0.25
 
 
 def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
@@ -700,7 +706,7 @@ def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
         return training(job, *arguments, **options)
 
     monkeypatch.setattr("lstm_model.maker.run_training", inverted)
-    assert entering(tuned_to(tmp_path, 1.0)[0]).shrinkage == 0.0
+    assert entering(tuned_to(tmp_path, 1.0)[0]).worth == Worth(0.0, 0.0)
 
 
 def test_a_fine_tuning_learns_from_the_newest_candles_and_some_older_ones(

@@ -10,6 +10,8 @@ from series import STEP_MS, drop, same_bits
 from lstm_model.features import WARM_UP
 from lstm_model.nowcast import QuarterWidths, _Look
 
+COLUMNS = ("quantiles", "mean", "volatility", "mean_error", "lowest", "highest")
+
 
 def quantiles(world: World, pair: str) -> np.ndarray:
     made = world.nowcaster.latest(pair)
@@ -23,9 +25,11 @@ def test_when_the_candle_is_over_the_nowcast_is_its_forecast() -> None:
     world.open(number)
     world.nowcaster.refresh(PAIRS)
     for pair in PAIRS:
-        wanted = world.closed_forecast(pair, number)
-        np.testing.assert_allclose(quantiles(world, pair), wanted, rtol=1e-4)
-        made = world.nowcaster.latest(pair)
+        wanted, made = world.closed_forecast(pair, number), world.nowcaster.latest(pair)
+        for name in COLUMNS:
+            found = getattr(made.forecast, name)
+            np.testing.assert_allclose(found, getattr(wanted, name), rtol=1e-4, err_msg=name)
+        assert made.forecast.lowest[0] < 0.0 < made.forecast.highest[0]
         assert (made.candle_ms, made.version) == (world.series[pair].date_ms[number], "v0")
         assert (made.price, made.received_ns) == (world.series[pair].close[number], 77)
         assert made.low < made.high
@@ -129,8 +133,8 @@ class Quarters:
         newest = seen._replace(open_ms=candle * STEP_MS, close=price)
         look = _Look(self.base, newest, passed, np.zeros(1), 0.001)
         self.widths.observe(look, UNSCALED)
-        own = self.world.model.calibration.scales_of("BTC/USDT")
-        return self.widths.log_scales(look)[0] - own[0]
+        own = self.world.model.calibration.widths_of("BTC/USDT")
+        return self.widths.log_scales(look)[0] - own.scales[0]
 
 
 NUMBER = WARM_UP + 30
@@ -152,6 +156,18 @@ def test_only_the_first_nowcast_of_a_quarter_counts_and_a_missed_one_teaches_not
         quarters.width(0, price=price)
     assert quarters.width(4, price=900.0) == 0.0
     assert quarters.width(7, price=900.0) < 0.0  # nothing moved since: narrower
+
+
+def test_reaches_stay_as_calibrated_inside_the_candle() -> None:
+    quarters = Quarters()
+    own = quarters.world.model.calibration.widths_of("BTC/USDT")
+    for candle in range(4):
+        quarters.width(candle, price=130.0 if candle else 100.0)
+    [learnt] = [q.tracker.widths for q in quarters.widths._quarters.values()]
+    assert learnt.labels == 1
+    assert learnt.scales[0] > own.scales[0]
+    assert learnt.scales[3:] == own.scales[3:]
+    assert learnt.slopes[3:] == own.slopes[3:]
 
 
 def test_another_model_begins_with_its_own_widths() -> None:

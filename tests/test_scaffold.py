@@ -10,7 +10,9 @@ import pytest
 from lstm_model import scaffold as scaffold_module
 from lstm_model.config import Settings, parse_settings
 from lstm_model.errors import ConfigError, StoreError
-from lstm_model.scaffold import CONFIG_FILE, STRATEGY_FILE, example_config, next_command, scaffold
+from lstm_model.scaffold import CONFIG_FILE, STRATEGY_FILES, example_config, next_command, scaffold
+
+MAIN, EXAMPLE = STRATEGY_FILES
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +20,12 @@ def source(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """An installation of its own: a package folder beside `strategies/`, as in a checkout."""
     root = tmp_path_factory.mktemp("installation")
     (root / "lstm_model").mkdir()
-    path = root / "strategies" / STRATEGY_FILE
-    path.parent.mkdir()
-    path.write_text("class LSTMStrategy: ...\n")
+    folder = root / "strategies"
+    folder.mkdir()
+    for name in STRATEGY_FILES:
+        (folder / name).write_text(f"class Of{name.title().removesuffix('.Py')}: ...\n")
     monkeypatch.setattr(scaffold_module, "__file__", str(root / "lstm_model" / "scaffold.py"))
-    return path
+    return folder
 
 
 def content(folder: Path) -> dict[Path, bytes]:
@@ -31,34 +34,35 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 def test_files_are_written_and_a_second_call_changes_nothing(tmp_path: Path, source: Path) -> None:
     actions = scaffold(tmp_path)
-    paths = [tmp_path / "strategies" / STRATEGY_FILE, tmp_path / CONFIG_FILE]
+    paths = [*(tmp_path / "strategies" / name for name in STRATEGY_FILES), tmp_path / CONFIG_FILE]
     assert [(action.path, action.kind) for action in actions] == [(p, "written") for p in paths]
-    assert paths[0].read_bytes() == source.read_bytes()
+    for path in paths[:-1]:
+        assert path.read_bytes() == (source / path.name).read_bytes()
     before = content(tmp_path)
-    assert [action.kind for action in scaffold(tmp_path)] == ["kept", "kept"]
+    assert [action.kind for action in scaffold(tmp_path)] == ["kept"] * 3
     assert content(tmp_path) == before
 
 
 def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
     scaffold(tmp_path)
-    theirs = tmp_path / "strategies" / STRATEGY_FILE
+    theirs = tmp_path / "strategies" / MAIN
     theirs.write_text("# mine\n")
-    beside = theirs.with_name(f"{STRATEGY_FILE}.new")
+    beside = theirs.with_name(f"{MAIN}.new")
     action = scaffold(tmp_path)[0]
     assert (action.path, action.kind, action.original) == (beside, "beside", theirs)
     assert str(beside) in str(action)
     beside.write_text("# mine too\n")
-    (beside.with_name(f"{STRATEGY_FILE}.new1")).mkdir()
+    (beside.with_name(f"{MAIN}.new1")).mkdir()
     before = content(tmp_path)
-    third = beside.with_name(f"{STRATEGY_FILE}.new2")
+    third = beside.with_name(f"{MAIN}.new2")
     for _ in range(2):
         assert scaffold(tmp_path)[0].path == third
-    assert content(tmp_path) == before | {third: source.read_bytes()}
+    assert content(tmp_path) == before | {third: (source / MAIN).read_bytes()}
 
 
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).symlink_to(tmp_path / "absent")
-    assert scaffold(tmp_path)[1].path == tmp_path / f"{CONFIG_FILE}.new"
+    assert scaffold(tmp_path)[-1].path == tmp_path / f"{CONFIG_FILE}.new"
     assert not (tmp_path / "absent").exists()
 
 
@@ -69,14 +73,19 @@ def test_example_holds_every_option_at_its_default_and_nothing_else() -> None:
     assert parse_settings(example["lstm"]) == parse_settings({})
 
 
-def test_a_wheel_carries_the_strategy_inside_the_package(tmp_path: Path, source: Path) -> None:
-    package = source.parent.parent / "lstm_model"
-    (package / "init").mkdir()
-    source.rename(package / "init" / STRATEGY_FILE)
-    assert scaffold(tmp_path)[0].kind == "written"
-    (package / "init" / STRATEGY_FILE).unlink()
-    with pytest.raises(ConfigError, match=r"has no .*lstm_strategy\.py: install"):
+def test_a_wheel_carries_the_strategies_inside_the_package(tmp_path: Path, source: Path) -> None:
+    inside = source.rename(source.parent / "lstm_model" / "init")
+    assert {action.kind for action in scaffold(tmp_path)} == {"written"}
+    (inside / EXAMPLE).unlink()
+    with pytest.raises(ConfigError, match=r"has no .*ema_cross_lstm\.py: install"):
         scaffold(tmp_path)
+
+
+def test_an_installation_that_lacks_a_file_writes_none(tmp_path: Path, source: Path) -> None:
+    (source / EXAMPLE).unlink()
+    with pytest.raises(ConfigError):
+        scaffold(tmp_path)
+    assert content(tmp_path) == {}
 
 
 def test_the_build_puts_strategies_inside_the_package() -> None:

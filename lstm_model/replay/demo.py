@@ -33,7 +33,8 @@ _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange an
 
 # Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
 _LSTM = {
-    "horizon": 10, "train_candles": 18_000, "test_fraction": 0.3, "max_epochs": 6,
+    "horizon": 10, "train_candles": 18_000, "validation_fraction": 0.1, "test_fraction": 0.3,
+    "max_epochs": 6,
     "step_candles": 360, "finetune_candles": 1_440, "retrain_candles": 2_880,
 }  # fmt: skip
 

@@ -1,0 +1,529 @@
+"""A stake stays within every bound and grows with certainty; a stop only ever comes closer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from dataclasses import fields, replace
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lstm_model.config import Settings
+from lstm_model.errors import DataError
+from lstm_model.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
+from lstm_model.stake import (
+    ENOUGH_COMMON,
+    Holding,
+    Request,
+    correlations,
+    reduction,
+    stake_of,
+    stop_distance,
+    stop_price,
+    tighter,
+)
+
+NAN, INF = float("nan"), float("inf")
+MONEY = st.floats(0.0, 1e6)
+SHARES = st.floats(0.0, 1.0)
+SIDES = st.sampled_from([1, -1])
+CORRELATIONS = st.floats(-1.0, 1.0) | st.just(NAN)
+SETTINGS = st.builds(
+    Settings,
+    kelly_fraction=st.floats(0.01, 1.0),
+    max_stake_fraction=st.floats(0.01, 1.0),
+    risk_fraction=st.floats(0.001, 0.2),
+    max_portfolio_fraction=st.floats(0.01, 1.0),
+)
+HOLDINGS = st.lists(
+    st.builds(Holding, st.just("ETH/USDT"), MONEY, SIDES, CORRELATIONS), max_size=3
+).map(tuple)
+REQUESTS = st.builds(
+    Request,
+    proposed=MONEY,
+    wealth=MONEY,
+    free=MONEY | st.just(INF),
+    least=st.just(0.0) | st.floats(0.0, 100.0),
+    stop_distance=st.floats(1e-4, 2.0),
+    kelly=st.none() | st.just(0.0) | st.floats(1e-6, 1e4),
+    trust=st.sampled_from([0.0, 1.0]) | SHARES,
+    coverage=st.sampled_from([0.0, 1.0]) | SHARES,
+    side=SIDES,
+    leverage=st.just(1.0) | st.floats(1.0, 20.0),
+    holdings=HOLDINGS,
+)
+PLAIN = Request(
+    proposed=300.0, wealth=1000.0, free=900.0, least=10.0, stop_distance=0.02, kelly=2.0, trust=1.0,
+    coverage=1.0, side=1, leverage=1.0, holdings=(),
+)  # fmt: skip
+NUMBERS = [field.name for field in fields(Request) if field.name not in ("side", "holdings")]
+
+
+def taken(request: Request) -> float:
+    """What the open positions count for, computed slowly."""
+    total = 0.0
+    for held in request.holdings:
+        if math.isnan(held.correlation):
+            total += held.stake
+        elif held.side == request.side:
+            total += held.stake * max(held.correlation, 0.0)
+        else:
+            total += held.stake * max(-held.correlation, 0.0)
+    return total
+
+
+@given(REQUESTS, SETTINGS)
+def test_a_stake_lies_within_every_bound(request: Request, settings: Settings) -> None:
+    amount = stake_of(request, settings).amount
+    assert 0.0 <= amount <= request.proposed * settings.max_stake_fraction
+    assert amount <= request.free
+    assert amount == 0.0 or amount >= request.least
+    rounding = 1.0 + 1e-9
+    position, certain = amount * request.leverage, request.trust * request.coverage
+    assert position * request.stop_distance <= request.wealth * settings.risk_fraction * rounding
+    room = request.wealth * settings.max_portfolio_fraction - taken(request)
+    assert amount <= certain * max(room, 0.0) * rounding
+    if request.kelly is not None:
+        assert position <= request.wealth * request.kelly * settings.kelly_fraction * rounding
+
+
+@given(REQUESTS, SETTINGS)
+def test_a_stake_is_no_smaller_than_the_smallest_bound_makes_it(
+    request: Request, settings: Settings
+) -> None:
+    bounds = [
+        request.proposed * settings.max_stake_fraction,
+        request.wealth * settings.risk_fraction / request.stop_distance / request.leverage,
+        max(request.wealth * settings.max_portfolio_fraction - taken(request), 0.0),
+    ]
+    if request.kelly is not None:
+        bounds.append(request.wealth * request.kelly * settings.kelly_fraction / request.leverage)
+    expected = min(min(bounds) * request.trust * request.coverage, request.free)
+    assume(abs(expected - request.least) > 1e-6 * request.least)
+    amount = stake_of(request, settings).amount
+    assert amount == pytest.approx(expected if expected >= request.least else 0.0)
+
+
+@given(REQUESTS, SETTINGS)
+def test_a_stake_has_no_reason_against_it_and_no_stake_has_one(
+    request: Request, settings: Settings
+) -> None:
+    made = stake_of(request, settings)
+    assert (made.amount == 0.0) == (made.reason in {TOO_SMALL, CALIBRATING, NO_EDGE, STALE_STREAM})
+    assert (made.amount > 0.0) == (made.reason == "")
+    assert made.text.startswith(f"{made.amount:.6g}: ")
+
+
+@given(REQUESTS, SETTINGS)
+def test_no_kelly_no_trust_and_no_coverage_are_no_stake(
+    request: Request, settings: Settings
+) -> None:
+    for nothing in ({"kelly": 0.0}, {"trust": 0.0}, {"coverage": 0.0}, {"free": 0.0}):
+        assert stake_of(replace(request, **nothing), settings).amount == 0.0
+
+
+RISING = ("proposed", "wealth", "free", "kelly", "trust", "coverage")
+FALLING = ("least", "stop_distance", "leverage")
+
+
+@pytest.mark.parametrize("name", [*RISING, *FALLING])
+@hypothesis.settings(max_examples=40)
+@given(request=REQUESTS, other=REQUESTS, settings=SETTINGS)
+def test_a_stake_is_monotone_in_edge_certainty_and_means(
+    name: str, request: Request, other: Request, settings: Settings
+) -> None:
+    values = [getattr(request, name), getattr(other, name)]
+    assume(None not in values)
+    low, high = sorted(values, reverse=name in FALLING)
+    less, more = (
+        stake_of(replace(request, **{name: value}), settings).amount for value in (low, high)
+    )
+    assert less <= more
+
+
+@given(REQUESTS, st.builds(Holding, st.just("SOL/USDT"), MONEY, SIDES, CORRELATIONS), SETTINGS)
+def test_one_more_position_never_makes_room(
+    request: Request, holding: Holding, settings: Settings
+) -> None:
+    beside = replace(request, holdings=(*request.holdings, holding))
+    assert stake_of(beside, settings).amount <= stake_of(request, settings).amount
+
+
+@given(REQUESTS, SETTINGS, SHARES, SHARES)
+def test_a_larger_kelly_fraction_never_makes_a_stake_smaller(
+    request: Request, settings: Settings, one: float, other: float
+) -> None:
+    low, high = sorted((one, other))
+    less = stake_of(request, settings, kelly_fraction=low).amount
+    assert less <= stake_of(request, settings, kelly_fraction=high).amount
+
+
+@given(REQUESTS, SETTINGS)
+def test_a_stake_does_not_depend_on_the_sides_names(request: Request, settings: Settings) -> None:
+    turned = replace(
+        request,
+        side=-request.side,
+        holdings=tuple(replace(held, side=-held.side) for held in request.holdings),
+    )
+    assert stake_of(turned, settings) == stake_of(request, settings)
+
+
+@given(REQUESTS, SETTINGS, st.sampled_from([2.0, 0.5, 1024.0]))
+def test_a_stake_has_the_scale_of_the_money(
+    request: Request, settings: Settings, factor: float
+) -> None:
+    # Powers of two, so that nothing is rounded; numbers too small for that are left out.
+    sums = [request.proposed, request.wealth, request.least, *(h.stake for h in request.holdings)]
+    assume(all(value == 0.0 or value > 1e-100 for value in (*sums, request.free, request.trust)))
+    scaled = replace(
+        request,
+        proposed=factor * request.proposed,
+        wealth=factor * request.wealth,
+        free=factor * request.free,
+        least=factor * request.least,
+        holdings=tuple(replace(held, stake=factor * held.stake) for held in request.holdings),
+    )
+    made, other = stake_of(request, settings), stake_of(scaled, settings)
+    assert other.amount == factor * made.amount
+    assert other.reason == made.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        (name, wrong)
+        for name, wrong in itertools.product(NUMBERS, [NAN, INF, -INF, -1.0])
+        if (name, wrong) != ("free", INF)  # nothing limits what is free
+    ],
+)
+def test_a_number_that_cannot_be_gives_no_stake(name: str, wrong: float) -> None:
+    made = stake_of(replace(PLAIN, **{name: wrong}), Settings())
+    assert (made.amount, made.reason) == (0.0, ERROR)
+    assert made.text.startswith(f"0: {name} must be between ")
+    assert made.text.endswith(f", found {wrong}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stop_distance": 0.0}, {"trust": 1.1}, {"coverage": 1.1}, {"leverage": 0.5}, {"side": 0},
+        {"holdings": (Holding("ETH/USDT", NAN, 1, 0.5),)},
+        {"holdings": (Holding("ETH/USDT", -1.0, 1, 0.5),)},
+        {"holdings": (Holding("ETH/USDT", 1.0, 0, 0.5),)},
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_gives_no_stake(change: dict[str, object]) -> None:
+    made = stake_of(replace(PLAIN, **change), Settings())  # type: ignore[arg-type]
+    assert (made.amount, made.reason) == (0.0, ERROR)
+
+
+@pytest.mark.parametrize("share", [NAN, INF, -0.1, 1.1])
+def test_a_kelly_fraction_that_cannot_be_gives_no_stake(share: float) -> None:
+    made = stake_of(PLAIN, Settings(), kelly_fraction=share)
+    assert (made.amount, made.reason) == (0.0, ERROR)
+
+
+BESIDE = Holding("ETH/USDT", 700.0, 1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "amount", "text"),
+    [
+        ({}, 300.0, "300: 1 of freqtrade's own stake = 300"),
+        ({"kelly": 0.4}, 100.0, "100: 0.25 of Kelly's 0.4 x the wallet = 100"),
+        ({"kelly": 0.4, "leverage": 2.0}, 50.0,
+         "50: 0.25 of Kelly's 0.4 x the wallet at leverage 2 = 50"),
+        ({"stop_distance": 0.05}, 200.0,
+         "200: 0.01 of the wallet lost at a stop 0.05 of the price away = 200"),
+        ({"stop_distance": 0.05, "leverage": 4.0}, 50.0,
+         "50: 0.01 of the wallet lost at a stop 0.05 of the price away at leverage 4 = 50"),
+        ({"holdings": (BESIDE,)}, 120.0,
+         "120: 0.75 of the wallet for all stakes, less 630 in correlated pairs = 120"),
+        ({"trust": 0.5}, 150.0, "150: 1 of freqtrade's own stake = 300, x trust 0.5"),
+        ({"trust": 0.5, "coverage": 0.9}, 135.0,
+         "135: 1 of freqtrade's own stake = 300, x trust 0.5, x coverage 0.9"),
+        ({"free": 42.0}, 42.0, "42: what is free"),
+        ({"kelly": None}, 300.0, "300: 1 of freqtrade's own stake = 300"),
+        ({"kelly": None, "stop_distance": 0.04}, 250.0,
+         "250: 0.01 of the wallet lost at a stop 0.04 of the price away = 250"),
+    ],
+)  # fmt: skip
+def test_the_bound_that_decides_is_told(
+    change: dict[str, object], amount: float, text: str
+) -> None:
+    made = stake_of(replace(PLAIN, **change), Settings())  # type: ignore[arg-type]
+    assert (made.amount, made.reason, made.text) == (pytest.approx(amount), "", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "text"),
+    [
+        ({"kelly": 0.0}, NO_EDGE, "0: 0.25 of Kelly's 0 x the wallet = 0"),
+        ({"kelly": 0.0, "trust": 0.0}, NO_EDGE, "0: 0.25 of Kelly's 0 x the wallet = 0"),
+        ({"trust": 0.0}, CALIBRATING, "0: 1 of freqtrade's own stake = 300, x trust 0"),
+        ({"coverage": 0.0}, STALE_STREAM, "0: 1 of freqtrade's own stake = 300, x coverage 0"),
+        ({"trust": 0.0, "coverage": 0.0}, CALIBRATING,
+         "0: 1 of freqtrade's own stake = 300, x trust 0"),
+        ({"proposed": 0.0}, TOO_SMALL, "0: 1 of freqtrade's own stake = 0"),
+        ({"free": 0.0}, TOO_SMALL, "0: what is free"),
+        ({"wealth": 0.0}, TOO_SMALL, "0: 0.25 of Kelly's 2 x the wallet = 0"),
+        ({"holdings": (replace(BESIDE, stake=5000.0),)}, TOO_SMALL,
+         "0: 0.75 of the wallet for all stakes, less 4500 in correlated pairs = 0"),
+        ({"kelly": 0.02}, TOO_SMALL,
+         "0: 5 is below the exchange's minimum 10 (0.25 of Kelly's 0.02 x the wallet = 5)"),
+        ({"free": 9.0}, TOO_SMALL, "0: 9 is below the exchange's minimum 10 (what is free)"),
+    ],
+)  # fmt: skip
+def test_why_there_is_no_stake_is_told(change: dict[str, object], reason: str, text: str) -> None:
+    made = stake_of(replace(PLAIN, **change), Settings())  # type: ignore[arg-type]
+    assert (made.amount, made.reason, made.text) == (0.0, reason, text)
+
+
+def test_the_exchanges_minimum_itself_is_enough() -> None:
+    assert stake_of(replace(PLAIN, free=10.0), Settings()).amount == 10.0
+
+
+@pytest.mark.parametrize(
+    ("side", "correlation", "room"),
+    [
+        (1, 1.0, 350.0), (1, 0.5, 550.0), (1, 0.0, 750.0), (1, -0.5, 750.0), (1, NAN, 350.0),
+        (-1, 1.0, 750.0), (-1, -0.5, 550.0), (-1, NAN, 350.0), (1, 1.5, 350.0),
+        (1, -INF, 350.0),
+    ],
+)  # fmt: skip
+def test_correlated_positions_count_together_and_hedges_free_nothing(
+    side: int, correlation: float, room: float
+) -> None:
+    holding = Holding("ETH/USDT", 400.0, side, correlation)
+    request = replace(PLAIN, proposed=1000.0, free=1000.0, stop_distance=0.001, holdings=(holding,))
+    assert stake_of(request, Settings(kelly_fraction=1.0)).amount == pytest.approx(room)
+
+
+def test_correlated_entries_in_a_row_do_not_pass_the_cap_of_all_stakes() -> None:
+    holdings: tuple[Holding, ...] = ()
+    for number in range(9):
+        request = replace(PLAIN, least=0.0, stop_distance=0.001, holdings=holdings)
+        amount = stake_of(request, Settings(max_portfolio_fraction=0.5)).amount
+        holdings = (*holdings, Holding(f"{number}/USDT", amount, 1, 1.0))
+    assert sum(held.stake for held in holdings) == pytest.approx(500.0)
+
+
+@given(MONEY, MONEY, st.floats(0.0, 100.0))
+def test_a_reduction_only_ever_gives_back_and_keeps_the_minimum(
+    held: float, wanted: float, least: float
+) -> None:
+    given_back = reduction(held, wanted, least)
+    assert 0.0 <= given_back <= held
+    assert given_back == 0.0 or wanted < 0.5 * held
+    assert given_back == 0.0 or held - given_back >= max(least, wanted) - 1e-9 * held
+
+
+@pytest.mark.parametrize(
+    "numbers", [(NAN, 1.0, 1.0), (9.0, NAN, 1.0), (9.0, 1.0, NAN), (INF, 1, 1)]
+)
+def test_a_reduction_by_what_is_no_number_is_none(numbers: tuple[float, float, float]) -> None:
+    assert reduction(*numbers) == 0.0
+
+
+def test_nothing_is_given_back_below_the_minimum_or_above_half() -> None:
+    assert reduction(100.0, 50.0, 10.0) == 0.0
+    assert reduction(100.0, 49.0, 10.0) == 51.0
+    assert reduction(100.0, 0.0, 10.0) == 90.0
+    assert reduction(8.0, 0.0, 10.0) == 0.0
+    assert reduction(100.0, -5.0, 0.0) == 100.0
+
+
+PRICES = st.floats(1e-6, 1e6)
+EXCURSIONS = st.floats(1e-6, 2.0)
+MULTIPLES = st.floats(0.25, 10.0)
+HARD = st.floats(0.001, 0.99)
+
+
+def looser(one: float, other: float, side: int) -> bool:
+    return one < other if side > 0 else one > other
+
+
+@given(PRICES, EXCURSIONS, MULTIPLES, SIDES, HARD)
+def test_a_stop_is_never_looser_than_the_hard_one_and_always_adverse(
+    close: float, reach: float, multiple: float, side: int, hard: float
+) -> None:
+    stop = stop_price(close, -side * reach, multiple, side, hard)
+    assert stop is not None
+    assert not looser(stop, close * (1.0 - side * hard), side)
+    assert looser(stop, close, side)
+    assert 0.0 < stop_distance(close, stop, side) <= hard * (1.0 + 1e-9)
+
+
+@given(PRICES, EXCURSIONS, MULTIPLES, SIDES)
+def test_a_stop_is_a_multiple_of_the_excursion_away(
+    close: float, reach: float, multiple: float, side: int
+) -> None:
+    stop = stop_price(close, -side * reach, multiple, side, 1e300 if side < 0 else 1.0)
+    assert stop == pytest.approx(close * math.exp(-side * multiple * reach))
+
+
+@given(PRICES, EXCURSIONS, EXCURSIONS, MULTIPLES, MULTIPLES, SIDES, HARD)
+def test_a_wider_excursion_or_multiple_never_brings_a_stop_closer(
+    close: float, one: float, other: float, few: float, many: float, side: int, hard: float
+) -> None:
+    (near, far), (few, many) = sorted((one, other)), sorted((few, many))
+    close_by = stop_price(close, -side * near, few, side, hard)
+    far_off = stop_price(close, -side * far, many, side, hard)
+    assert close_by is not None
+    assert far_off is not None
+    assert not looser(close_by, far_off, side)
+
+
+@given(PRICES, EXCURSIONS, MULTIPLES)
+def test_stops_of_both_sides_mirror_each_other(close: float, reach: float, multiple: float) -> None:
+    assume(multiple * reach < 5.0)
+    long = stop_price(close, -reach, multiple, 1, 0.999)
+    short = stop_price(close, reach, multiple, -1, 1e3)
+    assert long is not None
+    assert short is not None
+    assert math.log(long / close) == pytest.approx(-math.log(short / close), abs=1e-9)
+
+
+@given(PRICES, HARD)
+def test_hard_stops_of_both_sides_are_equally_far(close: float, hard: float) -> None:
+    long, short = (stop_price(close, -side * 50.0, 1.0, side, hard) for side in (1, -1))
+    assert stop_distance(close, long, 1) == pytest.approx(hard)
+    assert stop_distance(close, short, -1) == pytest.approx(hard)
+
+
+SOUND = (100.0, -0.02, 1.0, 1, 0.05)
+
+
+@pytest.mark.parametrize("wrong", [NAN, INF, -INF, 0.0])
+@pytest.mark.parametrize("place", [0, 1, 2, 4])
+@pytest.mark.parametrize("side", [1, -1])
+def test_without_a_sound_number_there_is_no_stop_of_ours(
+    place: int, wrong: float, side: int
+) -> None:
+    numbers = [100.0, -side * 0.02, 1.0, side, 0.05]
+    assert stop_price(*numbers) is not None  # type: ignore[arg-type]
+    numbers[place] = wrong
+    assert stop_price(*numbers) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (100.0, 0.02, 1.0, 1, 0.05), (100.0, -0.02, 1.0, -1, 0.05), (-100.0, -0.02, 1.0, 1, 0.05),
+        (100.0, 0.02, -1.0, 1, 0.05), (100.0, -0.02, 1.0, 1, -0.05), (100.0, -0.02, 1.0, 0, 0.05),
+        (100.0, -0.02, 1.0, 2, 0.05),
+    ],
+)  # fmt: skip
+def test_an_excursion_to_the_wrong_side_is_no_stop(
+    numbers: tuple[float, float, float, int, float],
+) -> None:
+    assert stop_price(*SOUND) is not None
+    assert stop_price(*numbers) is None
+
+
+def test_an_excursion_beyond_all_numbers_is_stopped_hard() -> None:
+    assert stop_price(100.0, 1e5, 1.0, -1, 0.05) == 105.0
+    assert stop_price(100.0, -1e5, 1.0, 1, 0.05) == 95.0
+
+
+@given(st.lists(st.none() | st.just(NAN) | PRICES, max_size=8), SIDES)
+def test_a_stop_is_never_moved_away(offers: list[float | None], side: int) -> None:
+    steps: list[float | None] = [None]
+    for offer in offers:
+        steps.append(tighter(steps[-1], offer, side))
+    for old, new in itertools.pairwise(steps):
+        assert old is None or (new is not None and not looser(new, old, side))
+    offered = [offer for offer in offers if offer is not None and not math.isnan(offer)]
+    best = (max if side > 0 else min)(offered, default=None)
+    assert steps[-1] == best
+
+
+@given(st.lists(st.tuples(PRICES, EXCURSIONS), min_size=1, max_size=8), MULTIPLES, SIDES, HARD)
+def test_a_stop_that_follows_the_candles_only_protects_more(
+    candles: list[tuple[float, float]], multiple: float, side: int, hard: float
+) -> None:
+    stop = None
+    for close, reach in candles:
+        before, stop = (
+            stop,
+            tighter(stop, stop_price(close, -side * reach, multiple, side, hard), side),
+        )
+        assert stop is not None
+        assert before is None or not looser(stop, before, side)
+        assert not looser(stop, close * (1.0 - side * hard), side)
+
+
+@pytest.mark.parametrize(
+    ("rate", "stop", "side"),
+    [
+        (100.0, None, 1), (100.0, NAN, 1), (NAN, 98.0, 1), (0.0, -1.0, 1), (-1.0, -2.0, 1),
+        (INF, 98.0, 1), (100.0, 100.0, 1), (100.0, 101.0, 1), (100.0, 99.0, -1),
+    ],
+)  # fmt: skip
+def test_a_stop_that_is_passed_or_unknown_has_no_distance_and_gives_no_stake(
+    rate: float, stop: float | None, side: int
+) -> None:
+    distance = stop_distance(rate, stop, side)
+    assert math.isnan(distance)
+    assert stake_of(replace(PLAIN, stop_distance=distance), Settings()).reason == ERROR
+
+
+def slow_correlation(one: list[float], other: list[float]) -> float:
+    """Pearson's, term by term, over what both have."""
+    both = [
+        (a, b) for a, b in zip(one, other, strict=True) if math.isfinite(a) and math.isfinite(b)
+    ]
+    if len(both) < ENOUGH_COMMON:
+        return NAN
+    middle, centre = (statistics.fmean(column) for column in zip(*both, strict=True))
+    products = [
+        ((a - middle) * (b - centre), (a - middle) ** 2, (b - centre) ** 2) for a, b in both
+    ]
+    both_vary, one_varies, other_varies = (sum(column) for column in zip(*products, strict=True))
+    return both_vary / math.sqrt(one_varies * other_varies)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_correlations_are_those_of_the_common_candles(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(3, 80)) + random.normal() * random.normal(size=80)
+    rows[random.random((3, 80)) < random.choice([0.0, 0.1, 0.2])] = NAN
+    found = correlations(dict(zip("ABC", rows, strict=True)), "A", ["B", "C"])
+    for name, row in zip("BC", rows[1:], strict=True):
+        expected = slow_correlation(rows[0].tolist(), row.tolist())
+        assert found[name] == pytest.approx(expected, nan_ok=True)
+
+
+def test_fewer_than_enough_common_candles_say_nothing() -> None:
+    one, other = np.random.default_rng(0).normal(size=(2, 100))
+    one[: 100 - ENOUGH_COMMON] = NAN
+    assert not math.isnan(correlations({"A": one, "B": other}, "A", ["B"])["B"])
+    other[-1] = INF
+    assert math.isnan(correlations({"A": one, "B": other}, "A", ["B"])["B"])
+
+
+def test_what_does_not_move_or_is_not_known_has_no_correlation() -> None:
+    noise = np.random.default_rng(0).normal(size=100)
+    returns = {"A": noise, "B": np.full(100, 0.1), "C": np.full(100, NAN)}
+    found = correlations(returns, "A", ["B", "C", "D"])
+    assert list(found) == ["B", "C", "D"]
+    assert all(math.isnan(number) for number in found.values())
+    for pair in "BCD":
+        assert math.isnan(correlations(returns, pair, ["A"])["A"])
+    assert correlations({}, "A", []) == {}
+
+
+def test_a_pair_moves_with_itself_and_against_its_opposite() -> None:
+    noise = np.random.default_rng(1).normal(size=100)
+    found = correlations({"A": noise, "B": -3.0 * noise}, "A", ["A", "B"])
+    assert found == {"A": pytest.approx(1.0), "B": pytest.approx(-1.0)}
+
+
+def test_returns_of_other_candles_are_refused() -> None:
+    with pytest.raises(DataError, match=r"same candles, found lengths \[3, 4\]"):
+        correlations({"A": np.zeros(3), "B": np.zeros(4)}, "A", ["B"])
