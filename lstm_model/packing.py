@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lstm_model.calibration import Widths
 from lstm_model.contender import Contender
+from lstm_model.errors import DataError
 from lstm_model.gate import Evidence, Worth
 from lstm_model.learner import State
 from lstm_model.reliability import Kept
@@ -47,7 +48,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Sta
         unpack_contender(
             entry,
             Evidence.from_arrays(own),
-            Kept(*(own[f"kept_{name}"] for name in _OF_KEPT)),
+            _kept_in(own),
         )
         for entry, own in mine
     )
@@ -56,6 +57,13 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Sta
 
 def _kept(kept: Kept) -> dict[str, NDArray[Any]]:
     return {f"kept_{name}": getattr(kept, name) for name in _OF_KEPT}
+
+
+def _kept_in(arrays: Mapping[str, NDArray[Any]]) -> Kept:
+    try:
+        return Kept(*(arrays[f"kept_{name}"] for name in _OF_KEPT))
+    except KeyError as missing:
+        raise DataError(f"a record lacks the column {missing}") from None
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], folder: str) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,18 @@
 """Settings of the whole test suite."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
-# A busy machine may take long over one example; that is no failure.
-settings.register_profile("patient", deadline=None)
+# A busy machine may take long over one example; that is no failure. Examples differ in every run.
+settings.register_profile("patient", deadline=None, max_examples=50)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_file_waits_for_the_disk() -> Iterator[None]:
+    """Who is killed loses nothing that the system has been given; only a power cut would show."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield

@@ -46,7 +46,7 @@ from lstm_model.store import ModelStore
 from lstm_model.trainer import TrainingJob
 
 SERIES = [make_candles(1_500, signal=2.0), make_candles(1_500, signal=2.0, seed=1, pair=OTHER)]
-# Eight steps: networks from scratch at 1200, 1300 (promoted) and 1400, fine-tuned at 1250 and 1350.
+# Networks from scratch at 1200 (promoted at 1275), 1300 and 1400, fine-tuned at 1250 and 1350.
 SETTINGS = PLAIN.model_copy(
     update={"train_candles": 800, "step_candles": 25, "retrain_candles": 100,
             "finetune_candles": 50, "finetune_recent_candles": 150, "keep_models": 4}

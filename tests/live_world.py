@@ -220,10 +220,9 @@ def differences(live: dict[int, dict[str, Any]], past: Outlook) -> list[str]:
 
 @pytest.fixture(name="training", autouse=True)
 def instant_training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
-    """Trainings take milliseconds, and no file waits for the disk."""
+    """Trainings take milliseconds."""
     instant = InstantTraining()
     monkeypatch.setattr(TRAINER, instant)
-    monkeypatch.setattr("os.fsync", lambda _: None)
     return instant
 
 

@@ -22,7 +22,7 @@ from instant_training import make_maker
 Facts = dict[str, Any]
 
 BOT = Path(__file__).with_name("crashing_bot.py")
-FEW = 6  # kills in the fast tests
+FEW = 4  # kills in the fast tests
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # who forks has no other
 RAM_DISK = Path("/dev/shm")  # noqa: S108 - a kill loses nothing that the system has been given
 KEPT = ("head", "champions", "widths", "steps", "forecasts", "decisions")

@@ -23,6 +23,7 @@ from lstm_model.calibration import (
 )
 from lstm_model.contender import Contender, Labels, Seen, View
 from lstm_model.drift import DriftWatch
+from lstm_model.errors import DataError
 from lstm_model.evaluation import Outcomes
 from lstm_model.gate import Evidence, Worth, contest
 from lstm_model.learner import (
@@ -786,3 +787,10 @@ def test_how_intervals_held_is_kept_on_disk_and_goes_on_there() -> None:
 def test_who_enters_has_kept_nothing() -> None:
     entered = Contender.entering("new", "finetune", START, START, PLAIN, record(0.3), 2)
     assert len(entered.kept.date_ms) == 0
+
+
+def test_a_record_without_a_column_is_refused_by_name() -> None:
+    record_, arrays = pack(state_of(contender("net")))
+    del arrays["net/kept_inside"]
+    with pytest.raises(DataError, match="lacks the column 'kept_inside'"):
+        unpack(record_, arrays)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from instant_training import SETTINGS, InstantTraining
 from live_world import (  # noqa: F401 - three fixtures
+    BOUNDARY,
     FIRST,
     FRAME,
     LAG,
@@ -25,6 +26,7 @@ from live_world import (  # noqa: F401 - three fixtures
     TRAINER,
     Bot,
     backtest,
+    boundary_ms,
     close_of,
     differences,
     facts,
@@ -42,7 +44,15 @@ from lstm_model.learning import Learning
 from lstm_model.market import Candles
 from lstm_model.model import Model
 from lstm_model.outlook import Outlook
-from lstm_model.sizing import ENTER_LONG, ENTER_SHORT, ERROR, NO_DATA, NO_MODEL, STALE_MODEL
+from lstm_model.sizing import (
+    ENTER_LONG,
+    ENTER_SHORT,
+    ERROR,
+    NO_DATA,
+    NO_EDGE,
+    NO_MODEL,
+    STALE_MODEL,
+)
 from lstm_model.store import ModelStore, StoredModel
 
 PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
@@ -403,6 +413,48 @@ def test_a_candle_without_volume_is_forecast_by_neither_engine(tmp_path: Path) -
     past = backtest(tmp_path / "past", series)
     assert is_forecast(past)[:3].tolist() == [True, False, True]
     assert [said["lstm_reason"] == NO_DATA for said in live.values()] == [False, True, False]
+
+
+# ---------------------------------------------------------------- what became of candles
+
+
+def summaries(bot: Bot) -> list[str]:
+    """What was told of candles: how many, and why there was no entry."""
+    told = [news for news in bot.news if "entry signal" in news]
+    return [news.split(": ", maxsplit=1)[1] for news in told]
+
+
+def test_what_became_of_candles_is_summed_up_once_a_step_and_on_a_start(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.look(FIRST)
+    for row in (FIRST, FIRST + 1):
+        bot.engine.note(PAIR, boundary_ms(row), NO_EDGE)
+        bot.look(row + 1)
+    assert summaries(bot) == []
+    bot.look(BOUNDARY - 1)
+    bot.engine.note(PAIR, boundary_ms(BOUNDARY), NO_DATA)
+    bot.look(BOUNDARY + 1)
+    assert summaries(bot) == ["2 candles, no_edge 2"]
+    bot.stop()
+    again = Bot(tmp_path / "live").start(BOUNDARY + 2)
+    again.look(BOUNDARY + 2)
+    again.look(BOUNDARY + 3)
+    again.stop()
+    assert summaries(again) == ["1 candle, no_data 1"]
+
+
+def test_a_journal_that_fails_while_it_sums_up_stops_no_bot(tmp_path: Path) -> None:
+    journal = BrokenJournal(tmp_path)
+    bot = Bot(tmp_path / "live", journal=journal).start()
+    bot.look(FIRST)
+    bot.engine.note(PAIR, boundary_ms(FIRST), NO_EDGE)
+    journal.broken["record"] = StoreError("locked")
+    bot.look(FIRST + 1)
+    journal.broken.clear()
+    bot.look(BOUNDARY)
+    bot.stop()
+    assert summaries(bot) == ["1 candle, no_edge 1"]
 
 
 # ---------------------------------------------------------------- a learner that stands still

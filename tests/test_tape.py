@@ -726,7 +726,7 @@ def test_memory_is_what_it_says_and_does_not_grow(hashed: bool) -> None:
 
 
 def test_a_reader_never_sees_half_a_trade() -> None:
-    count = 6_000
+    count = 3_000
     whole = many_trades(count, every_ms=50)
     whole["amount"] = 0.1
     whole["price"] = np.where(whole["id"] % 2, 100.0, 200.0)

@@ -114,7 +114,7 @@ def test_a_result_comes_back_with_progress(train: Train) -> None:
 
 def test_progress_is_repeated_while_the_child_is_silent(train: Train) -> None:
     seen: list[Progress] = []
-    train("import time; time.sleep(2.5)" + GOOD_CHILD.replace("\n    ", "\n"), progress=seen.append)
+    train("import time; time.sleep(1.8)" + GOOD_CHILD.replace("\n    ", "\n"), progress=seen.append)
     assert sum(progress.stage == "starting" for progress in seen) >= 2
 
 
