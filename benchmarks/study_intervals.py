@@ -20,21 +20,16 @@ is to happen in 5 % of cases each. Nothing here is a profit. Failures are printe
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from study_online import load
-from train_here import train_in_this_process
+from study_online import question
 
 from lstm_model.calibration import Calibration, Label, Widths, reaches, rescale, track
-from lstm_model.config import Settings, parse_settings
+from lstm_model.config import Settings
 from lstm_model.dataset import Panel, build_panel
 from lstm_model.forecast import winkler_score
 from lstm_model.lstm import Lstm
@@ -172,12 +167,13 @@ def report(parts: Sequence[Served], level: float) -> Iterator[str]:
     yield f"{len(realized):,} forecasts"
     yield "              cover  worst   worst  Winkler   against  by year"
     yield "                     fifth     250      bps      EWMA"
+    spans = [(year, years == year) for year in sorted(set(years.tolist()))]
     for name, (made, scores) in found.items():
-        each = [scores[years == year].mean() / base[years == year].mean() for year in set(years)]
+        each = ((year, scores[then].mean() / base[then].mean()) for year, then in spans)
         yield (
             f"{name:12} {made.coverage:6.1%} {made.worst_quintile:6.1%} {made.worst_window:7.1%} "
             f"{1e4 * made.winkler:8.1f}    {scores.mean() / base.mean():6.4f}  "
-            + " ".join(f"{year} {ratio:.3f}" for year, ratio in zip(set(years), each, strict=True))
+            + " ".join(f"{year} {ratio:.3f}" for year, ratio in each)
         )
     passed = np.concatenate([part.passed for part in parts])
     ranks = np.argsort(np.argsort(volatility)) * 5 // len(volatility)
@@ -191,31 +187,12 @@ def _year(date_ms: Ints) -> Ints:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--timeframe", default="5m")
-    parser.add_argument("--pairs", nargs="+", required=True)
-    parser.add_argument("--from", dest="begin", required=True)
-    parser.add_argument("--to", dest="end", required=True)
-    parser.add_argument("--set", action="append", default=[], help="option=value")
-    parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = parse_settings(
-        {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.set)}
-    )
-    train_in_this_process(options.threads)
-    known = load(options.data, options.pairs, options.timeframe)
+    asked = question(__doc__.splitlines()[0])
+    options, settings, known, begin_ms, end_ms = asked
     store = ModelStore(options.store)
     maker = ModelMaker(settings, options.timeframe, options.pairs, store, known.get)
-    begin_ms, end_ms = (
-        int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
-        for day in (options.begin, options.end)
-    )
     parts = list(walk(maker, begin_ms, end_ms))
-    print(f"\n{options.timeframe} {', '.join(options.pairs)}; {options.begin} to {options.end}; "
-          f"{' '.join(options.set)}; seed {settings.seed}")  # fmt: skip
+    print(f"\n{asked}")
     print("\n".join(report(parts, settings.levels[-1] - settings.levels[0])))
 
 

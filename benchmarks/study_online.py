@@ -24,14 +24,14 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from freqtrade.data.history import load_pair_history
 from train_here import train_in_this_process
 
 from lstm_model.calibration import Calibration
-from lstm_model.config import parse_settings
+from lstm_model.config import Settings, parse_settings
 from lstm_model.contender import Contender, Seen
 from lstm_model.forecast import paired_test, pinball_loss, winkler_score
 from lstm_model.gate import Evidence
@@ -169,8 +169,26 @@ def compare(learning: Learning, steps: StepStore, known: Any, span: tuple[int, i
     return comparison
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+class Question(NamedTuple):
+    """What a study is asked on the command line."""
+
+    options: argparse.Namespace
+    settings: Settings
+    known: dict[str, Candles]
+    begin_ms: int
+    end_ms: int
+
+    def __str__(self) -> str:
+        asked = self.options
+        return (
+            f"{asked.timeframe} {', '.join(asked.pairs)}; {asked.begin} to {asked.end}; "
+            f"{' '.join(asked.set)}; seed {self.settings.seed}"
+        )
+
+
+def question(description: str) -> Question:
+    """Read the command line, load the candles and make this process ready to train."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--timeframe", default="5m")
     parser.add_argument("--pairs", nargs="+", required=True)
@@ -188,19 +206,24 @@ def main() -> None:
     )
     train_in_this_process(options.threads)
     known = load(options.data, options.pairs, options.timeframe)
-    store, steps = ModelStore(options.store), StepStore(options.store)
-    learning = Learning(
-        ModelMaker(settings, options.timeframe, options.pairs, store, known.get), steps
-    )
     begin_ms, end_ms = (
         int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
         for day in (options.begin, options.end)
     )
+    return Question(options, settings, known, begin_ms, end_ms)
+
+
+def main() -> None:
+    asked = question(__doc__.splitlines()[0])
+    options, settings, known, begin_ms, end_ms = asked
+    store, steps = ModelStore(options.store), StepStore(options.store)
+    learning = Learning(
+        ModelMaker(settings, options.timeframe, options.pairs, store, known.get), steps
+    )
     started_s = time.monotonic()
     comparison = compare(learning, steps, known.get, (begin_ms, end_ms))
     kinds = [kind for _, kind in comparison.events]
-    print(f"\n{options.timeframe} {', '.join(options.pairs)}; {options.begin} to {options.end}; "
-          f"{' '.join(options.set)}; seed {settings.seed}")  # fmt: skip
+    print(f"\n{asked}")
     print(", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))))
     print("\n".join(_table(comparison, settings.horizon, begin_ms)))
     for year in range(int(options.begin[:4]), int(options.end[:4]) + 1):
