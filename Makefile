@@ -25,10 +25,10 @@ demo: install
 	$(BIN)/freqtrade-lstm demo
 
 test: install lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 fast: install
-	$(BIN)/pytest -m "not slow and not e2e"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"
 
 lint: install
 	$(BIN)/ruff check .

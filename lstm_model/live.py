@@ -142,9 +142,12 @@ class LiveEngine:
     def foresee(self, series: Sequence[Candles]) -> None:
         """Forecast the newest candle of many pairs in one pass, for `outlook` to find.
 
-        What cannot be forecast here is left to `outlook`, pair by pair.
+        What cannot be forecast here is left to `outlook`, pair by pair. What became of the candles
+        before is written down now, when the loop has work anyway.
         """
-        self._guarded("all pairs", lambda: self._foresee(series), None)
+        if series:
+            self._guarded("what became of candles", self._verdicts.flush, None)
+            self._guarded("all pairs", lambda: self._foresee(series), None)
 
     def outlook(self, candles: Candles) -> Outlook:
         """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
@@ -163,14 +166,12 @@ class LiveEngine:
         return otherwise
 
     def _sum_up(self, now_ms: int) -> None:
-        """Write down what became of candles; sum it up for the user once a step and on a start."""
+        """Sum up for the user what became of candles: once a step, and on a start."""
         boundary_ms = self._schedule.last_boundary(now_ms)
         if boundary_ms > self._summed_ms:  # on a start, what the bot saw before in this step
             summary = self._verdicts.summary(self._summed_ms or boundary_ms)
             self._news.extend([summary] if summary else [])
             self._summed_ms = boundary_ms
-        else:
-            self._verdicts.flush()
 
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
