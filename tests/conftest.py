@@ -1,9 +1,13 @@
 """Settings of the whole test suite."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# The workers of pytest-xdist have it; tables would be made for that width, whatever a test says.
+os.environ.pop("COLUMNS", None)
 
 # A busy machine may take long over one example; that is no failure. Examples differ in every run.
 settings.register_profile("patient", deadline=None, max_examples=50)

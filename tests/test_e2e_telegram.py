@@ -29,7 +29,11 @@ from test_e2e_stream import free_port
 from lstm_model.replay.exchange import LoopbackExchange, open_market
 from lstm_model.replay.telegram import TelegramServer
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    # As in test_telegram_server: a server that stops cuts its clients off.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 STORED = ("lstm_model", "lstm_forecast", "lstm_interval", "lstm_stake", "lstm_stop")
 # Nothing but these tests opens and closes a trade.

@@ -25,6 +25,10 @@ from lstm_model.errors import ConfigError
 from lstm_model.replay.chat import markdown_text
 from lstm_model.replay.telegram import TelegramServer
 
+# A server that stops cuts its clients off, and asyncio complains of some connection when it is
+# collected, in whatever test runs then.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TOKEN = "1234567:planted"  # noqa: S105 - planted
 CHAT = 42
 KEYBOARD = InlineKeyboardMarkup(

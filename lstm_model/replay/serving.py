@@ -15,6 +15,7 @@ from aiohttp import web
 
 from lstm_model.errors import ConfigError
 
+_SETTLE_S = 0.02  # chosen: connections on 127.0.0.1 hear of their end within
 _START_TIMEOUT_S = 10.0
 _CALL_TIMEOUT_S = 10.0
 
@@ -49,6 +50,16 @@ async def no_endpoint(request: web.Request) -> web.Response:
     """The answer to a request for what the exchange does not have."""
     message = f"The loopback exchange has no endpoint {request.method} {request.path}."
     return web.json_response({"code": -1000, "msg": message}, status=404)
+
+
+async def _settled() -> None:
+    """Let all that was cancelled or closed come to its end before the loop is gone."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=1.0)
+    await asyncio.sleep(_SETTLE_S)
 
 
 class BackgroundServer:
@@ -107,6 +118,7 @@ class BackgroundServer:
         except ConfigError as error:
             self._failure = error
         finally:
+            self._loop.run_until_complete(_settled())
             self._loop.close()
             self._ready.set()
 

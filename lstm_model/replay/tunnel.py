@@ -77,6 +77,9 @@ def certify(host: str, folder: Path) -> tuple[Path, ssl.SSLContext]:
     return authority, context
 
 
+_PATIENCE_S = 2.0  # chosen: at the end, for connections to close
+
+
 class Proxy:
     """Opens tunnels to one server on 127.0.0.1, which its clients know by another address.
 
@@ -101,13 +104,15 @@ class Proxy:
             server.close()
             for tunnel in self._tunnels:
                 tunnel.cancel()
-            await asyncio.gather(*self._tunnels, return_exceptions=True)
+            if self._tunnels:
+                await asyncio.wait(self._tunnels, timeout=_PATIENCE_S)
             await server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tunnel = asyncio.create_task(self._attend(reader, writer))
         self._tunnels.add(tunnel)
         tunnel.add_done_callback(self._tunnels.discard)
+        tunnel.add_done_callback(lambda _: writer.close())  # one that was cancelled unbegun
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
