@@ -45,12 +45,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Sta
     """The state that was packed."""
     mine = [(entry, _below(arrays, entry["version"])) for entry in record["contenders"]]
     contenders = tuple(
-        unpack_contender(
-            entry,
-            Evidence.from_arrays(own),
-            _kept_in(own),
-        )
-        for entry, own in mine
+        unpack_contender(entry, Evidence.from_arrays(own), _kept_in(own)) for entry, own in mine
     )
     return State(**{name: record[name] for name in _PLAIN}, contenders=contenders)
 
