@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
@@ -23,6 +26,8 @@ SMALL = {
     "step_candles": 240, "finetune_candles": 720, "retrain_candles": 1_440,
     "finetune_recent_candles": 1_000, "finetune_epochs": 1,
 }  # fmt: skip
+
+_MARK = "LSTM_MODEL_TEST_BOT"
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,11 @@ class Trading:
     """`freqtrade trade` as a running process."""
 
     def __init__(self, bot: Bot) -> None:
-        self._log = bot.userdir / "trade.log"
+        self._log, self._mark = bot.userdir / "trade.log", uuid.uuid4().hex
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                bot.command("trade", "--strategy", "LSTMStrategy"), cwd=ROOT, env=environment(),
+                bot.command("trade", "--strategy", "LSTMStrategy"), cwd=ROOT,
+                env={**environment(), _MARK: self._mark},
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -106,14 +112,14 @@ class Trading:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def descendants(self) -> list[str]:
-        """Command lines of processes that are still in the bot's session or its trainings'."""
-        listing = subprocess.run(
-            ["ps", "-eo", "sid,args"], capture_output=True, text=True, check=True
-        ).stdout
+        """Command lines of what the bot has started and is still there, itself included.
+
+        Known by a mark in the environment that all of them inherit: other tests train meanwhile.
+        """
         return [
-            line
-            for line in listing.splitlines()
-            if line.split(None, 1)[0] == str(self.process.pid) or "lstm_model.network" in line
+            " ".join(process.info["cmdline"])
+            for process in psutil.process_iter(["environ", "cmdline"])
+            if (process.info["environ"] or {}).get(_MARK) == self._mark
         ]
 
 

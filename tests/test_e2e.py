@@ -141,6 +141,7 @@ def test_a_dry_run_trains_in_the_background_forecasts_and_ends_cleanly(other_bot
             90,
         ), trading.text
         assert "tensorflow" not in trading.mapped_files()
+        assert trading.descendants() != []
     finally:
         code = trading.stop()
     assert code in (0, 130)  # 130: ended by Ctrl-C
