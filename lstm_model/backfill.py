@@ -119,6 +119,11 @@ class Backfill:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._seen_s: dict[tuple[str, Gap], float] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being fetched now."""
+        return bool(self._tasks)
+
     def tend(self, tracks: Iterable[Track]) -> None:
         """Begin with every gap that does not close by itself; returns at once."""
         now_s, seen = time.monotonic(), self._seen_s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Collection, Iterator
 
@@ -25,7 +24,8 @@ from lstm_model.wording import Teller, decisions
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 600.0  # chosen: after a walk that failed
+_RETRY_MS = 600_000  # chosen: after a walk that failed
+_ASK_DISK_MS = 60_000  # chosen: reading the candles of a hundred pairs takes seconds
 _STEPS_READY = 64  # chosen: a first start walks at most `retrain_candles / step_candles` of them
 
 
@@ -50,7 +50,7 @@ class BackgroundLearning:
         self._were_skilled: dict[str, bool] = {}  # by the cards of versions that serve no more
         self._pins_read_ns = -1
         self._fresh_start = False
-        self._retry_at_s = 0.0
+        self._retry_at_ms = self._ask_disk_ms = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -82,18 +82,42 @@ class BackgroundLearning:
         """Begin a walk in the background when a step is due; returns at once.
 
         A step begins one candle after its boundary: before, the last candle may not be there yet.
+        Where it is not there even then, the step waits, see `_lacks_candles`.
         """
         self._read_pin()
         due_ms = self._schedule.last_boundary(now_ms - self._schedule.candle_ms)
-        busy = self._thread is not None and self._thread.is_alive()
         done = bool(self.steps) and not self._fresh_start and self.steps[-1].boundary_ms >= due_ms
-        if busy or done or time.monotonic() < self._retry_at_s:
+        if self.busy or done or now_ms < self._retry_at_ms:
             return
         self._learning.follow(tuple(pairs))
         self._maker.history.forget_all_but(self._learning.pairs)
-        self._retry_at_s = time.monotonic() + _RETRY_S  # if it fails, whatever the reason
+        if self._lacks_candles(due_ms, now_ms):
+            return
+        self._retry_at_ms = now_ms + _RETRY_MS  # if it fails, whatever the reason
         self._thread = threading.Thread(target=self._walk, args=(due_ms,), name="lstm-learning")
         self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a walk is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _lacks_candles(self, due_ms: int, now_ms: int) -> bool:
+        """Whether candles before the boundary are still to come.
+
+        A step never sees again what it did not see when it was made. So while the exchange gives
+        nothing at all, or has not yet told a bot that has just begun, it waits; for single pairs,
+        which may be halted, until it would be late.
+        """
+        history, pairs = self._maker.history, self._learning.pairs
+        if (seen := history.seen_until(pairs)) and min(seen) >= due_ms:
+            return False
+        if now_ms < self._ask_disk_ms:
+            return True
+        self._ask_disk_ms = now_ms + _ASK_DISK_MS
+        there = [until_ms >= due_ms for until_ms in history.known_until(pairs)]
+        late = now_ms >= due_ms + max(self._schedule.lag_ms, 2 * self._schedule.candle_ms)
+        return bool(there) and not (any(there) if late else all(there))
 
     def stop(self) -> None:
         """End a running training; returns when no thread is left."""
@@ -185,7 +209,7 @@ class BackgroundLearning:
         try:
             for step in self._missing(due_ms):
                 self._take(step)
-            self._retry_at_s = 0.0
+            self._retry_at_ms = 0
         except (LstmModelError, OSError, ValueError, MemoryError) as error:
             if not self._stopping.is_set():
                 what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"

@@ -45,6 +45,16 @@ class CandleHistory:
         newer = recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS)
         return self.with_flow(stored.then(newer)) if len(newer) else stored
 
+    def seen_until(self, pairs: Collection[str]) -> list[int]:
+        """When the newest candles closed that the bot has seen, of those pairs it has seen."""
+        return [_until_ms(self._recent[pair]) for pair in pairs if pair in self._recent]
+
+    def known_until(self, pairs: Collection[str]) -> list[int]:
+        """The same with the candles on disk; of all pairs if the bot has seen none of them."""
+        seen = [pair for pair in pairs if pair in self._recent]
+        found = [candles for candles in map(self.of, seen or pairs) if candles is not None]
+        return [_until_ms(candles) for candles in found]
+
     def since(self, start_ms: int) -> Disk:
         """What is known of candles that open at or after `start_ms`; each pair is read once."""
 
@@ -77,6 +87,10 @@ class CandleHistory:
         """Let go of pairs that left."""
         for pair in self._recent.keys() - set(pairs):
             del self._recent[pair]
+
+
+def _until_ms(candles: Candles) -> int:
+    return int(candles.date_ms[-1]) + candles.step_ms
 
 
 def digest_of(series: Sequence[Candles], settings: Settings) -> str:

@@ -74,7 +74,7 @@ class InsideCandle:
         self._terms, self._timeframe = terms, timeframe
         self._flows, self._guard = flows, guard
         self._step_ms = timeframe_ms(timeframe)
-        self.stream = open_stream(self._on_trades)
+        self.stream = open_stream(self.on_trades)
         self.nowcaster = Nowcaster(terms.settings, self._tape_of, self.stream.exchange_now_ms)
         self._told: dict[tuple[str, str], tuple[int, str]] = {}
         self._saved_ms: dict[str, int] = {}
@@ -162,6 +162,11 @@ class InsideCandle:
         newest = None if tape is None else tape.newest()
         return 1.0 if newest is None else newest.coverage
 
+    def on_trades(self, pairs: set[str]) -> None:
+        """Pairs have traded; on the stream's thread. What fails waits for the next candle."""
+        if not self._guard("inside the candle", lambda: self.nowcaster.refresh(pairs), False):
+            self.nowcaster.forget(pairs)
+
     def _open_ms(self) -> int:
         return int(candle_open_ms(self.stream.exchange_now_ms(), self._step_ms))
 
@@ -173,11 +178,6 @@ class InsideCandle:
         mean = np.array([made.mean + math.log(made.price / rate)])
         direction = np.array([side])
         return float(net_edge(mean, direction, self._terms.fee_fraction, self._terms.settings)[0])
-
-    def _on_trades(self, pairs: set[str]) -> None:
-        """On the stream's thread: what fails here waits for the next closed candle."""
-        if not self._guard("inside the candle", lambda: self.nowcaster.refresh(pairs), False):
-            self.nowcaster.forget(pairs)
 
     def _tell(self, pair: str, topic: str, verdict: str, text: str) -> None:
         """Into the log, once per candle and verdict."""

@@ -46,6 +46,10 @@ class LiveEngine:
     ----------
     lineage : whose head and champions these are
     open_inside : makes what listens to the trade stream between candles; None: candles alone
+
+    Attributes
+    ----------
+    inside : what listens to the trade stream, if something does
     """
 
     def __init__(
@@ -55,12 +59,17 @@ class LiveEngine:
         self._terms, self._journal = terms, journal
         self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
-        self._inside = open_inside(self._guarded) if open_inside else None
+        self.inside = open_inside(self._guarded) if open_inside else None
         self._verdicts = Verdicts(journal, self._timeframe)
         self._schedule, self._summed_ms = learning.schedule, 0
         self._news: deque[str] = deque(maxlen=100)
         self._facts: dict[str, Facts] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the learner works in the background now."""
+        return self._learning.busy
 
     def start(self, now_ms: int) -> None:
         """Load the champion.
@@ -75,8 +84,8 @@ class LiveEngine:
         """
         self._journal.last("", self._timeframe)
         self._learning.start(now_ms)
-        if self._inside:
-            self._inside.stream.start()
+        if self.inside:
+            self.inside.stream.start()
         # A full collection of all that freqtrade has loaded takes 0.1 s and stops every thread.
         gc.collect()
         gc.freeze()
@@ -84,8 +93,8 @@ class LiveEngine:
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
         self._learning.tick(now_ms, pairs)
-        if self._inside:
-            self._inside.stream.follow(pairs)
+        if self.inside:
+            self.inside.stream.follow(pairs)
         self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
 
     def note(self, pair: str, candle_ms: int, reason: str, text: str = "") -> None:
@@ -94,43 +103,43 @@ class LiveEngine:
 
     def stop(self) -> None:
         """End a running training and release everything; returns when no thread is left."""
-        if self._inside:
-            self._inside.stream.stop()
+        if self.inside:
+            self.inside.stream.stop()
         self._learning.stop()
         self._guarded("what became of candles", self._verdicts.flush, None)
         self._journal.close()
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
-        streamed = self._inside.stream.news if self._inside else deque()
+        streamed = self.inside.stream.news if self.inside else deque()
         for news in (self._learning.news, streamed, self._news):
             while news:
                 yield news.popleft()
 
     def veto(self, pair: str, side: int, rate: float) -> str:
         """What the trade stream has against an entry (`side` 1 long, -1 short): a code, or ""."""
-        inside = self._inside
+        inside = self.inside
         if inside is None:
             return ""
         return self._guarded(pair, lambda: inside.veto(pair, side, rate), ERROR)
 
     def wants_exit(self, pair: str, side: int, rate: float) -> bool:
         """Whether the forecast has turned against a position inside the candle."""
-        inside = self._inside
+        inside = self.inside
         if inside is None:
             return False
         return self._guarded(pair, lambda: inside.wants_exit(pair, side, rate), False)
 
     def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
         """Where the newest forecast would have a position stopped; None: ask the candle's."""
-        inside = self._inside
+        inside = self.inside
         if inside is None:
             return None
         return self._guarded(pair, lambda: inside.stop_price(pair, side, multiple), None)
 
     def coverage(self, pair: str) -> float:
         """Share of the newest trades that are known; 1.0 without a trade stream."""
-        inside = self._inside
+        inside = self.inside
         if inside is None:
             return 1.0
         return self._guarded(pair, lambda: inside.coverage(pair), 0.0)
@@ -179,8 +188,8 @@ class LiveEngine:
             for due in self._newest_alone(self._with_flow(_closed(candles))):
                 by_version[due.model.card.version].append(due)
         self._keep([row for together in by_version.values() for row in self._at_once(together)])
-        if self._inside:
-            self._inside.rebase(
+        if self.inside:
+            self.inside.rebase(
                 [(due.model, due.candles) for together in by_version.values() for due in together]
             )
 
@@ -222,18 +231,18 @@ class LiveEngine:
 
     def _with_flow(self, closed: Candles) -> Candles:
         """The candles with the order flow that is stored, the newest of it by the stream."""
-        inside = self._inside
+        inside = self.inside
         if inside:
             self._guarded(closed.pair, lambda: inside.save_flow(closed), None)
         return self._history.with_flow(closed)
 
     def _rebase(self, closed: Candles) -> None:
         """Let the forecasts inside the candle start from these closed ones."""
-        if self._inside and len(closed):
+        if self.inside and len(closed):
             recent = self._recent(closed, len(closed) - 1)
             for model, rows in self._learning.in_force(recent):
                 if len(recent) - 1 in rows:
-                    self._inside.rebase([(model, recent)])
+                    self.inside.rebase([(model, recent)])
 
     def _keep(self, made: Sequence[JournalRow]) -> None:
         """Into the journal first: what is not written down is not acted upon."""

@@ -42,6 +42,7 @@ class TradeStream:
     ----------
     tapes : of the followed pairs; replaced, never changed
     news : what the user should hear of, oldest first
+    on_trades : may be replaced while the stream runs
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TradeStream:
         self.tapes: Mapping[str, TradeTape] = {}
         self.news: deque[str] = deque(maxlen=100)
         self._connect, self._step_ms, self._settings = connect, step_ms, settings
-        self._on_trades, self._timing = on_trades, timing or Timing()
+        self.on_trades, self._timing = on_trades, timing or Timing()
         self._tracks: dict[str, Track] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -64,6 +65,7 @@ class TradeStream:
         self._stopping = False
         self._rest: Rest | None = None
         self._board: Switchboard | None = None
+        self._backfill: Backfill | None = None
         self._unknown: set[str] = set()
         self._reload_at_s = 0.0
         self._feed = TradeFeed(self._pass_on if on_trades else None, self._soon)
@@ -108,6 +110,14 @@ class TradeStream:
             age_s = track.quiet_s(now_s)
             return Freshness(False, age_s, self._why_not(track))
         return self._judge(track, now_s, max(track.heard_s, track.proven_s, wire.alive_s))
+
+    def is_settled(self) -> bool:
+        """Whether all pairs are being watched and nothing before now is left to fetch."""
+        board, backfill = self._board, self._backfill
+        if board is None or backfill is None or backfill.busy:
+            return False
+        known = [track for pair, track in self._tracks.items() if pair not in self._unknown]
+        return all(board.wire_of(track) and not track.tape.gaps() for track in known)
 
     def exchange_now_ms(self) -> int:
         """The time now by the exchange's clock; from any thread."""
@@ -185,7 +195,7 @@ class TradeStream:
 
     async def _follow_on(self, rest: Rest) -> None:
         self._feed.customs, self._reload_at_s = rest.customs, time.monotonic() + _RELOAD_S
-        backfill = Backfill(rest, self._feed, self._timing, self._tell)
+        backfill = self._backfill = Backfill(rest, self._feed, self._timing, self._tell)
         self._board = Switchboard(
             self._connect, rest, self._feed, backfill, self._tell, self._timing,
             self._settings.stream_silence_s,
@@ -252,8 +262,8 @@ class TradeStream:
 
     def _pass_on(self, pairs: set[str]) -> None:
         followed = pairs & self.tapes.keys()
-        if followed and self._on_trades is not None:
-            self._on_trades(followed)
+        if followed and self.on_trades is not None:
+            self.on_trades(followed)
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What nobody caught. A callback of ccxt that fails leaves its connection deaf."""

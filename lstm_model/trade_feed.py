@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 RawTrade = Mapping[str, Any]  # a trade in ccxt's form
 
 _AHEAD_MS = 60_000  # chosen: a trade that far in the exchange's future is a broken one
+_JUMP_NS = 3_000_000_000  # chosen: no tick is that late unless the clock has jumped
 _BEHIND_MS = 86_400_000  # chosen: snapshots of very thin pairs may be hours old
 _LONGEST_BURST_NS = 10_000_000  # chosen: ccxt drains up to 2,000 frames, 50 ms, without a pause
 _CLOCK_TICKS = 300  # chosen: five minutes; clocks drift apart by less than a millisecond meanwhile
@@ -284,10 +285,13 @@ class TradeFeed:
         """To be called about once a second."""
         self.clock.tick()
         self.oldest_ms, self.latest_ms = self.clock.plausible()
+        self._stale_ns = time.time_ns() + _JUMP_NS
 
     def begin_frame(self) -> None:
         """A frame has been received and is about to be parsed."""
         self.received_ns, self.heard_s, self._in_frame = time.time_ns(), time.monotonic(), True
+        if self.received_ns > self._stale_ns:  # the machine slept, or its clock was set
+            self.tick()
 
     def touch(self, pair: str) -> None:
         """A pair has a new trade."""

@@ -43,14 +43,10 @@ from live_world import (  # noqa: F401 - three fixtures
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning import Step
 from lstm_model.lineage import Lineage, versions_in_use
+from lstm_model.market import Candles
 from lstm_model.outlook import Outlook
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
-
-
-def later_than_the_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    later_s = time.monotonic() + 601.0
-    monkeypatch.setattr("lstm_model.background.time.monotonic", lambda: later_s)
 
 
 @pytest.fixture(scope="module")
@@ -364,13 +360,12 @@ def test_a_first_training_that_fails_is_told_and_tried_again_later_only(
 ) -> None:  # fmt: skip
     bot, failing = Bot(tmp_path / "live").start(), Failing(error)
     monkeypatch.setattr(TRAINER, failing)
-    assert not any(said["version"] for said in bot.run(FIRST, FIRST + 3).values())
+    assert not any(said["version"] for said in bot.run(FIRST, FIRST + 2).values())
     assert failing.tried == 1
     assert bot.news == [f"{what}, no model yet: {error}"]
     assert bot.decisions() == []
-    later_than_the_retry(monkeypatch)
     monkeypatch.setattr(TRAINER, training)
-    assert is_forecast(bot.close_candle(FIRST + 3))[-1]
+    assert is_forecast(bot.close_candle(FIRST + 2))[-1]  # ten minutes later
     bot.stop()
 
 
@@ -427,7 +422,6 @@ def test_a_walk_that_fails_goes_on_later_from_where_it_was(
         f"Learning stopped, the last good model keeps serving: {error}"
     ]
     assert list(bot.steps) == [ORIGIN, ORIGIN + PERIOD]
-    later_than_the_retry(monkeypatch)
     bot.look(SWITCH + 2)
     assert bot.steps == addresses(steps, BOUNDARY)
 
@@ -446,9 +440,7 @@ def test_a_tick_never_raises_when_the_lineage_is_damaged_and_the_champion_serves
     assert is_forecast(bot.close_candle(SWITCH))[-1]
     assert any("is damaged or foreign" in line for line in bot.news)
     path.write_bytes(intact)
-    with pytest.MonkeyPatch.context() as patch:
-        later_than_the_retry(patch)
-        bot.look(SWITCH + 1)
+    bot.look(SWITCH + 2)
     assert BOUNDARY in bot.steps
 
 
@@ -579,3 +571,45 @@ def test_a_backtest_trains_again_what_was_pruned_where_it_has_to(
         assert same.tobytes() == one.forecast.quantiles.tobytes()
         assert (len(training.jobs) > made) == trains
         made = len(training.jobs)
+
+
+def test_a_step_waits_for_candles_that_are_still_to_come(
+    tmp_path: Path, steps: list[Step], training: InstantTraining
+) -> None:
+    """An outage at its boundary: what it did not see then it would never see."""
+    until = {candles.pair: FIRST + 1 for candles in SERIES}
+
+    def disk(pair: str) -> Candles | None:
+        return next(item for item in SERIES if item.pair == pair).between(
+            0, boundary_ms(until[pair])
+        )
+
+    bot = Bot(tmp_path / "live", disk=disk).start()
+    bot.look(FIRST)
+    until = dict.fromkeys(until, BOUNDARY - 3)
+    bot.look(BOUNDARY + LAG + 5)
+    assert BOUNDARY not in bot.steps
+    until = dict.fromkeys(until, BOUNDARY + LAG + 6)
+    bot.look(BOUNDARY + LAG + 6)
+    assert bot.steps[BOUNDARY] == addresses(steps, BOUNDARY)[BOUNDARY]
+    bot.stop()
+
+
+def test_a_step_does_not_wait_for_a_pair_that_is_halted(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    until = {candles.pair: FIRST + 1 for candles in SERIES}
+
+    def disk(pair: str) -> Candles | None:
+        return next(item for item in SERIES if item.pair == pair).between(
+            0, boundary_ms(until[pair])
+        )
+
+    bot = Bot(tmp_path / "live", disk=disk).start()
+    bot.look(FIRST)
+    until = {**dict.fromkeys(until, 10_000), SERIES[0].pair: BOUNDARY - 3}
+    bot.look(BOUNDARY + LAG - 2)
+    assert BOUNDARY not in bot.steps
+    bot.look(BOUNDARY + LAG + 2)
+    assert BOUNDARY in bot.steps
+    bot.stop()
