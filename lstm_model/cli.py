@@ -1,4 +1,4 @@
-"""The command `freqtrade-lstm`. Only commands print: here, in `models_cli` and `reasons_cli`."""
+"""The command `freqtrade-lstm`. Only commands print: here and in the modules named so."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from lstm_model.models_cli import (
     userdir_option,
 )
 from lstm_model.reasons_cli import coverage, datadir_option, reasons
+from lstm_model.replay_cli import replay, verify
 
 __all__ = ["card_verdict", "main", "print_card"]
 
@@ -44,7 +45,7 @@ def main() -> None:
     """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
 
 
-for _command in (models, reasons, coverage):
+for _command in (models, reasons, coverage, replay, verify):
     main.add_command(_command)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,12 @@ SMALL = {
 }  # fmt: skip
 
 _MARK = "LSTM_MODEL_TEST_BOT"
+# A shell may have told its background jobs, and so the tests, to ignore Ctrl-C.
+_HEARS_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -48,15 +54,16 @@ class Bot:
     def with_lstm(self, **options: Any) -> "Bot":
         return replace(self, overlay={**self.overlay, "lstm": {**self.overlay["lstm"], **options}})
 
-    def command(self, name: str, *arguments: str) -> list[str]:
+    def options(self, name: str = "lstm") -> list[str]:
+        """What names the configuration, to freqtrade's commands and to ours."""
         overlay = self.userdir / f"overlay-{name}.json"
         overlay.write_text(json.dumps(self.overlay))
         files = ["config.json", "user_data/config-loopback.json", str(overlay)]
-        options = [word for file in files for word in ("-c", file)]
-        return [
-            sys.executable, "-m", "freqtrade", name, *options,
-            "--userdir", str(self.userdir), *arguments,
-        ]  # fmt: skip
+        words = [word for file in files for word in ("-c", file)]
+        return [*words, "--userdir", str(self.userdir)]
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "freqtrade", name, *self.options(name), *arguments]
 
     def run(self, name: str, *arguments: str, timeout_s: float = 240.0) -> Outcome:
         done = subprocess.run(
@@ -69,14 +76,14 @@ class Bot:
         return self.run("backtesting", "--strategy", "LSTMStrategy", "--cache", "none", *arguments)
 
 
-class Trading:
-    """`freqtrade trade` as a running process."""
+class Running:
+    """A command as a running process that prints into a log, and that Ctrl-C can end."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._log, self._mark = bot.userdir / "trade.log", uuid.uuid4().hex
+    def __init__(self, command: list[str], log_file: Path) -> None:
+        self._log, self._mark = log_file, uuid.uuid4().hex
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                bot.command("trade", "--strategy", "LSTMStrategy"), cwd=ROOT,
+                [sys.executable, "-c", _HEARS_CTRL_C, *command], cwd=ROOT,
                 env={**environment(), _MARK: self._mark},
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
@@ -86,25 +93,22 @@ class Trading:
         return self._log.read_text()
 
     def wait_for(self, condition: Callable[[str], bool], timeout_s: float) -> bool:
-        """Whether the log fulfils the condition before the time is over or the bot has ended."""
+        """Whether the log fulfils the condition before the time, or the process, is over."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s and self.process.poll() is None:
             if condition(self.text):
                 return True
-            time.sleep(0.5)
+            time.sleep(0.1)
         return condition(self.text)
 
     def mapped_files(self) -> str:
-        """Paths of all libraries in the bot's memory (Linux)."""
+        """Paths of all libraries in its memory (Linux)."""
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
-    def stop(self) -> int:
-        """End the bot as freqtrade ends on Ctrl-C; its exit code.
-
-        Not by SIGINT, which a shell may have told its background jobs to ignore.
-        """
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it by a signal; its exit code."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(number)
         try:
             return self.process.wait(60)
         finally:
@@ -112,7 +116,7 @@ class Trading:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def descendants(self) -> list[str]:
-        """Command lines of what the bot has started and is still there, itself included.
+        """Command lines of what it has started and is still there, itself included.
 
         Known by a mark in the environment that all of them inherit: other tests train meanwhile.
         """
@@ -121,6 +125,23 @@ class Trading:
             for process in psutil.process_iter(["environ", "cmdline"])
             if (process.info["environ"] or {}).get(_MARK) == self._mark
         ]
+
+
+class Trading(Running):
+    """`freqtrade trade` as a running process."""
+
+    def __init__(self, bot: Bot) -> None:
+        command = bot.command("trade", "--strategy", "LSTMStrategy")
+        super().__init__(command, bot.userdir / "trade.log")
+
+
+def run_lstm(*arguments: str, script: Sequence[str] = ("-m", "lstm_model")) -> Outcome:
+    """Our own command, or a script that runs it, to its end."""
+    done = subprocess.run(
+        [sys.executable, *script, *arguments], cwd=ROOT, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300.0, check=False,
+    )  # fmt: skip
+    return Outcome(done.returncode, done.stdout)
 
 
 def environment() -> dict[str, str]:

@@ -22,24 +22,35 @@ LAYERS = (  # a module imports only from rows above it
     "flow_history", "trainer", "schedule", "history", "material", "baseline", "model", "maker",
     "contender", "learner", "matured", "packing", "learning", "outlook", "wording", "nowcast",
     "inside", "engine", "background", "live", "bot", "analyzed", "forecasting", "risk",
-    "flow_source", "scaffold", "models_cli", "reasons_cli", "cli", "__main__",
+    "flow_source", "scaffold", "models_cli", "reasons_cli", "replay_cli", "cli", "__main__",
 )  # fmt: skip
 REPLAY = (
-    "tape_market", "synthetic", "recorded", "dialect", "rest", "streams", "faults", "mischief",
-    "serving", "exchange", "frames", "playback", "chat", "tunnel", "telegram", "demo",
+    "tape_market", "synthetic", "recorded", "excerpt", "scenario", "incidents", "clock",
+    "interruption", "dialect", "rest", "streams", "faults", "mischief", "serving", "exchange",
+    "frames", "playback", "chat", "tunnel", "telegram", "demo",
 )  # fmt: skip
 REPLAY_KNOWS = {"errors", "market"}  # of the library
+REHEARSAL = (  # above the library and `replay`, below the commands
+    "trade_facts", "facts", "pictures", "report", "reproduction", "forecasts", "causes",
+    "accounts", "trades", "comparison", "view", "backtest", "pacing", "fast_forward", "run",
+    "outcome", "proof",
+)  # fmt: skip
 ONLY_IN = {
     "tensorflow": {"fused", "network"}, "keras": {"fused", "network"}, "torch": set(),
     "freqtrade": {
         "bot", "flow_source", "forecasting", "risk", "lstm_strategy", "ema_cross_lstm",
-    }, "ccxt": {"connection"},
+        "backtest", "fast_forward", "run", "proof",
+    }, "ccxt": {"connection"}, "time_machine": {"clock"}, "jinja2": {"report"},
     "aiohttp": {"connection", "exchange", "playback", "serving", "telegram"},
-    "psutil": {"trainer"}, "sqlalchemy": {"journal"}, "talib": {"features", "ema_cross_lstm"},
-    "subprocess": {"trainer", "demo"}, "click": {"cli", "models_cli", "reasons_cli"},
-    "rich": {"cli", "demo", "models_cli", "reasons_cli"}, "cryptography": {"tunnel"},
+    "psutil": {"trainer", "fast_forward"}, "sqlalchemy": {"journal", "fast_forward"},
+    "talib": {"features", "ema_cross_lstm"},
+    "subprocess": {"trainer", "demo"},
+    "click": {"cli", "models_cli", "reasons_cli", "replay_cli"},
+    "rich": {"cli", "demo", "models_cli", "reasons_cli", "replay_cli", "view"},
+    "cryptography": {"tunnel"},
     "pickle": set(), "joblib": set(), "dill": set(),
 }  # fmt: skip
+LIBRARY = set(LAYERS[: LAYERS.index("scaffold")])
 FILES = [*sorted((ROOT / "lstm_model").rglob("*.py")), *sorted((ROOT / "strategies").glob("*.py"))]
 MODULES = [path for path in FILES if path.name != "__init__.py"]
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
@@ -61,7 +72,7 @@ def ours(path: Path) -> set[str]:
     names = {
         name.removeprefix("lstm_model.") for name in imports(TREES[path]) if "lstm_model." in name
     }
-    return {re.match(r"(replay\.)?\w+", name)[0] for name in names} - {"__version__"}  # type: ignore[index]
+    return {re.match(r"((replay|rehearsal)\.)?\w+", name)[0] for name in names} - {"__version__"}  # type: ignore[index]
 
 
 def functions() -> list[tuple[str, int]]:
@@ -81,7 +92,8 @@ def functions() -> list[tuple[str, int]]:
 def test_every_module_has_its_place() -> None:
     library = {path.stem for path in MODULES if path.parent == ROOT / "lstm_model"}
     assert library == set(LAYERS)
-    assert {path.stem for path in MODULES if path.parent.name == "replay"} == set(REPLAY)
+    for package, names in {"replay": REPLAY, "rehearsal": REHEARSAL}.items():
+        assert {path.stem for path in MODULES if path.parent.name == package} == set(names)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -89,12 +101,18 @@ def test_a_module_imports_only_from_above(path: Path) -> None:
     if path.parent.name == "replay":
         above = REPLAY_KNOWS | {f"replay.{name}" for name in REPLAY[: REPLAY.index(path.stem)]}
         allowed = above | ({"replay.dialect"} if path.stem in ("rest", "streams") else set())
+    elif path.parent.name == "rehearsal":
+        above = {f"rehearsal.{name}" for name in REHEARSAL[: REHEARSAL.index(path.stem)]}
+        allowed = above | LIBRARY | {f"replay.{name}" for name in REPLAY}
     elif path.stem in LAYERS:
         allowed = set(LAYERS[: LAYERS.index(path.stem)])
-        allowed |= {f"replay.{name}" for name in REPLAY} if path.stem == "cli" else set()
+        if path.stem in ("cli", "replay_cli"):
+            allowed |= {f"replay.{name}" for name in REPLAY}
+        if path.stem == "replay_cli":
+            allowed |= {f"rehearsal.{name}" for name in REHEARSAL}
     else:
         allowed = {"analyzed", "market", "risk", "sizing", "stake"}  # of a strategy
-    assert ours(path) - {"replay"} <= allowed
+    assert ours(path) - {"replay", "rehearsal"} <= allowed
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

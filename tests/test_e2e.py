@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment
+from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
 
 from lstm_model.bot import load_config, open_engine
@@ -20,6 +20,7 @@ from lstm_model.replay.exchange import LoopbackExchange, open_market
 
 pytestmark = pytest.mark.e2e
 
+DAYS = 1.1  # a midnight and a noon are in it, and so a training and a fine-tuning
 TRAINED = re.compile(r"(Training a network|Fine-tuning) on candles until")
 
 
@@ -55,12 +56,31 @@ def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) ->
     return bot
 
 
-@pytest.fixture
-def other_bot(bot: Bot, tmp_path: Path, exchange: LoopbackExchange) -> Bot:
+def same_candles(bot: Bot, folder: Path, exchange: LoopbackExchange) -> Bot:
     """Another user with the same candles and an empty store."""
-    other = bot_in(tmp_path, exchange)
+    other = bot_in(folder, exchange)
     shutil.copytree(bot.userdir / "data", other.userdir / "data", dirs_exist_ok=True)
     return other
+
+
+@pytest.fixture
+def other_bot(bot: Bot, tmp_path: Path, exchange: LoopbackExchange) -> Bot:
+    return same_candles(bot, tmp_path, exchange)
+
+
+@pytest.fixture(scope="module")
+def trained_bot(
+    bot: Bot, tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange
+) -> Bot:
+    return same_candles(bot, tmp_path_factory.mktemp("trained"), exchange)
+
+
+@pytest.fixture(scope="module")
+def trained(trained_bot: Bot) -> Outcome:
+    """Our own command fills the store."""
+    outcome = run_lstm("train", *trained_bot.options())
+    assert outcome.code == 0, outcome.text
+    return outcome
 
 
 def days_ago(start: float, stop: float) -> str:
@@ -71,7 +91,7 @@ def days_ago(start: float, stop: float) -> str:
 
 @pytest.fixture(scope="module")
 def time_range() -> str:
-    return days_ago(1.6, 0.1)
+    return days_ago(DAYS, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +138,7 @@ def test_recursive_analysis_finds_no_dependence_on_the_start(
     bot: Bot, first: Outcome, time_range: str
 ) -> None:
     """It starts a few candles before the end: `learn_from` lets it walk the same steps."""
-    since = (datetime.now(UTC) - timedelta(days=1.6)).strftime("%Y%m%d")
+    since = (datetime.now(UTC) - timedelta(days=DAYS)).strftime("%Y%m%d")
     eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0, learn_from=since)
     outcome = eager.run(
         "recursive-analysis", "--strategy", "LSTMStrategy", time_range, "-p", *PAIRS,
@@ -129,60 +149,45 @@ def test_recursive_analysis_finds_no_dependence_on_the_start(
     assert "No variance on indicator(s) found due to recursive formula" in outcome.text
 
 
-def test_a_dry_run_trains_in_the_background_forecasts_and_ends_cleanly(other_bot: Bot) -> None:
-    trading = Trading(other_bot)
+def test_what_our_train_command_decided_is_told_and_written_down(
+    trained_bot: Bot, trained: Outcome
+) -> None:
+    written = run_lstm("models", "log", *trained_bot.options())
+    assert written.code == 0, written.text
+    lines = [line.partition("  ")[2] for line in written.text.splitlines() if line]
+    assert [line for line in lines if "it competes with the baseline" in line]
+    assert [line for line in lines if line not in trained.text] == []
+
+
+def test_a_dry_run_serves_what_was_learnt_without_tensorflow_and_ends_cleanly(
+    trained_bot: Bot, trained: Outcome
+) -> None:
+    """What a bot does in the hours after: test_e2e_replay."""
+    trading = Trading(trained_bot)
     try:
-        assert trading.wait_for(lambda text: "bps, 90% in" in text, 150), trading.text
-        forecasts = re.findall(r"XRP/USDT (\S+): next 10 candles", trading.text)
-        assert trading.wait_for(
-            lambda text: (
-                len(set(re.findall(r"XRP/USDT (\S+): next 10 candles", text))) > len(set(forecasts))
-            ),
-            90,
-        ), trading.text
+        assert trading.wait_for(lambda text: forecast_pairs(text) == {*PAIRS}, 90), trading.text
         assert "tensorflow" not in trading.mapped_files()
         assert trading.descendants() != []
     finally:
         code = trading.stop()
     assert code in (0, 130)  # 130: ended by Ctrl-C
-    assert TRAINED.search(trading.text)
     assert "Traceback" not in trading.text
     assert trading.descendants() == []
-    models = subprocess.run(
-        [sys.executable, "-m", "lstm_model", "models", "-c", "config.json",
-         "-c", str(other_bot.userdir / "overlay-trade.json"),
-         "--userdir", str(other_bot.userdir)],
-        cwd=ROOT, capture_output=True, text=True, check=True, env=environment(),
-    )  # fmt: skip
-    assert re.search(r"baseline .*\n.* trained ", models.stdout), models.stdout
+    listed = run_lstm("models", *trained_bot.options())
+    assert re.search(r"baseline .*\n.* trained ", listed.text), listed.text
 
 
-def test_what_our_train_command_decided_is_told_and_written_down(other_bot: Bot) -> None:
-    files = other_bot.command("train")[4:10]
-
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "lstm_model", *words, *files, "--userdir",
-                   str(other_bot.userdir)]  # fmt: skip
-        return subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
-        ).stdout
-
-    told = run("train")
-    written = [line.partition("  ")[2] for line in run("models", "log").splitlines() if line]
-    assert [line for line in written if "it competes with the baseline" in line]
-    assert [line for line in written if line not in told] == []
+def forecast_pairs(log: str) -> set[str]:
+    return set(re.findall(r"(\S+/USDT) \S+: next 10 candles .* bps, 90% in", log))
 
 
 def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
-    flowing = other_bot.with_lstm(order_flow=True, require_skill=False, slippage_fraction=0.0)
-    files = flowing.command("backtesting")[4:10]
-    command = [sys.executable, "-m", "lstm_model", "download-flow", *files, "--userdir",
-               str(flowing.userdir), "--days", "6"]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    flowing = other_bot.with_lstm(
+        order_flow=True, require_skill=False, slippage_fraction=0.0, finetune_candles=0
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"100\.0% of the range covered", done.stdout)) == len(PAIRS)
+    done = run_lstm("download-flow", *flowing.options(), "--days", "6")
+    assert done.code == 0, done.text
+    assert len(re.findall(r"100\.0% of the range covered", done.text)) == len(PAIRS)
     outcome = flowing.backtest(days_ago(0.4, 0.1))
     assert outcome.code == 0, outcome.text
     assert "order flow is known of" not in outcome.text

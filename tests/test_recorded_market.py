@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market import timeframe_ms
-from lstm_model.replay.recorded import recorded_market
+from lstm_model.replay.recorded import candle_listing, joined, recorded_market
 from lstm_model.replay.rest import answer
 from lstm_model.replay.tape_market import DAY_MS, Listing, Market
 
@@ -185,6 +185,39 @@ def test_pairs_recorded_at_different_times_are_each_moved_to_now(tmp_path: Path)
     save(trade_frame(600, 1_000_000), tmp_path / "binance_spot_BTCUSDT_a.feather")
     save(trade_frame(600, 1_000_000, later_us), tmp_path / "binance_spot_ETHUSDT_b.feather")
     assert len(open_at_now(tmp_path).trading()) == 2
+
+
+def test_one_busy_candle_costs_no_decimals() -> None:
+    frame = candle_frame(288, "5m").assign(volume=1.123456)
+    frame.loc[7, "volume"] = 50_000_000.0  # a day of these could not be counted so finely
+    listing = candle_listing(frame, "BTC", "USDT", 300_000)
+    assert listing.instrument.amount_decimals == 6
+    assert (served(listing, "5m")["volume"] * 1e6).round().iloc[0] == 1_123_456
+
+
+def test_two_parts_of_a_pair_are_joined_in_the_finer_units() -> None:
+    early, late = candle_frame(300, "5m"), candle_frame(300, "5m", RECORDED_MS + 2 * DAY_MS, 3)
+    early["volume"] = early["volume"].round(2) + 1.0
+    for name in ("open", "high", "low", "close"):
+        late[name] = late[name].round(1)
+    parts = [candle_listing(frame, "BTC", "USDT", 300_000) for frame in (early, late)]
+    whole = joined(*parts)
+    for name in ("price_decimals", "amount_decimals"):
+        most = [getattr(part.instrument, name) for part in parts]
+        assert most[0] != most[1]
+        assert getattr(whole.instrument, name) == max(most)
+    traded = served(whole, "5m").query("volume > 0").reset_index(drop=True)
+    wanted = pd.concat([early, late]).query("volume > 0").reset_index(drop=True)
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_allclose(traded[name], wanted[name], rtol=1e-12, atol=1e-9)
+    assert whole.trades.first_id == 0  # no id is negative
+
+
+def test_parts_whose_sums_cannot_be_counted_are_refused() -> None:
+    huge = candle_listing(candle_frame(9, "5m").assign(volume=4e13), "BTC", "USDT", 300_000)
+    frame = candle_frame(9, "5m", RECORDED_MS + DAY_MS).assign(volume=0.000_001)
+    with pytest.raises(DataError, match=r"BTC/USDT: 2 \+ 7 decimals are too many"):
+        joined(huge, candle_listing(frame, "BTC", "USDT", 300_000))
 
 
 def test_a_missing_directory_is_a_config_error(tmp_path: Path) -> None:

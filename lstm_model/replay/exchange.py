@@ -86,8 +86,9 @@ async def _run_until_signal(
 class _Server:
     """The HTTP side of one market."""
 
-    def __init__(self, market: Market, faults: Faults) -> None:
-        self.mischief = Mischief(faults, time.monotonic)
+    def __init__(self, market: Market, faults: Faults, paced: bool = False) -> None:
+        self.paced = paced
+        self.mischief = Mischief(faults, time.time if paced else time.monotonic)
         self.market = replace(market, now_ms=lambda: market.now_ms() + self._skew_ms())
         self.connections: set[_Connection] = set()
 
@@ -111,16 +112,22 @@ class _Server:
         body = self.mischief.without_holes(path, query.get("symbol", ""), body)
         return web.json_response(body, status=status)
 
-    async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        if self.mischief.down:
+            return _refusal(503)
         # Pings are answered by hand: an exchange that hangs answers none.
         socket = web.WebSocketResponse(heartbeat=20.0, autoping=False, compress=False)
         await socket.prepare(request)
         subscriptions = Subscriptions(self.market, request.match_info["kind"] == "stream")
         names = request.match_info.get("names", "") or request.query.get("streams", "")
         subscriptions.subscribe([name for name in names.split("/") if "@" in name])
-        connection = _Connection(socket, request.transport, subscriptions, self.mischief)
+        connection = _Connection(
+            socket, request.transport, subscriptions, self.mischief, self.paced
+        )
         self.connections.add(connection)
         try:
+            if self.mischief.down:  # meanwhile
+                await connection.cut(polite=False)
             await connection.run()
         finally:
             self.connections.discard(connection)
@@ -134,6 +141,18 @@ class _Server:
         """End all connections."""
         for connection in tuple(self.connections):
             await connection.cut(polite)
+
+    async def set_down(self, down: bool) -> None:
+        """Refuse everything from now on, or no longer."""
+        self.mischief.down = down
+        if down:
+            await self.cut(polite=False)
+
+    async def send_due(self, trades_only: bool) -> None:
+        """Send what is due to every client; one may refuse it and go."""
+        for connection in tuple(self.connections):
+            with contextlib.suppress(ConnectionError):
+                await connection.send_due(trades_only)
 
     async def send_raw(self, text: str) -> None:
         """Send one text to every client; one may refuse it and go."""
@@ -159,16 +178,17 @@ class _Connection:
         transport: asyncio.Transport | None,
         subscriptions: Subscriptions,
         mischief: Mischief,
+        paced: bool,
     ) -> None:
         self.socket = socket
-        self._transport = transport
+        self._transport, self._paced = transport, paced
         self._subscriptions, self._mischief = subscriptions, mischief
-        self._line = Line(mischief, time.monotonic())
+        self._line = Line(mischief, mischief.now_s())
         self._others_s = 0.0
 
     async def run(self) -> None:
         """Serve until the client or a fault ends the connection."""
-        pump = asyncio.create_task(self._pump())
+        pump = asyncio.create_task(_nothing() if self._paced else self._pump())
         try:
             async for message in self.socket:
                 await self._while_stalled()
@@ -193,7 +213,7 @@ class _Connection:
         await self.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the exchange stops")
 
     async def _while_stalled(self) -> None:
-        while self._line.stalled(time.monotonic()):
+        while self._line.stalled(self._mischief.now_s()):
             await asyncio.sleep(_TRADE_POLL_S)
 
     async def _obey(self, message: WSMessage) -> None:
@@ -205,16 +225,20 @@ class _Connection:
 
     async def _pump(self) -> None:
         with contextlib.suppress(ConnectionError):
-            while not self.socket.closed and await self._send_due():
+            while not self.socket.closed and await self.send_due(self._only_trades()):
                 await asyncio.sleep(self._wait_s())
 
-    async def _send_due(self) -> bool:
-        """Send what is due; False if that ended the connection."""
+    def _only_trades(self) -> bool:
+        """Whether it is too early to look for anything but trades again."""
         now_s = time.monotonic()
-        everything = now_s - self._others_s >= _POLL_S
-        if everything:
-            self._others_s = now_s
-        actions = self._line.poll(self._subscriptions.poll(trades_only=not everything), now_s)
+        early = now_s - self._others_s < _POLL_S
+        self._others_s = self._others_s if early else now_s
+        return early
+
+    async def send_due(self, trades_only: bool) -> bool:
+        """Send what is due; False if that ended the connection."""
+        messages = self._subscriptions.poll(trades_only)
+        actions = self._line.poll(messages, self._mischief.now_s())
         try:
             async with asyncio.timeout(self._mischief.faults.slow_client or None):
                 for action in actions:
@@ -233,6 +257,10 @@ class _Connection:
         return max(_LEAST_WAIT_S, min(due_s, longest_s))
 
 
+async def _nothing() -> None:
+    pass
+
+
 class LoopbackExchange(BackgroundServer):
     """The exchange in a thread of this process, for `with`, and its faults at hand.
 
@@ -240,6 +268,8 @@ class LoopbackExchange(BackgroundServer):
     ----------
     port : 0 for any free one
     faults : what goes wrong from the start on
+    paced : nothing is sent on a websocket but by `send_due`, and faults last in the wall clock's
+        time: for a clock that stands still between two moves
 
     Examples
     --------
@@ -248,9 +278,11 @@ class LoopbackExchange(BackgroundServer):
     True
     """
 
-    def __init__(self, market: Market, port: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self, market: Market, port: int = 0, faults: Faults | None = None, *, paced: bool = False
+    ) -> None:
         self.market = market
-        self._server = _Server(market, faults or Faults())
+        self._server = _Server(market, faults or Faults(), paced)
         super().__init__(self._server.application, port)
 
     @property
@@ -272,6 +304,10 @@ class LoopbackExchange(BackgroundServer):
         """How many websocket clients there are now."""
         return len(self._server.connections)
 
+    def send_due(self, *, trades_only: bool = False) -> None:
+        """Send what is due on every websocket; returns when it is on its way."""
+        self.call(self._server.send_due(trades_only))
+
     def drop_connections(self) -> None:
         """Cut every websocket without a close frame."""
         self.call(self._server.cut(polite=False))
@@ -279,6 +315,14 @@ class LoopbackExchange(BackgroundServer):
     def close_connections(self) -> None:
         """Close every websocket politely, as exchanges do once a day."""
         self.call(self._server.cut(polite=True))
+
+    def break_down(self) -> None:
+        """Cut every websocket and refuse every request and connection until `recover`."""
+        self.call(self._server.set_down(True))
+
+    def recover(self) -> None:
+        """End what `break_down` began."""
+        self.call(self._server.set_down(False))
 
     def silence(self, for_s: float) -> None:
         """Send no data for so long, and never send what happened meanwhile."""

@@ -56,39 +56,44 @@ class Log:
 
 
 class Mischief:
-    """The faults of one exchange, in force and provoked; times are monotonic seconds.
+    """The faults of one exchange, in force and provoked; times are seconds of `now_s`.
 
     Parameters
     ----------
-    now_s : monotonic clock
+    now_s : clock by which faults last
+
+    Attributes
+    ----------
+    down : every request and every connection is refused
     """
 
     def __init__(self, faults: Faults, now_s: Callable[[], float]) -> None:
         self.log = Log()
-        self._now_s = now_s
+        self.now_s = now_s
         self._given_up: dict[str, set[int]] = defaultdict(set)
         self.set(faults)
 
     def set(self, faults: Faults) -> None:
         """Replace the faults; what was provoked before ends."""
-        self.faults, self.since_s = faults, self._now_s()
+        self.faults, self.since_s = faults, self.now_s()
         self._random = random.Random(faults.seed)
         self._silent_until_s = self._stalled_until_s = self._refuse_until_s = -math.inf
         self._refuse_status = 0
+        self.down = False
 
     def silence(self, for_s: float) -> None:
         """No data for so long, on every connection."""
         self.log.silences += 1
-        self._silent_until_s = self._now_s() + for_s
+        self._silent_until_s = self.now_s() + for_s
 
     def stall(self, for_s: float) -> None:
         """Neither read nor send for so long, on every connection."""
         self.log.stalls += 1
-        self._stalled_until_s = self._now_s() + for_s
+        self._stalled_until_s = self.now_s() + for_s
 
     def refuse(self, status: int, for_s: float) -> None:
         """Refuse requests for so long."""
-        self._refuse_status, self._refuse_until_s = status, self._now_s() + for_s
+        self._refuse_status, self._refuse_until_s = status, self.now_s() + for_s
 
     def lose(self, symbol: str, ids: Iterable[int], rest: bool = False) -> None:
         """Never send these trades on a websocket and, with `rest`, nor serve them by REST."""
@@ -99,11 +104,11 @@ class Mischief:
 
     def silent(self, age_s: float) -> bool:
         """Whether a connection of that age gets no data now."""
-        return self._now_s() < self._silent_until_s or _in_spell(self.faults.silence, age_s)
+        return self.now_s() < self._silent_until_s or _in_spell(self.faults.silence, age_s)
 
     def stalled(self, age_s: float) -> bool:
         """Whether the exchange neither reads nor sends now on a connection of that age."""
-        return self._now_s() < self._stalled_until_s or _in_spell(self.faults.slow_reader, age_s)
+        return self.now_s() < self._stalled_until_s or _in_spell(self.faults.slow_reader, age_s)
 
     def never_sent(self, symbol: str, number: int) -> bool:
         """Whether this trade is missing from the websocket."""
@@ -130,10 +135,13 @@ class Mischief:
     def refusal(self, path: str) -> int | None:
         """The status with which a request is refused, or None."""
         faults = self.faults
+        if self.down:
+            self.log.refused[503] += 1
+            return 503
         if path not in TRADE_ENDPOINTS and not faults.rest_everywhere:
             return None
         status = None
-        if self._now_s() < self._refuse_until_s:
+        if self.now_s() < self._refuse_until_s:
             status = self._refuse_status
         elif self._random.random() < faults.rest_429:
             status = 429

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.market import Floats, Ints, timeframe_ms
+from lstm_model.market import CANDLE_COLUMNS, Floats, Ints, timeframe_ms
 from lstm_model.replay.tape_market import (
     DAY_MS,
     FUTURE_DAYS,
@@ -41,9 +41,28 @@ _SHORT_DAYS = 4  # chosen: below, a shift by whole days could leave nothing befo
 _CANDLE_FILE = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)-(?P<timeframe>\d+[mhd])")
 _TRADE_FILE = re.compile(r"binance_spot_(?P<symbol>[A-Z0-9]+)_.+")
 _QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "EUR", "TRY", "BTC", "ETH", "BNB")
-_CANDLE_COLUMNS = ("date", "open", "high", "low", "close", "volume")
-_TRADE_COLUMNS = ("time_us", "id", "price", "qty", "is_buyer_maker")
+TRADE_COLUMNS = ("time_us", "id", "price", "qty", "is_buyer_maker")
 _MOST_DECIMALS = 8  # Binance's own limit
+_MOST_COUNT = 2.0**62  # of ticks times lots within a day: they are added up in 63 bits
+
+
+@dataclass(frozen=True)
+class RecordedFile:
+    """A file whose name says that it is a recording; `step_ms` is its resolution, 0 for trades."""
+
+    path: Path
+    symbol: str
+    step_ms: int
+
+    def frame(self) -> Any:
+        """Its rows as they are.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read, lacks a column or holds no row.
+        """
+        return read_frame(self.path, CANDLE_COLUMNS if self.step_ms else TRADE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -126,47 +145,64 @@ def _shift_ms(window: tuple[int, int], now_ms: int, unit_ms: int) -> int:
     return -(-(today + FUTURE_DAYS * DAY_MS - end) // DAY_MS) * DAY_MS
 
 
-def _choose(folder: Path) -> list[Path]:
+def _choose(folder: Path) -> list[RecordedFile]:
     """The file of every pair: its trades, or else its finest candles."""
-    chosen: dict[str, tuple[int, Path]] = {}
-    for path in sorted(folder.glob("*.feather")):
-        step_ms, symbol = _what(path)
-        if symbol and (symbol not in chosen or step_ms < chosen[symbol][0]):
-            chosen[symbol] = (step_ms, path)
-    if not chosen:
+    chosen: dict[str, RecordedFile] = {}
+    for file in recorded_files(folder):
+        if file.symbol not in chosen or file.step_ms < chosen[file.symbol].step_ms:
+            chosen[file.symbol] = file
+    return list(chosen.values())
+
+
+def recorded_files(folder: Path) -> list[RecordedFile]:
+    """Every recording of a directory, in the order of their names; none is opened.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    files = [file for path in sorted(folder.glob("*.feather")) if (file := _what(path))]
+    if not files:
         found = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
         raise DataError(
             f"{folder}: no recording found (there is {found}); needed are files like "
             "BTC_USDT-5m.feather (freqtrade's candles) or binance_spot_BTCUSDT_*.feather (trades)"
         )
-    return [path for _, path in chosen.values()]
+    return files
 
 
-def _what(path: Path) -> tuple[int, str]:
-    """Step of the recording in ms (0 for trades) and its symbol, empty for a foreign file."""
+def _what(path: Path) -> RecordedFile | None:
+    """The recording, None for a foreign file."""
     candle, trade = _CANDLE_FILE.fullmatch(path.stem), _TRADE_FILE.fullmatch(path.stem)
     if candle and candle["timeframe"] in TIMEFRAMES:
-        return timeframe_ms(candle["timeframe"]), candle["base"] + candle["quote"]
-    return (0, trade["symbol"]) if trade else (0, "")
+        symbol = candle["base"] + candle["quote"]
+        return RecordedFile(path, symbol, timeframe_ms(candle["timeframe"]))
+    return RecordedFile(path, trade["symbol"], 0) if trade else None
 
 
-def _read(path: Path) -> _Recording:
-    candle = _CANDLE_FILE.fullmatch(path.stem)
-    columns = _CANDLE_COLUMNS if candle else _TRADE_COLUMNS
-    frame = _frame(path, columns)
+def _read(file: RecordedFile) -> _Recording:
+    frame = file.frame()
     try:
-        if candle:
-            step_ms = timeframe_ms(candle["timeframe"])
-            return _Recording(_expand(frame, candle["base"], candle["quote"], step_ms), step_ms)
-        return _Recording(_ticks(frame, _what(path)[1]), 0)
+        if file.step_ms:
+            base, quote = file.path.stem.split("-")[0].split("_")
+            return _Recording(candle_listing(frame, base, quote, file.step_ms), file.step_ms)
+        return _Recording(tick_listing(frame, *split_symbol(file.symbol)), 0)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{file.path}: {error}") from None
 
 
-def _frame(path: Path, columns: tuple[str, ...]) -> Any:
+def read_frame(path: Path, columns: tuple[str, ...], only: bool = False) -> Any:
+    """A feather file that has these columns; with `only` no other one is read.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, lacks a column or holds no row.
+    """
     try:
-        frame = pd.read_feather(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        frame = pd.read_feather(path, columns=list(columns) if only else None)
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among them
         raise DataError(f"{path}: not a feather file that can be read ({error})") from None
     missing = [name for name in columns if name not in frame]
     if missing:
@@ -195,31 +231,44 @@ def split_symbol(symbol: str) -> tuple[str, str]:
     return symbol.removesuffix(quote), quote
 
 
-def _ticks(frame: Any, symbol: str) -> Listing:
-    base, quote = split_symbol(symbol)
+def tick_listing(frame: Any, base: str, quote: str) -> Listing:
+    """The trades of a tick file (`time_us id price qty is_buyer_maker`), numbered from its first.
+
+    Raises
+    ------
+    DataError
+        For values that are not numbers, disordered times, no trade.
+    """
     price, amount = _floats(frame, "price"), _floats(frame, "qty")
+    time_ms = frame["time_us"].to_numpy(np.int64) // 1000
     price_decimals = _decimals(price, _MOST_DECIMALS)
-    most = _room(float(np.sum(price * amount)), price_decimals)
+    most = _room(_busiest_days(time_ms, price * amount), price_decimals)
     amount_decimals = _decimals(amount, most)
     trades = Trades(
-        time_ms=frame["time_us"].to_numpy(np.int64) // 1000,
+        time_ms=time_ms,
         price=_integers(price, price_decimals),
         amount=_integers(amount, amount_decimals),
         taker_buy=~frame["is_buyer_maker"].to_numpy(np.bool_),
-        first_id=int(frame["id"].iloc[0]),
+        first_id=int(frame["id"].iloc[0]) if len(frame) else 1,
     )
-    instrument = Instrument(base, quote, price_decimals, amount_decimals)
-    return Listing(instrument, trades)
+    return Listing(Instrument(base, quote, price_decimals, amount_decimals), trades)
 
 
-def _expand(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
-    """Four trades per candle: a rising one visits its low first, a falling one its high."""
+def candle_listing(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
+    """Four trades per candle: a rising one visits its low first, a falling one its high.
+
+    Raises
+    ------
+    DataError
+        For values that are not numbers, candles that contradict themselves or are disordered,
+        and where nothing was traded.
+    """
     frame = frame[frame["volume"] > 0.0]
     opens = frame["date"].to_numpy("datetime64[ms]").astype(np.int64)
     prices = np.stack([_floats(frame, name) for name in ("open", "high", "low", "close")], axis=1)
     price_decimals = _decimals(prices, _MOST_DECIMALS)
     volume = _floats(frame, "volume")
-    busiest = float(np.max(prices[:, 1] * volume, initial=0.0)) * (DAY_MS / step_ms)
+    busiest = _busiest_days(opens, prices[:, 1] * volume)
     amount_decimals = _lot_decimals(volume, _room(busiest, price_decimals))
     price = _visits(_integers(prices, price_decimals)).ravel()
     offsets = np.array([0, step_ms // 4, step_ms // 2, step_ms - 1])
@@ -230,6 +279,46 @@ def _expand(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
         taker_buy=np.diff(price, prepend=price[:1]) >= 0,  # the tick rule
     )
     return Listing(Instrument(base, quote, price_decimals, amount_decimals), trades)
+
+
+def joined(older: Listing, newer: Listing) -> Listing:
+    """Two parts of one pair's trades as one; ids count back from the newer part's first.
+
+    Raises
+    ------
+    DataError
+        If the two overlap, or are too finely quoted together to be counted in 63 bits.
+    """
+    ours, theirs = older.instrument, newer.instrument
+    price = max(ours.price_decimals, theirs.price_decimals)
+    amount = max(ours.amount_decimals, theirs.amount_decimals)
+    parts = [_finer(older, price, amount), _finer(newer, price, amount)]
+    names = ("time_ms", "price", "amount", "taker_buy")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    # An id is never negative: where there is no room, the newer part is numbered anew.
+    first_id = max(0, newer.trades.first_id - len(older.trades))
+    trades = Trades(**columns, first_id=first_id)
+    count = trades.price.astype(np.float64) * trades.amount
+    if _busiest_days(trades.time_ms, count) > _MOST_COUNT:
+        raise DataError(f"{theirs.pair}: {price} + {amount} decimals are too many to count a day")
+    return Listing(replace(theirs, price_decimals=price, amount_decimals=amount), trades)
+
+
+def _finer(listing: Listing, price_decimals: int, amount_decimals: int) -> Trades:
+    trades, instrument = listing.trades, listing.instrument
+    return replace(
+        trades,
+        price=trades.price * 10 ** (price_decimals - instrument.price_decimals),
+        amount=trades.amount * 10 ** (amount_decimals - instrument.amount_decimals),
+    )
+
+
+def _busiest_days(time_ms: Ints, notional: Floats) -> float:
+    """What any 24 hours hold at most: the largest sum of two days in a row."""
+    if not len(time_ms):
+        return 0.0
+    days = np.bincount((time_ms - time_ms.min()) // DAY_MS, weights=notional)
+    return float(np.max(days[1:] + days[:-1], initial=float(days.max())))
 
 
 def _visits(prices: Ints) -> Ints:
@@ -272,7 +361,7 @@ def _lot_decimals(volume: Floats, most: int) -> int:
 
 def _room(notional: float, price_decimals: int) -> int:
     """Amount decimals with which a day's quote volume still fits 63 bits."""
-    digits = math.log10(2.0**62 / max(notional, 1.0)) - price_decimals
+    digits = math.log10(_MOST_COUNT / max(notional, 1.0)) - price_decimals
     return max(0, min(_MOST_DECIMALS, int(digits)))
 
 

@@ -82,8 +82,10 @@ class _KlineStream:
         if open_ms == self._open_ms and not waited:
             return
         start = max(self._open_ms, open_ms - (_MOST_CANDLES - 1) * self._step_ms)
-        self._open_ms, self._sent_ms = open_ms, now_ms
+        self._sent_ms = now_ms
         candles = self._listing.candles(self._timeframe, now_ms, start, None, _MOST_CANDLES)
+        if len(candles):  # one that is late is waited for
+            self._open_ms = int(candles.open_ms[-1])
         yield from dialect.kline_events(self._listing, self._timeframe, candles, now_ms)
 
 

@@ -1,0 +1,48 @@
+"""Runs our command line with a bug in it: `python planting.py BUG verify ...`.
+
+What a bug changes is this process alone; networks are trained in another one.
+"""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lstm_model import features
+from lstm_model.lstm import Lstm
+
+
+def look_ahead() -> None:
+    """The first feature of a candle is that of the candle after it."""
+    honest = features.compute_features
+
+    def of_the_next(*arguments: Any, **options: Any) -> features.FeatureRows:
+        made = honest(*arguments, **options)
+        rows = made.rows.copy()
+        rows[:-1, 0] = rows[1:, 0]
+        return replace(made, rows=rows)
+
+    features.compute_features = of_the_next
+
+
+def scaler() -> None:
+    """A running bot's network sees features that were not scaled."""
+    honest = Lstm.predict_windows
+
+    def unscaled(self: Any, windows: Any) -> Any:
+        mean, scale = self._mean, self._scale
+        self._mean, self._scale = np.zeros_like(mean), np.ones_like(scale)
+        try:
+            return honest(self, windows)
+        finally:
+            self._mean, self._scale = mean, scale
+
+    Lstm.predict_windows = unscaled  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    {"look-ahead": look_ahead, "scaler": scaler}[sys.argv.pop(1)]()
+    from lstm_model.cli import main  # now, so that everything takes the planted function
+
+    main()
