@@ -163,7 +163,7 @@ def test_a_training_that_is_killed_is_made_again(tmp_path: Path) -> None:
     window_ms = START_MS - (15 * 60 + 50) * MINUTE_MS
     made = [ms for (_, candle_ms), ms in hit.created().items() if candle_ms >= window_ms]
     assert min(made) == window_ms + 10 * MINUTE_MS + 1_000
-    assert len(made) == 3 * 18  # the model serves 12 candles after midnight
+    assert len(made) == 3 * 19  # the model serves 12 candles after midnight
 
 
 def test_ctrl_c_ends_a_replay_in_the_middle_of_an_outage(plain: Replayed, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ EXITS = {"roi", "lstm_turned", "lstm_turned_inside", "lstm_horizon", "trailing_s
 STORED = {"lstm_model", "lstm_forecast", "lstm_interval", "lstm_stake", "lstm_stop"}
 MINUTE_MS = 60_000
 OF_JOURNAL = ("created_ms", "at_ms", "candle_ms", "pair", "kind", "version", "reason", "text")
+SECRETS = ("7654321:a-token-of-telegram-for-tests", "a-key-for-tests", "a-secret-for-tests")
 PLANTING = [str(ROOT / "tests" / "planting.py")]
 
 
@@ -82,10 +83,15 @@ def at_ms(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty user_data, and a configuration without costs."""
+    """A folder with an empty user_data, and a configuration without costs but with secrets."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "user_data").mkdir()
-    overlay = {"timeframe": "1m", "fee": 0.0, "minimal_roi": {"0": 0.003}, "lstm": OPTIONS}
+    own = {"journal_url": f"sqlite:///{folder / 'own.sqlite'}"}  # which is not the replay's
+    overlay = {
+        "timeframe": "1m", "fee": 0.0, "minimal_roi": {"0": 0.003}, "lstm": {**OPTIONS, **own},
+        "telegram": {"enabled": True, "token": SECRETS[0], "chat_id": "1"},
+        "exchange": {"key": SECRETS[1], "secret": SECRETS[2]},
+    }  # fmt: skip
     (folder / "mine.json").write_text(json.dumps(overlay))
     return folder
 
@@ -533,3 +539,14 @@ def test_nothing_of_a_replay_is_written_beside_its_folder(
 ) -> None:
     assert [*(user / "user_data").rglob("*.sqlite*")] == []
     assert not (user / "user_data" / "lstm").exists()
+
+
+def test_a_replay_leaves_the_users_journal_alone_and_tells_nobody_a_secret(
+    user: Path, whole: Replay, proof: Replay
+) -> None:
+    assert not (user / "own.sqlite").exists()
+    files = [path for one in (whole, proof) for path in one.folder.rglob("*") if path.is_file()]
+    texts = [path.read_bytes() for path in (*files, user / "whole.html")]
+    texts += [one.outcome.text.encode() for one in (whole, proof)]
+    assert len(texts) > 20
+    assert not [secret for secret in SECRETS for text in texts if secret.encode() in text]

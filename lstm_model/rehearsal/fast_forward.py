@@ -59,6 +59,7 @@ class Plan:
     step_s : longest virtual time between two looks of the bot
     options : of the `lstm` section
     incidents : what goes wrong
+    silenced : sections of the configuration that are switched off, as they would reach others
     """
 
     scenario: Scenario
@@ -70,6 +71,7 @@ class Plan:
     wallet: float
     options: Mapping[str, Any] = field(default_factory=dict)
     incidents: tuple[Incident, ...] = ()
+    silenced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -285,15 +287,19 @@ class FastForward:
             "dry_run_wallet": self._plan.wallet,
             "timeframe": scenario.timeframe,
             "db_url": f"sqlite:///{self.files.database}",
-            "internals": {"process_throttle_secs": self._plan.step_s, "heartbeat_interval": 0},
+            "internals": {
+                "process_throttle_secs": self._plan.step_s,
+                "heartbeat_interval": 0,
+                "sd_notify": False,
+            },
             "initial_state": "running",
             "pairlists": [{"method": "StaticPairList"}],
-            "telegram": {"enabled": False},
-            "api_server": {"enabled": False},
+            **{name: {"enabled": False} for name in self._plan.silenced},
             "log_config": _logging(self.files.log),
             "lstm": {
                 **self._plan.options,
                 "store_dir": str(self.files.live),
+                "journal_url": None,  # the user's own journal tells of the user's own bot
                 "learn_from": f"{datetime.fromtimestamp(scenario.start_ms / 1000, UTC):%Y%m%d}",
             },
         }

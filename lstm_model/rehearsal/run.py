@@ -37,6 +37,9 @@ from lstm_model.replay.scenario import (
     write_candles,
 )
 
+# Sections of freqtrade's configuration by which a bot is heard outside; each has "enabled".
+_TELLING = ("telegram", "api_server", "webhook", "discord", "external_message_consumer")
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -116,6 +119,7 @@ class Rehearsal:
         self.plan = Plan(
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
             float(wish.wallet or config["dry_run_wallet"]), incidents=wish.incidents,
+            silenced=tuple(name for name in _TELLING if name in config),
         )  # fmt: skip
         self.write_candles(self.files.before, scenario.start_ms)
         self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
