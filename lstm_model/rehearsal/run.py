@@ -258,6 +258,7 @@ def _make_room(files: Leavings, *, overwrite: bool) -> None:
             f"{files.folder} holds a replay already: give --overwrite to replace it, or another "
             "--folder"
         )
-    for path in vars(files).values():
+    journals = files.folder.glob(f"{files.database.name}-*")  # SQLite's own, of the old database
+    for path in (*vars(files).values(), *journals):
         if path != files.folder:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
