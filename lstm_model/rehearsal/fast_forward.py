@@ -297,10 +297,10 @@ class FastForward:
             **{name: {"enabled": False} for name in self._plan.silenced},
             "log_config": _logging(self.files.log),
             "lstm": {
+                "learn_from": f"{datetime.fromtimestamp(scenario.start_ms / 1000, UTC):%Y%m%d}",
                 **self._plan.options,
                 "store_dir": str(self.files.live),
                 "journal_url": None,  # the user's own journal tells of the user's own bot
-                "learn_from": f"{datetime.fromtimestamp(scenario.start_ms / 1000, UTC):%Y%m%d}",
             },
         }
         self.files.folder.mkdir(parents=True, exist_ok=True)

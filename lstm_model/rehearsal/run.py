@@ -120,6 +120,7 @@ class Rehearsal:
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
             float(wish.wallet or config["dry_run_wallet"]), incidents=wish.incidents,
             silenced=tuple(name for name in _TELLING if name in config),
+            options=_own_beginning(self.settings, scenario.start_ms),
         )  # fmt: skip
         self.write_candles(self.files.before, scenario.start_ms)
         self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
@@ -247,6 +248,13 @@ def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenari
         wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed),
         history=wish.history, seed=wish.seed, days_before=wish.days_before,
     )  # fmt: skip
+
+
+def _own_beginning(settings: Settings, start_ms: int) -> dict[str, Any]:
+    """The user's `learn_from`, where it is not later than the window begins."""
+    begin_ms = settings.learn_from_ms
+    is_earlier = begin_ms is not None and begin_ms <= start_ms
+    return {"learn_from": settings.learn_from} if is_earlier else {}
 
 
 def _make_room(files: Leavings, *, overwrite: bool) -> None:
