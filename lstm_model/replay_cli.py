@@ -169,7 +169,7 @@ def _check_journal(
         for finding in findings[:_NAMED] if kind != "equal" else []:
             row = finding.row
             console.print(f"  {row.pair} {minute(row.candle_ms)}: {finding.text}", markup=False)
-    return 0 if found["equal"] and not found["differs"] else 1
+    return 0 if (found["equal"] or found["late step"]) and not found["differs"] else 1
 
 
 def _prepared(wish: Wish) -> Rehearsal:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,6 +115,15 @@ class Running:
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+    def tracebacks(self) -> list[str]:
+        """All in its log but one: freqtrade's, when the signal meets it while it commits."""
+        records = re.split(r"^(?=\d{4}-\d\d-\d\d )", self.text, flags=re.MULTILINE)
+        return [
+            record for record in records
+            if "Traceback" in record
+            and not ("Error during cleanup" in record and "KeyboardInterrupt" in record)
+        ]  # fmt: skip
 
     def descendants(self) -> list[str]:
         """Command lines of what it has started and is still there, itself included.

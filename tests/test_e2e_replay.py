@@ -478,6 +478,19 @@ def test_a_replay_is_not_replaced_unasked(
     assert everything(proof.folder) == before
 
 
+def test_a_wallet_of_several_currencies_is_refused_before_anything_is_replaced(
+    invoke: Callable[..., Outcome], user: Path, proof: Replay, tmp_path: Path
+) -> None:
+    text, rich = (ROOT / "config.json").read_text(), tmp_path / "rich.json"
+    rich.write_text(text.replace('"dry_run_wallet": 1000', '"dry_run_wallet": {"USDT": 9}'))
+    before, asked = everything(proof.folder), window(user, proof.folder, END)
+    asked[asked.index("config.json")] = str(rich)
+    outcome = invoke("replay", *asked, "--overwrite")
+    assert outcome.code == 1
+    assert one_error(outcome).endswith("give --wallet")
+    assert everything(proof.folder) == before
+
+
 def one_error(outcome: Outcome) -> str:
     """The only line that is not about the usage."""
     (line,) = [

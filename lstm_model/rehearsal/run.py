@@ -115,13 +115,13 @@ class Rehearsal:
         folder = wish.folder or userdir / "replay" / _name(wish, strategy)
         self.wish, self.files = wish, Leavings(folder)
         scenario = _scenario(wish, config, self.settings)
-        _make_room(self.files, overwrite=wish.overwrite)
         self.plan = Plan(
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
-            float(wish.wallet or config["dry_run_wallet"]), incidents=wish.incidents,
+            _wallet(wish, config), incidents=wish.incidents,
             silenced=tuple(name for name in _TELLING if name in config),
             options=_own_beginning(self.settings, scenario.start_ms),
         )  # fmt: skip
+        _make_room(self.files, overwrite=wish.overwrite)
         self.write_candles(self.files.before, scenario.start_ms)
         self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
         self._fee_fraction: float | None = None
@@ -248,6 +248,16 @@ def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenari
         wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed),
         history=wish.history, seed=wish.seed, days_before=wish.days_before,
     )  # fmt: skip
+
+
+def _wallet(wish: Wish, config: dict[str, Any]) -> float:
+    amount = wish.wallet or config["dry_run_wallet"]
+    if not isinstance(amount, int | float):
+        raise ConfigError(
+            'a replay begins with stake currency alone, but "dry_run_wallet" names several: give '
+            "--wallet"
+        )
+    return float(amount)
 
 
 def _own_beginning(settings: Settings, start_ms: int) -> dict[str, Any]:
