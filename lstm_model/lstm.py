@@ -7,8 +7,9 @@ is folded into the weights, which is exact).
 
 A window gives the same bits alone and among thousands. The product of a row can differ in its last
 bit with the number of rows beside it, because BLAS has other kernels for small products, for single
-rows and for the rows left over from its tiles. So every product here is small and has rows in
-multiples of four (measured with OpenBLAS 0.3 on AVX-512: then row and result belong together).
+rows and for the rows left over from its tiles, and each processor has others. A product of four
+rows gives each the same bits in any place (measured on all kernels of OpenBLAS 0.3 for x86). So
+those are the bits that count, and more rows go through BLAS at once only where they keep them.
 
 Shapes: N windows, T candles, L lookback, F features, U units, K levels, B windows in a block.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -27,8 +29,8 @@ from lstm_model.market import Floats, Ints
 
 Floats32 = NDArray[np.float32]
 
-_TILE = 4  # rows that BLAS's kernels take at once
-_SMALL_PRODUCT = 1_000_000  # multiplications up to which OpenBLAS uses its small-matrix kernel
+_TILE = 4  # rows whose product every kernel of BLAS makes alike
+_ONE_THREAD = 2**18  # multiplications up to which OpenBLAS does not share a product among threads
 _HALF = np.float32(0.5)
 _BLOCK = 128  # windows side by side; measured: 10 % faster than 64, larger gains little
 _PARTS = ("kernel", "recurrent", "bias")
@@ -51,13 +53,8 @@ class _Layer:
 
     def feed(self, inputs: Floats32) -> Floats32:
         """(N, inputs) -> (4, N, U): `inputs @ kernel + bias`; N a multiple of four."""
-        size = _rows_of_product(self.kernel[0].size)
-        if len(inputs) <= size:
-            return np.asarray(np.matmul(inputs, self.kernel) + self.bias)
         out = np.empty((4, len(inputs), self.units), np.float32)
-        for start in range(0, len(inputs), size):
-            rows = slice(start, start + size)
-            np.matmul(inputs[rows], self.kernel, out=out[:, rows])
+        _multiply(inputs, self.kernel, out)
         out += self.bias
         return out
 
@@ -86,7 +83,7 @@ class _Gates:
     ) -> None:
         """One step: from hidden state `before` (B, U) to `after`, moving `cell` (B, U)."""
         gates, sigmoids, new = self._all, self._sigmoids, self._new
-        np.matmul(before, recurrent, out=gates)
+        _multiply(before, recurrent, gates)
         np.add(gates, fed, out=gates)
         np.tanh(gates, out=gates)
         np.multiply(sigmoids, _HALF, out=sigmoids)
@@ -189,7 +186,6 @@ class Lstm:
             self._head = _Head.of(weights)
         except (KeyError, ValueError, IndexError) as error:
             raise StoreError(f"the stored weights do not form a network: {error}") from None
-        self._block = min(_rows_of_product(layer.recurrent[0].size) for layer in self._layers)
 
     @property
     def features(self) -> int:
@@ -211,9 +207,7 @@ class Lstm:
             return np.empty((0, self._head.levels))
         first = int(ends[0]) - self.lookback + 1
         projected = self._project(rows[first : int(ends[-1]) + 1])
-        parts = [
-            self._predict_block(projected, *block) for block in _blocks(ends - first, self._block)
-        ]
+        parts = [self._predict_block(projected, *block) for block in _blocks(ends - first, _BLOCK)]
         return np.concatenate(parts)
 
     def predict_windows(self, windows: Floats) -> Floats:
@@ -222,8 +216,8 @@ class Lstm:
         The same bits as `predict` gives for each, in a fraction of the time for many.
         """
         parts = [
-            self._predict_apart(windows[start : start + self._block])
-            for start in range(0, len(windows), self._block)
+            self._predict_apart(windows[start : start + _BLOCK])
+            for start in range(0, len(windows), _BLOCK)
         ]
         return np.concatenate([np.empty((0, self._head.levels)), *parts])
 
@@ -295,9 +289,31 @@ class Lstm:
         return states, cells
 
 
-def _rows_of_product(size: int) -> int:
-    """Rows that a matrix of `size` numbers takes at once, whole tiles."""
-    return max(_TILE, min(_BLOCK, _SMALL_PRODUCT // size // _TILE * _TILE))
+def _multiply(rows: Floats32, gates: Floats32, out: Floats32) -> None:
+    """`rows` (N, inputs) times every gate (4, inputs, U), into `out` (4, N, U); N in fours."""
+    most = _rows_at_once(*gates.shape[1:])
+    if len(rows) <= most:
+        np.matmul(rows, gates, out=out)
+        return
+    whole = len(rows) // most * most
+    for part, size in ((slice(whole), most), (slice(whole, len(rows)), _TILE)):
+        tiles = rows[part].reshape(-1, size, rows.shape[1])
+        np.matmul(tiles, gates[:, None], out=out[:, part].reshape(4, -1, size, out.shape[2]))
+
+
+@cache
+def _rows_at_once(inputs: int, units: int) -> int:
+    """Rows up to which a product gives each, on this machine, the bits that four rows have."""
+    most = max(_TILE, min(_BLOCK, _ONE_THREAD // (inputs * units) // _TILE * _TILE))
+    random = np.random.default_rng(0)
+    rows, matrix = (
+        random.standard_normal(shape, np.float32) for shape in ((most, inputs), (inputs, units))
+    )
+    wanted = np.matmul(rows.reshape(-1, _TILE, inputs), matrix).reshape(most, units)
+    for count in range(2 * _TILE, most + 1, _TILE):
+        if not np.array_equal(rows[:count] @ matrix, wanted[:count]):
+            return count - _TILE
+    return most
 
 
 def _tiled(rows: int) -> int:

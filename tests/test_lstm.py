@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from lstm_reference import Weights, random_weights, reference_quantiles
@@ -59,6 +64,38 @@ def test_wide_layers_too_have_the_same_bits_alone_and_among_many(units: int) -> 
     many = lstm.predict(rows, np.arange(7, 150))
     for end in (7, 8, 9, 50, 134, 135, 149):
         assert same_bits(alone(lstm, rows, end), many[end - 7])
+
+
+# Processors that OpenBLAS has kernels of its own for, and what a machine needs to run them.
+KERNELS = {"Prescott": "sse3", "Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2",
+           "SkylakeX": "avx512bw"}  # fmt: skip
+ALONE_AND_AMONG = """
+import numpy as np
+from lstm_model.lstm import Lstm
+from lstm_reference import random_weights
+
+random = np.random.default_rng(0)
+for units in (8, 24, 25, 50):
+    lstm, rows = Lstm(random_weights(19, units, 7), 12), random.normal(size=(300, 19))
+    many = lstm.predict(rows, np.arange(11, 300))
+    windows = np.stack([rows[end - 11 : end + 1] for end in range(11, 300)])
+    assert np.array_equal(lstm.predict_windows(windows), many), units
+    for end in (11, 12, 20, 137, 138, 299):
+        assert np.array_equal(lstm.predict(rows, np.array([end]))[0], many[end - 11]), units
+"""
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_window_has_the_same_bits_alone_and_among_many_on_other_processors(kernel: str) -> None:
+    known = Path("/proc/cpuinfo")
+    if not known.is_file() or KERNELS[kernel] not in known.read_text():
+        pytest.skip(f"this processor cannot run the kernels of {kernel}")
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE_AND_AMONG], capture_output=True, text=True, check=False,
+        env={**os.environ, "OPENBLAS_CORETYPE": kernel, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("units", [8, 50, 100])
