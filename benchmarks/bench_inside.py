@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from training_child import Training
 
-from lstm_model.calibration import POOLED, Calibration
-from lstm_model.card import ModelCard
-from lstm_model.config import Settings
-from lstm_model.features import WARM_UP, feature_names
-from lstm_model.lstm import Lstm
-from lstm_model.market import Candles, candle_open_ms
-from lstm_model.model import Model
-from lstm_model.nowcast import Nowcaster
-from lstm_model.stream import TradeStream
+from lstm_model.market.candles import Candles, candle_open_ms
+from lstm_model.model.calibration import POOLED, Calibration
+from lstm_model.model.features import WARM_UP, feature_names
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.store.card import ModelCard
+from lstm_model.stream.trade_stream import TradeStream
+from lstm_model.trading.nowcast import Nowcaster
 
 STEP_MS = 3_600_000
 console = Console(width=120)

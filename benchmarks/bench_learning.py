@@ -39,20 +39,20 @@ from rich.console import Console
 from rich.table import Table
 from training_child import Training
 
-import lstm_model.maker
-from lstm_model.config import Settings
-from lstm_model.features import WARM_UP, feature_names
-from lstm_model.journal import Journal, JournalRow
-from lstm_model.learning import Learning
-from lstm_model.lineage import Lineage
-from lstm_model.live import LiveEngine
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles
-from lstm_model.material import reach_ms
-from lstm_model.outlook import Outlook, Terms
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
-from lstm_model.trainer import TrainingJob, TrainingResult, run_training
+import lstm_model.training.maker
+from lstm_model.bot.live import LiveEngine
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles
+from lstm_model.model.features import WARM_UP, feature_names
+from lstm_model.settings import Settings
+from lstm_model.store.journal import Journal, JournalRow
+from lstm_model.store.lineage import Lineage
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Outlook, Terms
+from lstm_model.training.maker import ModelMaker
+from lstm_model.training.material import reach_ms
+from lstm_model.training.trainer import TrainingJob, TrainingResult, run_training
 
 TIMEFRAME, STEP_MS = "5m", 300_000
 FRAME = 999  # candles that freqtrade hands over of a pair
@@ -319,7 +319,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def loop_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     """Rows of the table for one number of pairs."""
-    lstm_model.maker.run_training = BetterEveryTime()
+    lstm_model.training.maker.run_training = BetterEveryTime()
     settings = Settings(retrain_candles=Settings().step_candles)  # every step retrains
     if chosen.quick:
         settings = settings.model_copy(update={"train_candles": 4_000})
@@ -445,7 +445,7 @@ def cost_of(pairs: int, chosen: argparse.Namespace) -> dict[str, float]:
         seconds["epoch"] = result.history[0].seconds
         return result
 
-    lstm_model.maker.run_training = watched
+    lstm_model.training.maker.run_training = watched
     with tempfile.TemporaryDirectory(prefix="bench-learning-") as folder:
         maker = ModelMaker(settings, TIMEFRAME, list(known), ModelStore(Path(folder)), known.get)
         before_mb, began_s = resident_mb(), time.perf_counter()
@@ -499,7 +499,7 @@ def memory_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
         train_candles=1_000, promotion_error=0.2, keep_models=10,
     )  # fmt: skip
     candles = 150 if chosen.quick else MARKS[-1]
-    lstm_model.maker.run_training = training = BetterEveryTime(0.05, 2 * candles // 50)
+    lstm_model.training.maker.run_training = training = BetterEveryTime(0.05, 2 * candles // 50)
     past = reach_ms(settings, TIMEFRAME, pairs)
     known = invented_candles(pairs, ORIGIN_MS - past, past // STEP_MS + candles + 10)
     now_ms = ORIGIN_MS + 10 * STEP_MS

@@ -35,14 +35,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.lineage import lineages
-from lstm_model.rehearsal.backtest import backtest
-from lstm_model.rehearsal.fast_forward import Moment
-from lstm_model.rehearsal.run import Rehearsal, Wish, trades
-from lstm_model.replay.clock import real_sleep
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.store import ModelStore
+from lstm_model.practice.clock import real_sleep
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.replay.backtest import backtest
+from lstm_model.replay.fast_forward import Moment
+from lstm_model.replay.run import Rehearsal, Wish, trades
+from lstm_model.store.lineage import lineages
+from lstm_model.store.models import ModelStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -233,15 +232,15 @@ PARTS = (
     ("/urllib3/", "REST"),
     ("/aiohttp/", "REST"),
     ("/ccxt/", "REST"),
-    ("/lstm_model/rehearsal/pacing.py", "delivery"),
-    ("/lstm_model/replay/", "delivery"),
-    ("/lstm_model/rehearsal/", "the replay's own books"),
-    ("/lstm_model/stream.py", "our engine: the trade stream's reins"),
+    ("/lstm_model/replay/pacing.py", "delivery"),
+    ("/lstm_model/practice/", "delivery"),
+    ("/lstm_model/replay/", "the replay's own books"),
+    ("/lstm_model/stream/trade_stream.py", "our engine: the trade stream's reins"),
     ("/lstm_model/", "our engine: closed candles"),
     ("/strategies/", "our engine: closed candles"),
     ("/freqtrade/", "freqtrade's own work"),
 )
-INSIDE = ("/lstm_model/inside.py", "/lstm_model/nowcast.py")
+INSIDE = ("/lstm_model/trading/inside.py", "/lstm_model/trading/nowcast.py")
 # Where a thread waits; a byte written to wake another up gives it the interpreter as well.
 IDLE = {
     "select", "wait", "_wait", "_wait_for_tstate_lock", "_worker", "result", "do_poll",
@@ -319,7 +318,7 @@ def part_of(stack: list[tuple[str, str]]) -> str:
     part = next((part for path, _ in stack for mark, part in PARTS if mark in path), "other")
     within = {name for path, name in stack if path.endswith("/pacing.py")}
     if part == DATABASE:
-        ours = any(path.endswith("/lstm_model/journal.py") for path, _ in stack)
+        ours = any(path.endswith("/lstm_model/store/journal.py") for path, _ in stack)
         return f"{DATABASE}: {'journal' if ours else 'trades'}"
     if part == "delivery":
         what = "trades" if "_trade" in within else "candles" if "advance" in within else "settling"

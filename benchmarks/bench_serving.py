@@ -17,11 +17,11 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.config import parse_settings
-from lstm_model.features import WARM_UP, compute_features, feature_names
-from lstm_model.lstm import Lstm
-from lstm_model.market import Candles
-from lstm_model.network import build_network, export_weights
+from lstm_model.market.candles import Candles
+from lstm_model.model.features import WARM_UP, compute_features, feature_names
+from lstm_model.model.lstm import Lstm
+from lstm_model.settings import parse_settings
+from lstm_model.training.network import build_network, export_weights
 
 SETTINGS = parse_settings({})
 FEATURES = len(feature_names(False))

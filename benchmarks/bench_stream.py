@@ -26,11 +26,11 @@ from aiohttp import WSMsgType, web
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.config import Settings
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.dialect import exchange_info
-from lstm_model.replay.tape_market import Instrument
-from lstm_model.stream import TradeStream
+from lstm_model.practice.dialect import exchange_info
+from lstm_model.practice.exchange import loopback_overlay
+from lstm_model.practice.tape_market import Instrument
+from lstm_model.settings import Settings
+from lstm_model.stream.trade_stream import TradeStream
 
 OnTrades = Callable[[TradeStream, set[str]], None]
 LOADS = {"busy": (1_000, 1), "many": (20_000, 50)}  # trades per second, pairs

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lstm_model.market import TRADE, Records
-from lstm_model.tape import TradeTape
+from lstm_model.market.candles import TRADE, Records
+from lstm_model.market.tape import TradeTape
 
 STEP_MS = 300_000
 START_MS = 1_699_920_000_000

@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from lstm_model.config import Settings
-from lstm_model.features import feature_names
-from lstm_model.trainer import Progress, TrainingJob, run_training
+from lstm_model.model.features import feature_names
+from lstm_model.settings import Settings
+from lstm_model.training.trainer import Progress, TrainingJob, run_training
 
 N_FEATURES = len(feature_names(False))
 N_WINDOWS = 8_192
@@ -72,7 +72,7 @@ def cut_windows(settings: Settings) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 def prepare_ours(settings: Settings) -> Epoch:
     """An epoch as the training process runs it: shuffled, in chunks, without validation."""
-    from lstm_model import network
+    from lstm_model.training import network
 
     network.use_threads(settings.train_threads)
     job = network.Job(settings, **make_arrays(N_WINDOWS, 1, settings.lookback))
@@ -86,7 +86,7 @@ def prepare_keras(settings: Settings) -> Epoch:
     import keras
     import tensorflow as tf
 
-    from lstm_model import network
+    from lstm_model.training import network
 
     windows, targets = cut_windows(settings)
     model = network.build_network(settings, N_FEATURES)

@@ -29,12 +29,12 @@ import numpy as np
 from picture import line_chart
 from rich.console import Console
 
-from lstm_model.bot import DEFAULT_FEE_FRACTION
-from lstm_model.market import Floats, Ints
-from lstm_model.replay.demo import _DAYS, PAIRS, Demo
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.replay.synthetic import MINUTE_MS, synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, Market
+from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION
+from lstm_model.commands.demo import _DAYS, PAIRS, Demo
+from lstm_model.market.candles import Floats, Ints
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.synthetic import MINUTE_MS, synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, Market
 
 BEGIN_MS = 20_001 * DAY_MS  # 2024-10-05
 END_MS = BEGIN_MS + _DAYS * DAY_MS

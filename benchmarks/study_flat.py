@@ -36,19 +36,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from train_here import train_in_this_process
 
-from lstm_model.bot import DEFAULT_FEE_FRACTION, load_config
-from lstm_model.config import Settings, parse_settings
-from lstm_model.engine import WalkForwardEngine
-from lstm_model.learning import Learning
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles
-from lstm_model.outlook import Frame, Outlook, Terms
-from lstm_model.replay.demo import _DAYS, _LSTM, PAIRS
-from lstm_model.replay.synthetic import MINUTE_MS, synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, Listing
-from lstm_model.sizing import CALIBRATING, NO_DATA, NO_MODEL, NO_SKILL
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
+from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION, load_config
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.commands.demo import _DAYS, _LSTM, PAIRS
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles
+from lstm_model.practice.synthetic import MINUTE_MS, synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, Listing
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Frame, Outlook, Terms
+from lstm_model.trading.sizing import CALIBRATING, NO_DATA, NO_MODEL, NO_SKILL
+from lstm_model.training.maker import ModelMaker
 
 FIRST_DAY_MS = 20_000 * DAY_MS  # 2024-10-04; fixed, so that every run sees the same markets
 STUDIED_DAYS = 3

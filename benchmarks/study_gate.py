@@ -6,7 +6,7 @@ equals   a challenger that is no better, judged every 288 moments for 8,064 (fou
          candles): in how many series it is promoted
 merit    a challenger that saves 1, 2 or 5 % of the loss: in how many series it is promoted, and
          after how many days of 5m candles (the median; `never` where most are not)
-choices  the same for other constants of `lstm_model.gate` than were chosen
+choices  the same for other constants of `lstm_model.model.gate` than were chosen
 alarms   labels between two false alarms of the drift watch
 delays   labels from a drift to its alarm
 
@@ -34,11 +34,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.signal import lfilter
 
-from lstm_model import drift, gate
-from lstm_model.drift import DriftWatch
-from lstm_model.forecast import paired_test
-from lstm_model.gate import Evidence, contest
-from lstm_model.market import Floats
+from lstm_model.learning import drift
+from lstm_model.learning.drift import DriftWatch
+from lstm_model.market.candles import Floats
+from lstm_model.model import gate
+from lstm_model.model.forecast import paired_test
+from lstm_model.model.gate import Evidence, contest
 
 ERROR = 0.05
 LOOK, LAST, DAY = 288, 8_064, 288  # moments

@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lstm_model.config import Settings
-from lstm_model.features import WARM_UP, compute_features
-from lstm_model.forecast import Forecast, coverage, skill, winkler_score
-from lstm_model.lstm import LstmState
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles, Seen
-from lstm_model.model import Model
-from lstm_model.nowcast import Nowcaster
-from lstm_model.open_candle import OpenCandle
-from lstm_model.schedule import Schedule
-from lstm_model.store import ModelStore
+from lstm_model.learning.schedule import Schedule
+from lstm_model.market.candles import Candles, Seen
+from lstm_model.model.features import WARM_UP, compute_features
+from lstm_model.model.forecast import Forecast, coverage, skill, winkler_score
+from lstm_model.model.lstm import LstmState
+from lstm_model.model.model import Model
+from lstm_model.model.open_candle import OpenCandle
+from lstm_model.settings import Settings
+from lstm_model.store.models import ModelStore
+from lstm_model.trading.nowcast import Nowcaster
+from lstm_model.training.maker import ModelMaker
 
 MINUTE_MS = 60_000
 NORMAL_95 = 1.6449  # quantile of the normal distribution

@@ -28,18 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 from study_online import question
 
-from lstm_model.calibration import Calibration, Label, Widths, reaches, rescale, track
-from lstm_model.config import Settings
-from lstm_model.dataset import Panel, build_panel
-from lstm_model.forecast import winkler_score
-from lstm_model.lstm import Lstm
-from lstm_model.maker import Candidate, ModelMaker
-from lstm_model.market import Floats, Ints
-from lstm_model.material import Material
-from lstm_model.matured import label_reach
-from lstm_model.reliability import Reliability
-from lstm_model.schedule import Schedule
-from lstm_model.store import ModelStore
+from lstm_model.learning.matured import label_reach
+from lstm_model.learning.schedule import Schedule
+from lstm_model.market.candles import Floats, Ints
+from lstm_model.model.calibration import Calibration, Label, Widths, reaches, rescale, track
+from lstm_model.model.dataset import Panel, build_panel
+from lstm_model.model.forecast import winkler_score
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.reliability import Reliability
+from lstm_model.settings import Settings
+from lstm_model.store.models import ModelStore
+from lstm_model.training.maker import Candidate, ModelMaker
+from lstm_model.training.material import Material
 
 logger = logging.getLogger("study")
 

@@ -30,19 +30,19 @@ import numpy as np
 from freqtrade.data.history import load_pair_history
 from train_here import train_in_this_process
 
-from lstm_model.calibration import Calibration
-from lstm_model.config import Settings, parse_settings
-from lstm_model.contender import Contender, Seen
-from lstm_model.forecast import paired_test, pinball_loss, winkler_score
-from lstm_model.gate import Evidence
-from lstm_model.learning import Learning, Run, Step
-from lstm_model.maker import ModelMaker, Training
-from lstm_model.market import Candles
-from lstm_model.matured import Matured
-from lstm_model.packing import unpack
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
-from lstm_model.wording import event_line, minute
+from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.contender import Contender, Seen
+from lstm_model.learning.matured import Matured
+from lstm_model.learning.packing import unpack
+from lstm_model.learning.wording import event_line, minute
+from lstm_model.market.candles import Candles
+from lstm_model.model.calibration import Calibration
+from lstm_model.model.forecast import paired_test, pinball_loss, winkler_score
+from lstm_model.model.gate import Evidence
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.training.maker import ModelMaker, Training
 
 logger = logging.getLogger("study")
 POLICIES = ("baseline", "untouched", "frozen", "retrained", "online")

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lstm_model.config import Settings
-from lstm_model.flow_store import FlowStore
-from lstm_model.forecast import paired_test, pinball_loss
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles, timeframe_ms
-from lstm_model.material import Material
-from lstm_model.model import Model
-from lstm_model.store import ModelStore
+from lstm_model.market.candles import Candles, timeframe_ms
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.model.forecast import paired_test, pinball_loss
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.store.models import ModelStore
+from lstm_model.training.maker import ModelMaker
+from lstm_model.training.material import Material
 
 HEAD = (
     "candles until  flow        R2   R2 late      unshrunk     ridge  vs ridge      p  p late  "

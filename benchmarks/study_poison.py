@@ -36,24 +36,24 @@ import numpy as np
 from study_switch import PAIRS, SMALL, STEP_MS, market
 from train_here import train_here, train_in_this_process
 
-from lstm_model import learner
-from lstm_model.calibration import Calibration
-from lstm_model.config import Settings, parse_settings
-from lstm_model.contender import Contender, View
-from lstm_model.dataset import Scaler
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.evaluation import Evaluation
-from lstm_model.gate import Evidence, contest
-from lstm_model.learner import Event, State
-from lstm_model.learning import Learning, Run
-from lstm_model.lstm import Lstm
-from lstm_model.maker import ModelMaker, Training
-from lstm_model.material import reach_ms
-from lstm_model.matured import Matured
-from lstm_model.packing import pack
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
-from lstm_model.trainer import TrainingJob
+from lstm_model.learning import learner
+from lstm_model.learning.chain import Learning, Run
+from lstm_model.learning.contender import Contender, View
+from lstm_model.learning.learner import Event, State
+from lstm_model.learning.matured import Matured
+from lstm_model.learning.packing import pack
+from lstm_model.model.calibration import Calibration
+from lstm_model.model.dataset import Scaler
+from lstm_model.model.evaluation import Evaluation
+from lstm_model.model.gate import Evidence, contest
+from lstm_model.model.lstm import Lstm
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.training.maker import ModelMaker, Training
+from lstm_model.training.material import reach_ms
+from lstm_model.training.trainer import TrainingJob
 
 STEPS = 29  # of 288 candles
 KINDS = ("shuffled", "inverted", "overfit", "nan")

@@ -33,15 +33,15 @@ from scipy.signal import lfilter
 from study_online import Comparison
 from train_here import train_in_this_process
 
-from lstm_model.config import Settings, parse_settings
-from lstm_model.forecast import paired_test
-from lstm_model.learner import Event
-from lstm_model.learning import Learning, Run
-from lstm_model.maker import ModelMaker, Training
-from lstm_model.market import Candles
-from lstm_model.material import reach_ms
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
+from lstm_model.learning.chain import Learning, Run
+from lstm_model.learning.learner import Event
+from lstm_model.market.candles import Candles
+from lstm_model.model.forecast import paired_test
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.training.maker import ModelMaker, Training
+from lstm_model.training.material import reach_ms
 
 STEP_MS = 300_000
 PAIRS = ("AAA/USDT", "BBB/USDT")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_model.trainer import CHILD_ENVIRONMENT
+from lstm_model.training.trainer import CHILD_ENVIRONMENT
 
 os.environ.update(CHILD_ENVIRONMENT)  # before TensorFlow is imported
 
-import lstm_model.maker
-from lstm_model.fused import export_weights
-from lstm_model.network import Job, fit_network, use_threads
-from lstm_model.trainer import (
+import lstm_model.training.maker
+from lstm_model.training.fused import export_weights
+from lstm_model.training.network import Job, fit_network, use_threads
+from lstm_model.training.trainer import (
     Epoch,
     Progress,
     ProgressCallback,
@@ -32,7 +32,7 @@ def train_here(
     job: TrainingJob, workdir: Path, progress: ProgressCallback | None = None,
     stop: Stop | None = None, *, background: bool = True,
 ) -> TrainingResult:  # fmt: skip
-    """As `lstm_model.trainer.run_training`, in this process."""
+    """As `lstm_model.training.trainer.run_training`, in this process."""
     started_s = time.monotonic()
     ours = Job(
         job.settings, job.rows, job.targets, job.train_ends, job.validation_ends,
@@ -56,4 +56,4 @@ def _network_only(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def train_in_this_process(threads: int) -> None:
     """Let every `ModelMaker` train here from now on; to be called before TensorFlow computes."""
     use_threads(threads)
-    lstm_model.maker.run_training = train_here
+    lstm_model.training.maker.run_training = train_here

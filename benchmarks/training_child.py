@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_model.config import Settings
-from lstm_model.features import feature_names
-from lstm_model.trainer import Progress, TrainingJob, run_training
+from lstm_model.model.features import feature_names
+from lstm_model.settings import Settings
+from lstm_model.training.trainer import Progress, TrainingJob, run_training
 
 _BEGINS_WITHIN_S = 120.0
 

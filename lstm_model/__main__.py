@@ -1,5 +1,5 @@
 """`python -m lstm_model` is the command `freqtrade-lstm`."""
 
-from lstm_model.cli import main
+from lstm_model.commands.main import main
 
 main()

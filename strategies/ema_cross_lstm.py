@@ -9,7 +9,7 @@ import talib.abstract as ta
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from lstm_model.risk import LSTMRisk
+from lstm_model.bot.risk import LSTMRisk
 
 
 class EmaCross(IStrategy):

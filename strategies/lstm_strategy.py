@@ -7,11 +7,11 @@ from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy, RealParameter
 from pandas import DataFrame
 
-from lstm_model.analyzed import newest, opened_ms
-from lstm_model.market import timeframe_ms
-from lstm_model.risk import LONG_TAG, SHORT_TAG, Entry, LSTMRisk, side_of
-from lstm_model.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE, TOO_SMALL
-from lstm_model.stake import reduction
+from lstm_model.bot.risk import LONG_TAG, SHORT_TAG, Entry, LSTMRisk, side_of
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.trading.analyzed import newest, opened_ms
+from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE, TOO_SMALL
+from lstm_model.trading.stake import reduction
 
 # freqtrade keeps a position only if it exceeds the exchange's minimum by a reserve for the stop, at
 # most 1.5 times; chosen above that, because the price may fall meanwhile.

@@ -33,17 +33,18 @@ from series import make_candles
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from lstm_model import learning, maker
-from lstm_model.gate import Evidence
-from lstm_model.journal import Journal
-from lstm_model.lineage import Lineage
-from lstm_model.model import Model
-from lstm_model.outlook import Frame, Outlook
-from lstm_model.packing import unpack_contender
-from lstm_model.reliability import Kept
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
-from lstm_model.trainer import TrainingJob
+from lstm_model.learning import chain as learning
+from lstm_model.learning.packing import unpack_contender
+from lstm_model.model.gate import Evidence
+from lstm_model.model.model import Model
+from lstm_model.model.reliability import Kept
+from lstm_model.store.journal import Journal
+from lstm_model.store.lineage import Lineage
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Frame, Outlook
+from lstm_model.training import maker
+from lstm_model.training.trainer import TrainingJob
 
 SERIES = [make_candles(1_500, signal=2.0), make_candles(1_500, signal=2.0, seed=1, pair=OTHER)]
 # Networks from scratch at 1200 (promoted at 1275), 1300 and 1400, fine-tuned at 1250 and 1350.

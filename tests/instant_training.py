@@ -9,14 +9,20 @@ import numpy as np
 from lstm_reference import hidden_states, random_weights
 from series import STEP_MS
 
-from lstm_model.config import Settings
-from lstm_model.learning import Learning
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles, Records, unknown_flow
-from lstm_model.outlook import Terms
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
-from lstm_model.trainer import Progress, ProgressCallback, Stop, TrainingJob, TrainingResult
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles, Records, unknown_flow
+from lstm_model.settings import Settings
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Terms
+from lstm_model.training.maker import ModelMaker
+from lstm_model.training.trainer import (
+    Progress,
+    ProgressCallback,
+    Stop,
+    TrainingJob,
+    TrainingResult,
+)
 
 SETTINGS = Settings(
     lookback=8, horizon=2, units=16, layers=1, train_candles=1_000, retrain_candles=150,

@@ -14,16 +14,16 @@ import pytest
 from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
 from series import START_MS, STEP_MS, make_candles
 
-from lstm_model.config import Settings
-from lstm_model.engine import WalkForwardEngine
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import TrainingError
-from lstm_model.journal import DecisionRow, Journal
-from lstm_model.learning import Run, Step
-from lstm_model.lineage import Lineage
-from lstm_model.live import LiveEngine
-from lstm_model.maker import Training
-from lstm_model.market import Candles
-from lstm_model.outlook import Outlook
+from lstm_model.learning.chain import Run, Step
+from lstm_model.market.candles import Candles
+from lstm_model.settings import Settings
+from lstm_model.store.journal import DecisionRow, Journal
+from lstm_model.store.lineage import Lineage
+from lstm_model.trading.outlook import Outlook
+from lstm_model.training.maker import Training
 
 PAIR, OTHER = "BTC/USDT", "ETH/USDT"
 COUNT, FRAME = 2_000, 400
@@ -33,7 +33,7 @@ PERIOD = SETTINGS.step_candles
 RETRAIN = SETTINGS.retrain_candles
 BOUNDARY = 1_600  # the first boundary after the bot's start, as the number of a candle
 SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
-TRAINER = "lstm_model.maker.run_training"
+TRAINER = "lstm_model.training.maker.run_training"
 
 SERIES = [
     make_candles(COUNT, signal=2.0),

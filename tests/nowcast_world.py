@@ -6,15 +6,15 @@ import numpy as np
 from lstm_reference import random_weights
 from series import STEP_MS, make_candles, with_flow
 
-from lstm_model.calibration import POOLED, Calibration, Widths
-from lstm_model.card import ModelCard
-from lstm_model.config import Settings
-from lstm_model.features import WARM_UP, compute_features, feature_names
-from lstm_model.forecast import Forecast
-from lstm_model.lstm import Lstm
-from lstm_model.market import Candles, Records, Seen
-from lstm_model.model import Model
-from lstm_model.nowcast import Nowcaster
+from lstm_model.market.candles import Candles, Records, Seen
+from lstm_model.model.calibration import POOLED, Calibration, Widths
+from lstm_model.model.features import WARM_UP, compute_features, feature_names
+from lstm_model.model.forecast import Forecast
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.store.card import ModelCard
+from lstm_model.trading.nowcast import Nowcaster
 
 SETTINGS = Settings(lookback=20, horizon=3, order_flow=True)
 LEVELS = SETTINGS.levels

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lstm_model import features
-from lstm_model.lstm import Lstm
+from lstm_model.model import features
+from lstm_model.model.lstm import Lstm
 
 
 def look_ahead() -> None:
@@ -43,6 +43,6 @@ def scaler() -> None:
 
 if __name__ == "__main__":
     {"look-ahead": look_ahead, "scaler": scaler}[sys.argv.pop(1)]()
-    from lstm_model.cli import main  # now, so that everything takes the planted function
+    from lstm_model.commands.main import main  # now, so that everything takes the planted function
 
     main()

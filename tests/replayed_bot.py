@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 from e2e import PAIRS, ROOT, SMALL
 
-from lstm_model.rehearsal.fast_forward import FastForward, Leavings, Moment, Plan
-from lstm_model.replay.excerpt import Window
-from lstm_model.replay.incidents import parse_incident
-from lstm_model.replay.scenario import open_scenario, write_candles
+from lstm_model.practice.excerpt import Window
+from lstm_model.practice.incidents import parse_incident
+from lstm_model.practice.scenario import open_scenario, write_candles
+from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
 
 OPTIONS = {**SMALL, "require_skill": False, "slippage_fraction": 0.0}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lstm_model.market import Candles, unknown_flow
+from lstm_model.market.candles import Candles, unknown_flow
 
 STEP_MS = 300_000
 START_MS = 1_699_920_000_000  # a midnight

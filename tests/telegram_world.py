@@ -15,7 +15,7 @@ import pytest
 from e2e import Bot, Trading
 from freqtrade_client import FtRestClient
 
-from lstm_model.replay.telegram import TelegramServer
+from lstm_model.practice.telegram import TelegramServer
 
 CHAT_ID = 987_654_321
 TOKEN = "1234567:PLANTED-telegram-token-AAF9"  # noqa: S105 - planted

@@ -41,10 +41,10 @@ from live_world import (  # noqa: F401 - three fixtures
 )
 
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.learning import Step
-from lstm_model.lineage import Lineage, versions_in_use
-from lstm_model.market import Candles
-from lstm_model.outlook import Outlook
+from lstm_model.learning.chain import Step
+from lstm_model.market.candles import Candles
+from lstm_model.store.lineage import Lineage, versions_in_use
+from lstm_model.trading.outlook import Outlook
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
 

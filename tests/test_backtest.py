@@ -15,9 +15,9 @@ from pandas import DataFrame
 from series import STEP_MS, make_candles, to_frame
 
 from lstm_model.errors import ConfigError
-from lstm_model.rehearsal import backtest
-from lstm_model.sizing import ENTER_LONG, NO_EDGE, TOO_SMALL
-from lstm_model.stake import Stake
+from lstm_model.replay import backtest
+from lstm_model.trading.sizing import ENTER_LONG, NO_EDGE, TOO_SMALL
+from lstm_model.trading.stake import Stake
 
 PAIR = "BTC/USDT"
 CANDLES = make_candles(6)

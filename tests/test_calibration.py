@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import same_bits, slow_noise
 
-from lstm_model.calibration import (
+from lstm_model.market.candles import Floats
+from lstm_model.model.calibration import (
     CAUTION,
     HASTE,
     POOLED,
@@ -29,9 +30,8 @@ from lstm_model.calibration import (
     track,
     trust,
 )
-from lstm_model.config import DEFAULT_LEVELS
-from lstm_model.forecast import coverage, mean_weights
-from lstm_model.market import Floats
+from lstm_model.model.forecast import coverage, mean_weights
+from lstm_model.settings import DEFAULT_LEVELS
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 NORMAL = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
@@ -112,7 +112,7 @@ def test_intervals_hold_in_calm_and_in_wild_times(width: float, horizon: int) ->
 
 def test_without_a_slope_they_hold_on_average_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above, against a tracker that knows no tilt."""
-    monkeypatch.setattr("lstm_model.calibration._TILT_UNIT", math.inf)
+    monkeypatch.setattr("lstm_model.model.calibration._TILT_UNIT", math.inf)
     quintiles, last = covered_by_quintile(1.0, 1)
     assert np.mean(quintiles) == pytest.approx(0.9, abs=0.02)
     assert quintiles[0] > 0.97

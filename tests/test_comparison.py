@@ -19,24 +19,24 @@ from pandas import DataFrame
 from rich.console import Console
 from series import START_MS, STEP_MS, change, drop, make_candles, to_frame, with_flow
 
-from lstm_model.calibration import POOLED, Calibration, Widths
+from lstm_model.commands.comparison_view import renderables
 from lstm_model.errors import DataError, StoreError
-from lstm_model.features import WARM_UP, FeatureRows, compute_features
-from lstm_model.journal import Journal, JournalRow, VerdictRow
-from lstm_model.market import Candles, utc_text
-from lstm_model.model import Model
-from lstm_model.outlook import Frame, Outlook, Terms
-from lstm_model.rehearsal import causes
-from lstm_model.rehearsal import trades as trading
-from lstm_model.rehearsal.accounts import Account, Lock, Rules, first_in_time
-from lstm_model.rehearsal.causes import Evidence, Explanation, explain
-from lstm_model.rehearsal.comparison import Comparison, compare
-from lstm_model.rehearsal.forecasts import ForecastComparison, compare_forecasts
-from lstm_model.rehearsal.reproduction import NUMBERS, Candidate, inputs_at, reproduce
-from lstm_model.rehearsal.trade_facts import TradeFacts
-from lstm_model.rehearsal.trades import TradeComparison, compare_trades, match_trades
-from lstm_model.rehearsal.view import renderables
-from lstm_model.sizing import ENTER_LONG, NO_DATA, NO_EDGE, NO_MODEL, STALE_MODEL, TOO_SMALL
+from lstm_model.market.candles import Candles, utc_text
+from lstm_model.model.calibration import POOLED, Calibration, Widths
+from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
+from lstm_model.model.model import Model
+from lstm_model.replay import causes
+from lstm_model.replay import trades as trading
+from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
+from lstm_model.replay.causes import Evidence, Explanation, explain
+from lstm_model.replay.comparison import Comparison, compare
+from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
+from lstm_model.replay.reproduction import NUMBERS, Candidate, inputs_at, reproduce
+from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.replay.trades import TradeComparison, compare_trades, match_trades
+from lstm_model.store.journal import Journal, JournalRow, VerdictRow
+from lstm_model.trading.outlook import Frame, Outlook, Terms
+from lstm_model.trading.sizing import ENTER_LONG, NO_DATA, NO_EDGE, NO_MODEL, STALE_MODEL, TOO_SMALL
 
 PAIR, OTHER = "BTC/USDT", "ETH/USDT"
 MODEL = make_model()
@@ -252,7 +252,7 @@ def looks_ahead(candles: Candles, *, order_flow: bool) -> FeatureRows:
 
 def test_a_feature_that_looks_ahead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bot cannot look ahead: it has no later candle."""
-    monkeypatch.setattr("lstm_model.outlook.compute_features", looks_ahead)
+    monkeypatch.setattr("lstm_model.trading.outlook.compute_features", looks_ahead)
     found = Traces().of(of_backtest(), of_bot())
     assert found.kind == causes.LOOK_AHEAD
     where = f'"range" of the candle of {utc_text(open_of(FIRST))}'
@@ -266,7 +266,7 @@ def foresees_volatility(candles: Candles, *, order_flow: bool) -> FeatureRows:
 
 
 def test_a_volatility_that_looks_ahead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_model.outlook.compute_features", foresees_volatility)
+    monkeypatch.setattr("lstm_model.trading.outlook.compute_features", foresees_volatility)
     found = Traces().of(of_backtest(), of_bot())
     assert found.kind == causes.LOOK_AHEAD
     assert found.text.startswith('"volatility" of the candle of')

@@ -21,11 +21,11 @@ from live_world import (  # noqa: F401 - two fixtures
 )
 from series import STEP_MS, to_frame
 
-from lstm_model.journal import JournalRow
-from lstm_model.market import utc_text
-from lstm_model.rehearsal.causes import CALIBRATION, Evidence, explain
-from lstm_model.rehearsal.forecasts import ForecastComparison, compare_forecasts
-from lstm_model.rehearsal.reproduction import StepsInForce
+from lstm_model.market.candles import utc_text
+from lstm_model.replay.causes import CALIBRATION, Evidence, explain
+from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
+from lstm_model.replay.reproduction import StepsInForce
+from lstm_model.store.journal import JournalRow
 
 DISK = {candles.pair: candles for candles in SERIES}
 

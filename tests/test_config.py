@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lstm_model.config import Settings, parse_settings, settings_table
 from lstm_model.errors import ConfigError
+from lstm_model.settings import Settings, parse_settings, settings_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

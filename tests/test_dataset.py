@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from series import STEP_MS, change, drop, make_candles, same_bits
 
-from lstm_model.config import Settings
-from lstm_model.dataset import (
+from lstm_model.errors import DataError
+from lstm_model.model.dataset import (
     MAX_EMPTY_FRACTION,
     TARGET_CLIP,
     Panel,
@@ -25,8 +25,8 @@ from lstm_model.dataset import (
     realized_return,
     usable_windows,
 )
-from lstm_model.errors import DataError
-from lstm_model.features import WARM_UP, FeatureRows, compute_features
+from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
+from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=4)
 

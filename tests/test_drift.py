@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_model.drift import _HOLD, _THRESHOLD, Cusum, Detector, DriftWatch, misses, residuals
 from lstm_model.errors import DataError
-from lstm_model.market import Floats
+from lstm_model.learning.drift import (
+    _HOLD,
+    _THRESHOLD,
+    Cusum,
+    Detector,
+    DriftWatch,
+    misses,
+    residuals,
+)
+from lstm_model.market.candles import Floats
 
 RATE = 0.1
 EDGE = 1.645  # deviations: the end of an interval that holds nine outcomes of ten

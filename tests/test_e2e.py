@@ -13,10 +13,9 @@ import pytest
 from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
 
-from lstm_model.bot import load_config, open_engine
-from lstm_model.engine import WalkForwardEngine
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.exchange import LoopbackExchange, open_market
+from lstm_model.bot.configuration import load_config, open_engine
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 
 pytestmark = pytest.mark.e2e
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from e2e import PAIRS, ROOT, SMALL, Bot, Outcome
 
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.exchange import LoopbackExchange, open_market
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 
 pytestmark = pytest.mark.e2e
 

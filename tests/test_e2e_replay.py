@@ -22,8 +22,8 @@ import pytest
 from click.testing import CliRunner
 from e2e import PAIRS, ROOT, SMALL, Outcome, Running, run_lstm
 
-from lstm_model.cli import main
-from lstm_model.flow_store import FlowStore
+from lstm_model.commands.main import main
+from lstm_model.market.flow_store import FlowStore
 
 pytestmark = pytest.mark.e2e
 

@@ -12,9 +12,9 @@ import pytest
 from e2e import PAIRS, ROOT, Bot, Trading, run_lstm
 from test_e2e import bot_in
 
-from lstm_model.flow_store import FlowStore
-from lstm_model.replay.exchange import LoopbackExchange, open_market
-from lstm_model.replay.faults import Faults
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.faults import Faults
 
 pytestmark = pytest.mark.e2e
 

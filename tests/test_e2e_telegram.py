@@ -26,8 +26,8 @@ from telegram_world import (
 from test_e2e import bot_in
 from test_e2e_stream import free_port
 
-from lstm_model.replay.exchange import LoopbackExchange, open_market
-from lstm_model.replay.telegram import TelegramServer
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.telegram import TelegramServer
 
 pytestmark = [
     pytest.mark.e2e,

@@ -23,17 +23,17 @@ from live_world import (  # noqa: F401 - two fixtures
 )
 from series import STEP_MS, change
 
-from lstm_model.engine import WalkForwardEngine
+from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.errors import DataError, TrainingError
-from lstm_model.learning import Learning
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles
-from lstm_model.material import Material
-from lstm_model.model import Model
-from lstm_model.outlook import Frame, Outlook
-from lstm_model.sizing import NO_MODEL
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles
+from lstm_model.model.model import Model
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Frame, Outlook
+from lstm_model.trading.sizing import NO_MODEL
+from lstm_model.training.maker import ModelMaker
+from lstm_model.training.material import Material
 
 
 @pytest.fixture(scope="module")

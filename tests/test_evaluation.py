@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import make_candles, same_bits
 
-from lstm_model.calibration import POOLED, Label, Widths, pooled, track
-from lstm_model.config import Settings
-from lstm_model.dataset import TARGET_CLIP, Panel, Split, build_panel, purged_split
-from lstm_model.evaluation import Evaluation, Outcomes, evaluate, evidence_of
-from lstm_model.features import feature_names
-from lstm_model.forecast import pinball_loss
-from lstm_model.market import Candles
+from lstm_model.market.candles import Candles
+from lstm_model.model.calibration import POOLED, Label, Widths, pooled, track
+from lstm_model.model.dataset import TARGET_CLIP, Panel, Split, build_panel, purged_split
+from lstm_model.model.evaluation import Evaluation, Outcomes, evaluate, evidence_of
+from lstm_model.model.features import feature_names
+from lstm_model.model.forecast import pinball_loss
+from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=2)
 VOLUME = feature_names(False).index("volume_48")

@@ -18,13 +18,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_model.cli import main
+from lstm_model.commands.main import main
 from lstm_model.errors import ConfigError
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.replay.faults import Faults, parse_faults
-from lstm_model.replay.mischief import OVERSIZED_BYTES, Cut, Frame, Line, Mischief
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, Market
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.faults import Faults, parse_faults
+from lstm_model.practice.mischief import OVERSIZED_BYTES, Cut, Frame, Line, Mischief
+from lstm_model.practice.synthetic import synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, Market
 
 START_MS = 1_700_006_400_000  # a midnight, UTC
 NOON_MS = START_MS + DAY_MS + DAY_MS // 2

@@ -20,9 +20,10 @@ from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType, RunMode, TradingMode
 from series import STEP_MS, make_candles, to_frame
 
-from lstm_model import bot, flow_source
+from lstm_model.bot import configuration, flow_source
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.flow_history import (
+from lstm_model.market.candles import FLOW, TRADE, Records, timeframe_ms, unknown_flow
+from lstm_model.market.flow_history import (
     PAGE,
     Klines,
     download,
@@ -30,15 +31,13 @@ from lstm_model.flow_history import (
     flow_of_trades_frame,
     span_of,
 )
-from lstm_model.flow_store import FlowStore
-from lstm_model.market import FLOW, TRADE, Records, timeframe_ms, unknown_flow
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.dialect import decimal
-from lstm_model.replay.exchange import LoopbackExchange, open_market
-from lstm_model.replay.rest import answer
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, Listing, Market
-from lstm_model.tape import TradeTape
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.market.tape import TradeTape
+from lstm_model.practice.dialect import decimal
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.rest import answer
+from lstm_model.practice.synthetic import synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, Listing, Market
 
 BEGIN_MS = 1_700_006_400_000  # a midnight, UTC; where the market begins
 NOW_MS = BEGIN_MS + 2 * DAY_MS + 12_345
@@ -409,7 +408,7 @@ def test_trades_in_the_data_directory_serve_where_klines_know_no_flow(
     (known,) = flow_source.download_flow(config, (BEGIN_MS, NOW_MS), ignore)
     wanted = flow_of_trades_frame(frame, PAIR, "5m")
     assert (known.pair, known.candles) == (PAIR, len(wanted))
-    assert bot.flow_store(config).read(PAIR, "5m").tobytes() == wanted.tobytes()
+    assert configuration.flow_store(config).read(PAIR, "5m").tobytes() == wanted.tobytes()
 
 
 def test_where_there_is_no_history_of_flow_it_is_said_clearly(tmp_path: Path) -> None:
@@ -464,8 +463,8 @@ def test_candles_from_disk_carry_the_stored_flow_when_it_is_wanted(
     flow = unknown_flow(candles.date_ms[5:])
     flow["trades"] = flow["volume"] = flow["quote_volume"] = 1.0
     flow["taker_base"] = flow["taker_quote"] = flow["coverage"] = 0.5
-    bot.flow_store(config).write(PAIR, "5m", flow)
-    loaded = bot.load_candles(config, PAIR)
+    configuration.flow_store(config).write(PAIR, "5m", flow)
+    loaded = configuration.load_candles(config, PAIR)
     assert loaded is not None
     if order_flow:
         assert loaded.flow is not None

@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from series import RECORDED
 
-from lstm_model import flow_store
 from lstm_model.errors import DataError, StoreError
 from lstm_model.files import write_atomically
-from lstm_model.flow_store import FlowStore, coverage_at, merge
-from lstm_model.market import FLOW, Records, unknown_flow, utc_text
+from lstm_model.market import flow_store
+from lstm_model.market.candles import FLOW, Records, unknown_flow, utc_text
+from lstm_model.market.flow_store import FlowStore, coverage_at, merge
 
 STEP_MS = 300_000
 PAIR, TIMEFRAME = "BTC/USDT", "5m"
@@ -452,8 +452,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from lstm_model import flow_store
-from lstm_model.flow_store import FlowStore
+from lstm_model.market import flow_store
+from lstm_model.market.flow_store import FlowStore
 flow_store.JOURNAL_RECORDS = 20
 store, number = FlowStore(Path(sys.argv[1])), int(sys.argv[2])
 flow = np.load(sys.argv[3], allow_pickle=False)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import slow_noise
 
-from lstm_model.forecast import (
+from lstm_model.model.forecast import (
     Forecast,
     coverage,
     deviation_of,

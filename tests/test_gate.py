@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as arrays_of
 from series import slow_noise
 
 from lstm_model.errors import DataError
-from lstm_model.gate import (
+from lstm_model.market.candles import Floats
+from lstm_model.model.gate import (
     _LEAST_SPANS,
     Evidence,
     Verdict,
@@ -23,7 +24,6 @@ from lstm_model.gate import (
     contest,
     worth,
 )
-from lstm_model.market import Floats
 
 ERROR = 0.05
 LOOK = 288  # moments between two looks

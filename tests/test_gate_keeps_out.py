@@ -17,20 +17,20 @@ import pytest
 from instant_training import SETTINGS, InstantTraining, fit, make_maker, start_of
 from series import START_MS, STEP_MS, make_candles
 
-import lstm_model.maker
-from lstm_model import learner
-from lstm_model.calibration import Calibration
-from lstm_model.config import Settings
-from lstm_model.contender import Contender, View
-from lstm_model.gate import Evidence
-from lstm_model.learner import Event, State
-from lstm_model.learning import Learning, Run, Step
-from lstm_model.lstm import Lstm
-from lstm_model.maker import Training
-from lstm_model.market import Candles
-from lstm_model.matured import Matured
-from lstm_model.steps import StepStore
-from lstm_model.trainer import TrainingJob, TrainingResult
+import lstm_model.training.maker
+from lstm_model.learning import learner
+from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.contender import Contender, View
+from lstm_model.learning.learner import Event, State
+from lstm_model.learning.matured import Matured
+from lstm_model.market.candles import Candles
+from lstm_model.model.calibration import Calibration
+from lstm_model.model.gate import Evidence
+from lstm_model.model.lstm import Lstm
+from lstm_model.settings import Settings
+from lstm_model.store.steps import StepStore
+from lstm_model.training.maker import Training
+from lstm_model.training.trainer import TrainingJob, TrainingResult
 
 SIGNAL = 0.6
 DAYS = 20  # steps of 100 candles
@@ -60,7 +60,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(lstm_model.maker, "run_training", training := InstantTraining())
+    patch.setattr(lstm_model.training.maker, "run_training", training := InstantTraining())
     series = [make_candles(3_700, pair=p, seed=n, signal=SIGNAL) for n, p in enumerate(PAIRS)]
     maker = make_maker(tmp_path_factory.mktemp("world"), series, LEARNT)
     learning = Learning(maker, StepStore(maker.store.root))
@@ -209,7 +209,7 @@ def events_of(steps: Sequence[Step], *kinds: str) -> list[Event]:
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
-    monkeypatch.setattr(lstm_model.maker, "run_training", instant)
+    monkeypatch.setattr(lstm_model.training.maker, "run_training", instant)
     return instant
 
 
@@ -258,7 +258,7 @@ def turned(
 ) -> Iterator[list[Step]]:
     """A learner in a market that turns round; with fine-tunings that help and that do not."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(lstm_model.maker, "run_training", request.param())
+    patch.setattr(lstm_model.training.maker, "run_training", request.param())
     yield course(tmp_path_factory.mktemp("turned"), turning(1.5, TURN, seed=1), DRIFTING)
     patch.undo()
 

@@ -23,11 +23,11 @@ from freqtrade.resolvers import StrategyResolver
 from nowcast_world import SETTINGS, make_model
 from series import make_candles, same_bits, to_frame, with_flow
 
-from lstm_model.calibration import Calibration, Widths
-from lstm_model.dataset import build_panel
-from lstm_model.features import WARM_UP, compute_features
-from lstm_model.market import Candles
-from lstm_model.outlook import Frame, Outlook, Terms
+from lstm_model.market.candles import Candles
+from lstm_model.model.calibration import Calibration, Widths
+from lstm_model.model.dataset import build_panel
+from lstm_model.model.features import WARM_UP, compute_features
+from lstm_model.trading.outlook import Frame, Outlook, Terms
 
 NUMBERS = Path(__file__).parent / "golden" / "numbers.npz"
 STRATEGIES = Path(__file__).resolve().parents[1] / "strategies"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from series import START_MS, STEP_MS, make_candles, same_bits
 
-from lstm_model.config import Settings
-from lstm_model.history import CandleHistory
-from lstm_model.market import Candles, Records, unknown_flow
+from lstm_model.market.candles import Candles, Records, unknown_flow
+from lstm_model.market.history import CandleHistory
+from lstm_model.settings import Settings
 
 BTC = make_candles(700)
 ETH = make_candles(700, seed=1, pair="ETH/USDT")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError
-from lstm_model.replay.excerpt import candle_frame, no_candles
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.replay.incidents import (
+from lstm_model.practice.excerpt import candle_frame, no_candles
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.incidents import (
     HeldBack,
     Incident,
     check_incidents,
@@ -20,10 +20,10 @@ from lstm_model.replay.incidents import (
     parse_incident,
     with_incidents,
 )
-from lstm_model.replay.interruption import Interruption
-from lstm_model.replay.scenario import Scenario, known_candles
-from lstm_model.replay.streams import Subscriptions
-from lstm_model.replay.tape_market import Instrument, Listing, Trades, make_market
+from lstm_model.practice.interruption import Interruption
+from lstm_model.practice.scenario import Scenario, known_candles
+from lstm_model.practice.streams import Subscriptions
+from lstm_model.practice.tape_market import Instrument, Listing, Trades, make_market
 
 MINUTE_MS = 60_000
 BEGIN_MS = 1_720_569_600_000  # 2024-07-10, midnight UTC

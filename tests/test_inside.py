@@ -14,11 +14,11 @@ import pytest
 from nowcast_world import SETTINGS, World
 from series import STEP_MS
 
-from lstm_model.features import WARM_UP
-from lstm_model.flow_store import FlowStore
-from lstm_model.inside import InsideCandle, OnTrades
-from lstm_model.market import Freshness
-from lstm_model.outlook import Terms
+from lstm_model.market.candles import Freshness
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.model.features import WARM_UP
+from lstm_model.trading.inside import InsideCandle, OnTrades
+from lstm_model.trading.outlook import Terms
 
 PAIR, NUMBER = "BTC/USDT", WARM_UP + 40
 FREE = {"slippage_fraction": 0.0, "half_spread_fraction": 0.0}

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_model import journal as journal_module
 from lstm_model.errors import DataError, StoreError
-from lstm_model.journal import DecisionRow, Journal, JournalRow, VerdictRow
+from lstm_model.store import journal as journal_module
+from lstm_model.store.journal import DecisionRow, Journal, JournalRow, VerdictRow
 
 STEP_MS = 300_000
 SECRET = "s3cret/p@ss"  # noqa: S105 - planted, to see that no message shows it

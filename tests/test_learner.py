@@ -12,21 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instant_training import SETTINGS
 
-from lstm_model.calibration import (
-    CAUTION,
-    POOLED,
-    Calibration,
-    Label,
-    Widths,
-    WidthTracker,
-    pooled,
-)
-from lstm_model.contender import Contender, Labels, Seen, View
-from lstm_model.drift import DriftWatch
 from lstm_model.errors import DataError
-from lstm_model.evaluation import Outcomes
-from lstm_model.gate import Evidence, Worth, contest
-from lstm_model.learner import (
+from lstm_model.learning.contender import Contender, Labels, Seen, View
+from lstm_model.learning.drift import DriftWatch
+from lstm_model.learning.learner import (
     State,
     Wish,
     admit,
@@ -38,9 +27,20 @@ from lstm_model.learner import (
     observe,
     review,
 )
-from lstm_model.packing import pack, unpack
-from lstm_model.reliability import Kept
-from lstm_model.schedule import Schedule
+from lstm_model.learning.packing import pack, unpack
+from lstm_model.learning.schedule import Schedule
+from lstm_model.model.calibration import (
+    CAUTION,
+    POOLED,
+    Calibration,
+    Label,
+    Widths,
+    WidthTracker,
+    pooled,
+)
+from lstm_model.model.evaluation import Outcomes
+from lstm_model.model.gate import Evidence, Worth, contest
+from lstm_model.model.reliability import Kept
 
 CANDLE = 300_000
 SCHEDULE = Schedule.of(SETTINGS, "5m")

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_model.config import parse_settings
-from lstm_model.maker import ModelMaker
-from lstm_model.market import Candles
-from lstm_model.model import Model
-from lstm_model.models_cli import card_verdict
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, Market
-from lstm_model.schedule import Schedule
-from lstm_model.store import ModelStore, StoredModel
+from lstm_model.commands.models import card_verdict
+from lstm_model.learning.schedule import Schedule
+from lstm_model.market.candles import Candles
+from lstm_model.model.model import Model
+from lstm_model.practice.synthetic import synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, Market
+from lstm_model.settings import parse_settings
+from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.training.maker import ModelMaker
 
 pytestmark = pytest.mark.slow
 

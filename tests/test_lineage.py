@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from test_store import age, killed_at_every_call
 
-from lstm_model import lineage
-from lstm_model import steps as steps_module
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
-from lstm_model.lineage import Lineage, head_record, lineages, versions_in_use
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
+from lstm_model.store import lineage
+from lstm_model.store import steps as steps_module
+from lstm_model.store.lineage import Lineage, head_record, lineages, versions_in_use
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
 
 OLD, NEW, OTHER = "0" * 16, "f" * 64, "ab" * 10
 NAME = "binance-spot-5m"
@@ -453,8 +453,8 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
         "import itertools, sys",
         "from pathlib import Path",
         "import numpy as np",
-        "from lstm_model.lineage import Lineage",
-        "from lstm_model.steps import StepStore",
+        "from lstm_model.store.lineage import Lineage",
+        "from lstm_model.store.steps import StepStore",
         "root = Path(sys.argv[1])",
         f"bot = Lineage(root, {NAME!r})",
         code,

@@ -38,12 +38,13 @@ from live_world import (  # noqa: F401 - three fixtures
 from series import STEP_MS, change, drop
 
 from lstm_model.errors import LstmModelError, StoreError
-from lstm_model.journal import DecisionRow, Journal, JournalRow, VerdictRow
-from lstm_model.learning import Learning
-from lstm_model.market import Candles
-from lstm_model.model import Model
-from lstm_model.outlook import Outlook
-from lstm_model.sizing import (
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles
+from lstm_model.model.model import Model
+from lstm_model.store.journal import DecisionRow, Journal, JournalRow, VerdictRow
+from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.trading.outlook import Outlook
+from lstm_model.trading.sizing import (
     ENTER_LONG,
     ENTER_SHORT,
     ERROR,
@@ -52,7 +53,6 @@ from lstm_model.sizing import (
     NO_MODEL,
     STALE_MODEL,
 )
-from lstm_model.store import ModelStore, StoredModel
 
 PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
 
@@ -136,7 +136,9 @@ def test_a_candle_that_is_still_open_is_not_forecast(
     bot.at(FIRST + 1)
     opened = change(SERIES[0], FIRST + 1, volume=1.0).between(0, bot.close_ms)
     with monkeypatch.context() as patch:
-        patch.setattr("lstm_model.live.time.time_ns", lambda: (close_of(FIRST) + 2_000) * 1_000_000)
+        patch.setattr(
+            "lstm_model.bot.live.time.time_ns", lambda: (close_of(FIRST) + 2_000) * 1_000_000
+        )
         bot.engine.foresee([opened])
         outlook = bot.engine.outlook(opened)
     assert not is_forecast(outlook)[-1]
@@ -169,7 +171,7 @@ def test_a_fault_while_foreseeing_costs_nothing(
 ) -> None:
     bot.run(FIRST, FIRST + 1)
     bot.at(FIRST + 1)
-    monkeypatch.setattr("lstm_model.lstm.Lstm.predict_windows", None)
+    monkeypatch.setattr("lstm_model.model.lstm.Lstm.predict_windows", None)
     bot.engine.foresee([bot.frame()])
     assert differences({FIRST + 1: facts(bot.engine.outlook(bot.frame()), -1)}, past) == []
 

@@ -37,14 +37,14 @@ from live_world import (  # noqa: F401 - three fixtures
 )
 from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candles, with_flow
 
-from lstm_model.calibration import HASTE, POOLED, Widths, trust
-from lstm_model.config import Settings
-from lstm_model.engine import WalkForwardEngine
-from lstm_model.outlook import Frame, Outlook
-from lstm_model.packing import unpack
-from lstm_model.schedule import Schedule
-from lstm_model.sizing import CALIBRATING, NO_DATA, NO_SKILL
-from lstm_model.steps import StepStore
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.learning.packing import unpack
+from lstm_model.learning.schedule import Schedule
+from lstm_model.model.calibration import HASTE, POOLED, Widths, trust
+from lstm_model.settings import Settings
+from lstm_model.store.steps import StepStore
+from lstm_model.trading.outlook import Frame, Outlook
+from lstm_model.trading.sizing import CALIBRATING, NO_DATA, NO_SKILL
 
 PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
 

@@ -22,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.market import timeframe_ms
-from lstm_model.replay import exchange as exchange_module
-from lstm_model.replay.exchange import LoopbackExchange, open_market, run_exchange
-from lstm_model.replay.rest import answer
-from lstm_model.replay.streams import Subscriptions
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.replay.tape_market import (
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.practice import exchange as exchange_module
+from lstm_model.practice.exchange import LoopbackExchange, open_market, run_exchange
+from lstm_model.practice.rest import answer
+from lstm_model.practice.streams import Subscriptions
+from lstm_model.practice.synthetic import synthetic_market
+from lstm_model.practice.tape_market import (
     DAY_MS,
     TIMEFRAMES,
     Instrument,

@@ -13,7 +13,7 @@ from lstm_reference import Weights, random_weights, reference_quantiles
 from series import same_bits
 
 from lstm_model.errors import StoreError
-from lstm_model.lstm import Lstm
+from lstm_model.model.lstm import Lstm
 
 FEATURES, LEVELS = 16, 7
 
@@ -71,7 +71,7 @@ KERNELS = {"Prescott": "sse3", "Nehalem": "sse4_2", "Sandybridge": "avx", "Haswe
            "SkylakeX": "avx512bw"}  # fmt: skip
 ALONE_AND_AMONG = """
 import numpy as np
-from lstm_model.lstm import Lstm
+from lstm_model.model.lstm import Lstm
 from lstm_reference import random_weights
 
 random = np.random.default_rng(0)

@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 from instant_training import SETTINGS, InstantTraining, make_maker
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
-from lstm_model.baseline import baseline_weights
-from lstm_model.calibration import Calibration, rescale
-from lstm_model.config import Settings
-from lstm_model.contender import Contender
-from lstm_model.dataset import Scaler
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.evaluation import evaluate
-from lstm_model.features import WARM_UP, feature_names
-from lstm_model.forecast import mean_weights
-from lstm_model.gate import Evidence, Worth
-from lstm_model.lstm import Lstm
-from lstm_model.maker import Candidate, ModelMaker, Training
-from lstm_model.market import Candles, unknown_flow
-from lstm_model.material import Material
-from lstm_model.model import Model
-from lstm_model.trainer import Progress, TrainingJob
+from lstm_model.learning.contender import Contender
+from lstm_model.market.candles import Candles, unknown_flow
+from lstm_model.model.baseline import baseline_weights
+from lstm_model.model.calibration import Calibration, rescale
+from lstm_model.model.dataset import Scaler
+from lstm_model.model.evaluation import evaluate
+from lstm_model.model.features import WARM_UP, feature_names
+from lstm_model.model.forecast import mean_weights
+from lstm_model.model.gate import Evidence, Worth
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.training.maker import Candidate, ModelMaker, Training
+from lstm_model.training.material import Material
+from lstm_model.training.trainer import Progress, TrainingJob
 
 COUNT = 1_700
 SERIES = [
@@ -58,7 +58,7 @@ def material(boundary_ms: int = BOUNDARY, settings: Settings = SETTINGS) -> Mate
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
-    monkeypatch.setattr("lstm_model.maker.run_training", instant)
+    monkeypatch.setattr("lstm_model.training.maker.run_training", instant)
     return instant
 
 
@@ -369,7 +369,7 @@ def test_the_job_folder_is_removed_whatever_happens(
         seen.append(workdir)
         raise TrainingError("no")
 
-    monkeypatch.setattr("lstm_model.maker.run_training", fail)
+    monkeypatch.setattr("lstm_model.training.maker.run_training", fail)
     with pytest.raises(TrainingError, match="no"):
         maker.scratch(material(LATER))
     assert [folder.parent for folder in seen] == [folders]
@@ -389,7 +389,7 @@ def test_a_training_is_run_as_it_was_asked_for(
         return False
 
     told: list[Progress] = []
-    monkeypatch.setattr("lstm_model.maker.run_training", follow)
+    monkeypatch.setattr("lstm_model.training.maker.run_training", follow)
     made = maker.scratch(material(), Training(told.append, stop, background=True))
     maker.finetune(material(LATER), served(made), made.evidence)
     assert [progress.fraction for progress in told] == [1.0]
@@ -416,7 +416,7 @@ def test_a_model_for_other_settings_or_features_is_refused(
     made = maker.scratch(material())
     with pytest.raises(StoreError, match="other settings; train anew"):
         served(made, settings_with(lookback=9))
-    monkeypatch.setattr("lstm_model.model.feature_names", lambda _: ("tea_leaves",))
+    monkeypatch.setattr("lstm_model.model.model.feature_names", lambda _: ("tea_leaves",))
     with pytest.raises(StoreError, match="other features; train anew"):
         served(made)
 
@@ -705,7 +705,7 @@ def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
         job = job if job.initial is None else replace(job, targets=-job.targets)
         return training(job, *arguments, **options)
 
-    monkeypatch.setattr("lstm_model.maker.run_training", inverted)
+    monkeypatch.setattr("lstm_model.training.maker.run_training", inverted)
     assert entering(tuned_to(tmp_path, 1.0)[0]).worth == Worth(0.0, 0.0)
 
 

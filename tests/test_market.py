@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from series import START_MS, STEP_MS, change, drop, make_candles, to_frame
 
 from lstm_model.errors import DataError
-from lstm_model.market import Candles, candle_open_ms, timeframe_ms, unknown_flow
+from lstm_model.market.candles import Candles, candle_open_ms, timeframe_ms, unknown_flow
 
 TIMES = st.integers(0, 4_000_000_000_000)
 TIMEFRAMES = st.sampled_from(["1m", "3m", "5m", "15m", "1h", "4h", "1d"])

@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 from test_store import make_card, make_weights, reseal
 
-from lstm_model import bot as freqtrade_bot
-from lstm_model.card import ModelCard
-from lstm_model.cli import main
-from lstm_model.config import parse_settings
-from lstm_model.features import feature_names
-from lstm_model.journal import DecisionRow, Journal
-from lstm_model.lineage import Lineage
-from lstm_model.steps import StepStore
-from lstm_model.store import ModelStore
+from lstm_model.bot import configuration
+from lstm_model.commands.main import main
+from lstm_model.model.features import feature_names
+from lstm_model.settings import parse_settings
+from lstm_model.store.card import ModelCard
+from lstm_model.store.journal import DecisionRow, Journal
+from lstm_model.store.lineage import Lineage
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
 
 HEAD = "0123456789abcdef"
 STEP_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
@@ -110,7 +110,7 @@ def _same_logging() -> Iterator[None]:
 def newcomer(tmp_path: Path) -> User:
     """Nothing was trained yet."""
     config = write_config(tmp_path)
-    name = freqtrade_bot.lineage(config, parse_settings({}))
+    name = configuration.lineage(config, parse_settings({}))
     root = tmp_path / "lstm"
     return User(tmp_path, ModelStore(root), Lineage(root, name))
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lstm_model.config import Settings, parse_settings
 from lstm_model.errors import TrainingError
-from lstm_model.lstm import Lstm
-from lstm_model.trainer import TrainingJob, TrainingResult, run_training
+from lstm_model.model.lstm import Lstm
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.training.trainer import TrainingJob, TrainingResult, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def import_network() -> Any:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow's own imports
-        return importlib.import_module("lstm_model.network")
+        return importlib.import_module("lstm_model.training.network")
 
 
 def make_arrays(n_train: int = 3_000, n_validation: int = 600) -> dict[str, NDArray[Any]]:
@@ -85,7 +85,7 @@ def changed(**changes: Any) -> Settings:
 )
 def test_the_fused_kernel_equals_keras(network: Any, settings: Settings) -> None:
     """Outputs and every gradient, on windows that the parity check at start has not seen."""
-    fused = importlib.import_module("lstm_model.fused")
+    fused = importlib.import_module("lstm_model.training.fused")
     network.keras.utils.set_random_seed(0)
     arrays = make_arrays()
     batch = {
@@ -102,7 +102,7 @@ def test_the_fused_kernel_equals_keras(network: Any, settings: Settings) -> None
 
 def test_a_gradient_that_cancels_to_nothing_is_no_reason_to_fall_back(network: Any) -> None:
     """With these weights and windows the median's bias has a gradient of 2e-9, all rounding."""
-    fused = importlib.import_module("lstm_model.fused")
+    fused = importlib.import_module("lstm_model.training.fused")
     network.keras.utils.set_random_seed(79)
     settings, arrays = changed(layers=1), make_arrays()
     ends = arrays["train_ends"][:8]
@@ -115,7 +115,7 @@ def test_a_gradient_that_cancels_to_nothing_is_no_reason_to_fall_back(network: A
 def test_a_wrong_kernel_is_found_and_replaced(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = importlib.import_module("lstm_model.fused")
+    fused = importlib.import_module("lstm_model.training.fused")
     right = fused.block_lstm
     monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
     fit = network.fit_network(network.Job(SMALL, **make_arrays()), lambda message: None)
@@ -126,7 +126,7 @@ def test_a_wrong_kernel_is_found_and_replaced(
 def test_the_gradient_tensorflow_registers_would_be_found(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = importlib.import_module("lstm_model.fused")
+    fused = importlib.import_module("lstm_model.training.fused")
     monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: fused._block_lstm(x, w, b)[0])
     graph = network.TrainingGraph(network.Job(SMALL, **make_arrays()))
     assert graph.fallback is not None
@@ -233,7 +233,7 @@ def test_a_handful_of_windows_is_enough_to_train(network: Any, n_train: int) -> 
 
 
 def test_a_dropout_mask_keeps_the_mean(network: Any) -> None:
-    fused = importlib.import_module("lstm_model.fused")
+    fused = importlib.import_module("lstm_model.training.fused")
     mask = np.asarray(fused.dropout_mask([101, 99], 0.2, np.array([1, 2], np.int32)))
     assert len(np.unique(mask)) == 2
     assert (mask == 0).mean() == pytest.approx(0.2, abs=0.02)
@@ -465,8 +465,8 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(job.settings.model_dump_json())
     source = (
         "import sys, pathlib, numpy as np\n"
-        "from lstm_model.config import Settings\n"
-        "from lstm_model.trainer import TrainingJob, run_training\n"
+        "from lstm_model.settings import Settings\n"
+        "from lstm_model.training.trainer import TrainingJob, run_training\n"
         "settings = Settings.model_validate_json(pathlib.Path('settings.json').read_text())\n"
         "job = TrainingJob(settings, **np.load('arrays.npz'))\n"
         "run_training(job, pathlib.Path('job'), lambda p: print(p.stage, flush=True))\n"

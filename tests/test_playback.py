@@ -15,8 +15,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.replay.frames import read_recording
-from lstm_model.replay.playback import Playback
+from lstm_model.practice.frames import read_recording
+from lstm_model.practice.playback import Playback
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "websocket"
 BINANCE = sorted(SHARED.glob("hftbacktest_spot_*.gz"))

@@ -18,16 +18,16 @@ from freqtrade.enums import CandleType
 from series import STEP_MS, make_candles, to_frame
 from test_store import make_card, make_weights
 
-from lstm_model import reasons_cli
-from lstm_model.cli import main
-from lstm_model.config import DEFAULT_LEVELS, parse_settings
-from lstm_model.dataset import realized_return
-from lstm_model.forecast import winkler_score
-from lstm_model.journal import Journal, JournalRow, VerdictRow
-from lstm_model.market import Candles
-from lstm_model.reliability import Reliability
-from lstm_model.sizing import REASONS
-from lstm_model.store import ModelStore
+from lstm_model.commands import reasons as reasons_cli
+from lstm_model.commands.main import main
+from lstm_model.market.candles import Candles
+from lstm_model.model.dataset import realized_return
+from lstm_model.model.forecast import winkler_score
+from lstm_model.model.reliability import Reliability
+from lstm_model.settings import DEFAULT_LEVELS, parse_settings
+from lstm_model.store.journal import Journal, JournalRow, VerdictRow
+from lstm_model.store.models import ModelStore
+from lstm_model.trading.sizing import REASONS
 
 # freqtrade reads candles with an option that a newer pandas warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.market import timeframe_ms
-from lstm_model.replay.recorded import candle_listing, joined, recorded_market
-from lstm_model.replay.rest import answer
-from lstm_model.replay.tape_market import DAY_MS, Listing, Market
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.practice.recorded import candle_listing, joined, recorded_market
+from lstm_model.practice.rest import answer
+from lstm_model.practice.tape_market import DAY_MS, Listing, Market
 
 HOUR_MS = 3_600_000
 RECORDED_MS = 1_700_006_400_000  # a midnight, UTC

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_model.forecast import winkler_score
-from lstm_model.reliability import (
+from lstm_model.model.forecast import winkler_score
+from lstm_model.model.reliability import (
     WINDOW,
     Kept,
     Reliability,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_model.rehearsal.facts import (
+from lstm_model.model.reliability import Reliability
+from lstm_model.replay.facts import (
     Balance,
     Curve,
     Moment,
@@ -23,10 +24,9 @@ from lstm_model.rehearsal.facts import (
     reason_counts,
     wallet_curve,
 )
-from lstm_model.rehearsal.pictures import SIDE, chart, stairs, time_ticks
-from lstm_model.rehearsal.report import MOST_LINES, MOST_TRADES, render_html, summary_lines
-from lstm_model.rehearsal.trade_facts import TradeFacts
-from lstm_model.reliability import Reliability
+from lstm_model.replay.pictures import SIDE, chart, stairs, time_ticks
+from lstm_model.replay.report import MOST_LINES, MOST_TRADES, render_html, summary_lines
+from lstm_model.replay.trade_facts import TradeFacts
 
 START, MINUTE, DAY = 1_715_472_000_000, 60_000, 86_400_000
 END = START + 2 * DAY

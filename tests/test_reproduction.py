@@ -18,19 +18,15 @@ from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, row_of
 from lstm_reference import random_weights
 from series import change, drop, make_candles, same_bits, with_flow
 
-from lstm_model.config import Settings
-from lstm_model.engine import WalkForwardEngine
-from lstm_model.features import WARM_UP, FeatureRows, compute_features, feature_names
-from lstm_model.journal import JournalRow
-from lstm_model.learning import Learning, Step
-from lstm_model.lineage import Lineage
-from lstm_model.live import _journal_row
-from lstm_model.lstm import Lstm
-from lstm_model.market import Candles, unknown_flow, utc_text
-from lstm_model.model import Model
-from lstm_model.outlook import Frame
-from lstm_model.rehearsal import reproduction
-from lstm_model.rehearsal.reproduction import (
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.live import _journal_row
+from lstm_model.learning.chain import Learning, Step
+from lstm_model.market.candles import Candles, unknown_flow, utc_text
+from lstm_model.model.features import WARM_UP, FeatureRows, compute_features, feature_names
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.model import Model
+from lstm_model.replay import reproduction
+from lstm_model.replay.reproduction import (
     Finding,
     Inputs,
     StepsInForce,
@@ -40,6 +36,10 @@ from lstm_model.rehearsal.reproduction import (
     look_ahead,
     reproduce,
 )
+from lstm_model.settings import Settings
+from lstm_model.store.journal import JournalRow
+from lstm_model.store.lineage import Lineage
+from lstm_model.trading.outlook import Frame
 
 FROM, UNTIL = 1_598, 1_622
 SERVED = 1_604  # the first candle that the step of candle 1,600 serves
@@ -457,7 +457,7 @@ def looks_ahead(candles: Candles, *, order_flow: bool = False) -> FeatureRows:
 def test_a_feature_that_looks_ahead_is_named_though_the_bot_could_not_see_more(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lstm_model.outlook.compute_features", looks_ahead)
+    monkeypatch.setattr("lstm_model.trading.outlook.compute_features", looks_ahead)
     findings = by_number(run_bot(store, range(1_606, 1_609)).check())
     assert {f.kind for f in findings.values()} == {"differs"}
     for number, finding in findings.items():
@@ -469,7 +469,7 @@ def test_a_feature_that_looks_ahead_is_named_where_the_bot_fell_for_it(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an outage it forecasts several candles at once, with the later ones known."""
-    monkeypatch.setattr("lstm_model.outlook.compute_features", looks_ahead)
+    monkeypatch.setattr("lstm_model.trading.outlook.compute_features", looks_ahead)
     ran = run_bot(store, (1_606, 1_610))
     finding = ran.about(ran.row(1_608))
     assert finding.kind == "differs"

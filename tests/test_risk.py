@@ -28,11 +28,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame, date_range
 
-from lstm_model.live import LiveEngine
-from lstm_model.market import Candles
-from lstm_model.replay.chat import markdown_text
-from lstm_model.risk import FORCED_TAG, LONG_TAG, SHORT_TAG, LSTMRisk
-from lstm_model.sizing import (
+from lstm_model.bot.live import LiveEngine
+from lstm_model.bot.risk import FORCED_TAG, LONG_TAG, SHORT_TAG, LSTMRisk
+from lstm_model.market.candles import Candles
+from lstm_model.practice.chat import markdown_text
+from lstm_model.trading.sizing import (
     CALIBRATING,
     ENTER_LONG,
     ENTER_SHORT,
@@ -367,7 +367,7 @@ def test_a_failure_while_noting_a_refusal_does_not_turn_it_into_an_entry(strateg
 def test_a_refusal_is_told_once_for_a_candle_though_freqtrade_asks_again(
     strategy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "lstm_model.risk")
+    caplog.set_level(logging.INFO, "lstm_model.bot.risk")
     show(strategy, lstm_kelly=0.0)
     for _ in range(3):
         assert stake(strategy) == 0.0

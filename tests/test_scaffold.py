@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from lstm_model import scaffold as scaffold_module
-from lstm_model.config import Settings, parse_settings
+from lstm_model.commands import scaffold as scaffold_module
+from lstm_model.commands.scaffold import (
+    CONFIG_FILE,
+    STRATEGY_FILES,
+    example_config,
+    next_command,
+    scaffold,
+)
 from lstm_model.errors import ConfigError, StoreError
-from lstm_model.scaffold import CONFIG_FILE, STRATEGY_FILES, example_config, next_command, scaffold
+from lstm_model.settings import Settings, parse_settings
 
 MAIN, EXAMPLE = STRATEGY_FILES
 
@@ -24,7 +30,9 @@ def source(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     for name in STRATEGY_FILES:
         (folder / name).write_text(f"class Of{name.title().removesuffix('.Py')}: ...\n")
-    monkeypatch.setattr(scaffold_module, "__file__", str(root / "lstm_model" / "scaffold.py"))
+    monkeypatch.setattr(
+        scaffold_module, "__file__", str(root / "lstm_model" / "commands" / "scaffold.py")
+    )
     return folder
 
 

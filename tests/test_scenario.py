@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.flow_history import flow_of_klines
-from lstm_model.market import CANDLE_COLUMNS, timeframe_ms
-from lstm_model.replay.excerpt import Window
-from lstm_model.replay.rest import answer
-from lstm_model.replay.scenario import (
+from lstm_model.market.candles import CANDLE_COLUMNS, timeframe_ms
+from lstm_model.market.flow_history import flow_of_klines
+from lstm_model.practice.excerpt import Window
+from lstm_model.practice.rest import answer
+from lstm_model.practice.scenario import (
     Scenario,
     klines_flow,
     known_candles,
     open_scenario,
     write_candles,
 )
-from lstm_model.replay.tape_market import DAY_MS
+from lstm_model.practice.tape_market import DAY_MS
 
 MINUTE_MS = 60_000
 STEP_MS = 5 * MINUTE_MS

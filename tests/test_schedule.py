@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import STEP_MS
 
-from lstm_model.config import Settings
-from lstm_model.schedule import Schedule
+from lstm_model.learning.schedule import Schedule
+from lstm_model.settings import Settings
 
 TIMES = st.integers(1, 10_000_000).map(lambda number: number * STEP_MS)
 

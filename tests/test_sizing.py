@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lstm_model.config import DEFAULT_LEVELS, Settings
-from lstm_model.forecast import Forecast
-from lstm_model.sizing import (
+from lstm_model.model.forecast import Forecast
+from lstm_model.settings import DEFAULT_LEVELS, Settings
+from lstm_model.trading.sizing import (
     CALIBRATING,
     ENTER_LONG,
     ENTER_SHORT,

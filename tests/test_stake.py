@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lstm_model.config import Settings
 from lstm_model.errors import DataError
-from lstm_model.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
-from lstm_model.stake import (
+from lstm_model.settings import Settings
+from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
+from lstm_model.trading.stake import (
     ENOUGH_COMMON,
     Holding,
     Request,

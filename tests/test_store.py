@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lstm_model import card as card_module
-from lstm_model.config import parse_settings
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
-from lstm_model.lineage import Lineage
-from lstm_model.store import ModelCard, ModelStore, version_id
+from lstm_model.settings import parse_settings
+from lstm_model.store import card as card_module
+from lstm_model.store.lineage import Lineage
+from lstm_model.store.models import ModelCard, ModelStore, version_id
 
 LINEAGE = "binance-spot-5m"
 
@@ -565,7 +565,7 @@ def crash_at(line):
     seen = 0
     def trace(frame, event, _argument):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith(("/store.py", "/files.py", "/lineage.py")):
+        if not frame.f_code.co_filename.endswith(("/models.py", "/files.py", "/lineage.py")):
             return None
         seen += event == "line"
         if seen == line:

@@ -27,16 +27,15 @@ from trade_market import (
     until_fresh,
 )
 
-from lstm_model import trade_feed
-from lstm_model.backfill import Backfill, spans
-from lstm_model.config import Settings
-from lstm_model.connection import Refusal, Rest
-from lstm_model.continuity import Gap
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.stream import TradeStream
-from lstm_model.switchboard import regroup
-from lstm_model.tape import TradeTape
-from lstm_model.trade_feed import (
+from lstm_model.market.continuity import Gap
+from lstm_model.market.tape import TradeTape
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.settings import Settings
+from lstm_model.stream import trade_feed
+from lstm_model.stream.backfill import Backfill, spans
+from lstm_model.stream.connection import Refusal, Rest
+from lstm_model.stream.switchboard import regroup
+from lstm_model.stream.trade_feed import (
     Backoff,
     Customs,
     ExchangeClock,
@@ -47,6 +46,7 @@ from lstm_model.trade_feed import (
     records,
     trade_number,
 )
+from lstm_model.stream.trade_stream import TradeStream
 
 NOW_MS = time.time_ns() // 1_000_000
 

@@ -28,10 +28,10 @@ from trade_market import (
     until_fresh,
 )
 
-from lstm_model.config import Settings
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.replay.playback import Playback
-from lstm_model.stream import TradeStream
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.playback import Playback
+from lstm_model.settings import Settings
+from lstm_model.stream.trade_stream import TradeStream
 
 pytestmark = pytest.mark.slow  # they wait for real connections
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lstm_model.errors import ConfigError
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.replay.tape_market import DAY_MS, FUTURE_DAYS, Market
+from lstm_model.practice.synthetic import synthetic_market
+from lstm_model.practice.tape_market import DAY_MS, FUTURE_DAYS, Market
 
 START_MS = 1_700_006_400_000  # a midnight, UTC
 DAYS = 12

@@ -18,12 +18,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from series import RECORDED, recorded_candles
 
-from lstm_model import continuity
-from lstm_model.continuity import Gap
 from lstm_model.errors import DataError
-from lstm_model.market import FLOW, TRADE, Records, timeframe_ms
-from lstm_model.replay.synthetic import synthetic_market
-from lstm_model.tape import TradeTape
+from lstm_model.market import continuity
+from lstm_model.market.candles import FLOW, TRADE, Records, timeframe_ms
+from lstm_model.market.continuity import Gap
+from lstm_model.market.tape import TradeTape
+from lstm_model.practice.synthetic import synthetic_market
 
 STEP_MS = 60_000
 START_MS = 1_699_920_000_000  # a midnight

@@ -22,8 +22,8 @@ from telegram.helpers import escape_markdown
 from telegram_world import leaks, secret_forms
 
 from lstm_model.errors import ConfigError
-from lstm_model.replay.chat import markdown_text
-from lstm_model.replay.telegram import TelegramServer
+from lstm_model.practice.chat import markdown_text
+from lstm_model.practice.telegram import TelegramServer
 
 # A server that stops cuts its clients off, and asyncio complains of some connection when it is
 # collected, in whatever test runs then.

@@ -11,7 +11,7 @@ from freqtrade.data.btanalysis import trade_list_to_dataframe
 from freqtrade.persistence.trade_model import LocalTrade
 
 from lstm_model.errors import DataError
-from lstm_model.rehearsal.trade_facts import TradeFacts
+from lstm_model.replay.trade_facts import TradeFacts
 
 OPENED = datetime(2024, 5, 12, 10, 5, tzinfo=UTC)
 OPENED_MS = 1_715_508_300_000

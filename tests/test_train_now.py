@@ -22,12 +22,12 @@ from live_world import (  # noqa: F401 - two fixtures
     row_of,
 )
 
-from lstm_model import bot as freqtrade_side
-from lstm_model.config import Settings
+from lstm_model.bot import configuration
 from lstm_model.errors import TrainingError
-from lstm_model.journal import DecisionRow, Journal
-from lstm_model.learning import Step
-from lstm_model.lineage import Lineage
+from lstm_model.learning.chain import Step
+from lstm_model.settings import Settings
+from lstm_model.store.journal import DecisionRow, Journal
+from lstm_model.store.lineage import Lineage
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
 AGAIN = 1_650  # the next one, as the number of a candle
@@ -44,15 +44,15 @@ class User:
             "exchange": {"name": "binance", "pair_whitelist": pairs},
             "lstm": settings.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
-        self.root = freqtrade_side.store_folder(self.config, settings)
-        self.lineage: Lineage = freqtrade_side.open_lineage(self.config, settings)
+        self.root = configuration.store_folder(self.config, settings)
+        self.lineage: Lineage = configuration.open_lineage(self.config, settings)
         self.told: list[str] = []
 
     def train(self, row: int) -> Step:
         """Candle `row` has closed."""
         self._closed(row)
         self.told.clear()
-        return freqtrade_side.train_now(self.config, lambda _: None, self.told.append, now_ms(row))
+        return configuration.train_now(self.config, lambda _: None, self.told.append, now_ms(row))
 
     def bot(self) -> Bot:
         """A bot of the same configuration."""
@@ -71,7 +71,7 @@ class User:
 def make_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., User]:
     series, until_ms = {candles.pair: candles for candles in SERIES}, [0]
     monkeypatch.setattr(
-        freqtrade_side, "load_candles", lambda _, pair: series[pair].between(0, until_ms[0])
+        configuration, "load_candles", lambda _, pair: series[pair].between(0, until_ms[0])
     )
 
     def close(row: int) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-from lstm_model.config import Settings
 from lstm_model.errors import DataError, TrainingError
-from lstm_model.trainer import Progress, TrainingJob, TrainingResult, run_training
+from lstm_model.settings import Settings
+from lstm_model.training.trainer import Progress, TrainingJob, TrainingResult, run_training
 
 GOOD_CHILD = """
     import json, pathlib, sys
@@ -159,7 +159,7 @@ def test_a_child_that_has_just_ended_takes_no_memory(
             asked.append(pid)
             raise psutil.NoSuchProcess(pid)
 
-    monkeypatch.setattr("lstm_model.trainer.psutil.Process", Gone)
+    monkeypatch.setattr("lstm_model.training.trainer.psutil.Process", Gone)
     assert train(GOOD_CHILD).epochs == 1
     assert asked
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_model import verdicts as verdicts_module
 from lstm_model.errors import StoreError
-from lstm_model.journal import Journal, VerdictRow
-from lstm_model.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE, NO_SKILL, REASONS, TOO_SMALL
-from lstm_model.verdicts import Verdicts
+from lstm_model.store.journal import Journal, VerdictRow
+from lstm_model.trading import verdicts as verdicts_module
+from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE, NO_SKILL, REASONS, TOO_SMALL
+from lstm_model.trading.verdicts import Verdicts
 
 STEP_MS = 300_000
 DAY_MS = 86_400_000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lstm_model.card import ModelCard
 from lstm_model.errors import StoreError
-from lstm_model.learner import Event
-from lstm_model.wording import decisions, event_line
+from lstm_model.learning.learner import Event
+from lstm_model.learning.wording import decisions, event_line
+from lstm_model.store.card import ModelCard
 
 CARDS = {
     "new0": ModelCard.model_construct(

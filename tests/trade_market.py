@@ -9,12 +9,9 @@ import ccxt
 import ccxt.pro
 import numpy as np
 
-from lstm_model.backfill import Timing
-from lstm_model.config import Settings
-from lstm_model.replay.demo import loopback_overlay
-from lstm_model.replay.exchange import LoopbackExchange
-from lstm_model.replay.faults import Faults
-from lstm_model.replay.tape_market import (
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.faults import Faults
+from lstm_model.practice.tape_market import (
     Instrument,
     Listing,
     Market,
@@ -22,7 +19,9 @@ from lstm_model.replay.tape_market import (
     make_market,
     wall_clock_ms,
 )
-from lstm_model.stream import TradeStream
+from lstm_model.settings import Settings
+from lstm_model.stream.backfill import Timing
+from lstm_model.stream.trade_stream import TradeStream
 
 PAIRS = ("AAA/USDT", "BBB/USDT", "CCC/USDT")
 MINUTE_MS = 60_000

@@ -1,0 +1,121 @@
+"""Forecasts for a study of the past: backtest, hyperopt, the bias analyses, plots.
+
+It walks the chain of the learner's steps and waits for the models it lacks. `lstm_model.bot.live`
+answers for a running bot; both forecast with the same code on the same schedule.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from lstm_model.errors import DataError
+from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.learner import Wish
+from lstm_model.learning.wording import Teller, event_line, minute
+from lstm_model.market.candles import Candles, Ints
+from lstm_model.model.features import WARM_UP
+from lstm_model.trading.outlook import Frame, Outlook, Terms
+from lstm_model.training.maker import Training
+
+logger = logging.getLogger(__name__)
+
+
+class WalkForwardEngine:
+    """Forecasts past candles, each with what the learner had come to when it closed.
+
+    Parameters
+    ----------
+    begin_ms : when the study begins; the chain of steps reaches back to the retraining before.
+        None: with the first candle it is asked for
+    """
+
+    def __init__(self, learning: Learning, terms: Terms, begin_ms: int | None = None) -> None:
+        self._learning, self._terms, self._begin_ms = learning, terms, begin_ms
+        self._maker, self._schedule = learning.maker, learning.schedule
+        self._steps: dict[int, Step] = {}  # by boundary, rising
+        self._run = Run(self._maker.history.of, _lesson)
+
+    def outlook(self, candles: Candles, skip: int) -> Outlook:
+        """Forecast every candle but the first `skip`, which only warm up.
+
+        Raises
+        ------
+        DataError
+            No candle can be forecast for want of history before it.
+        TrainingError, StoreError
+            A model could not be made.
+        """
+        outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        closes = candles.date_ms[skip:] + candles.step_ms
+        if not len(closes):
+            return outlook
+        frame = Frame(self._with_past(candles), self._terms.settings)
+        self._walk(*(self._schedule.boundary_at(int(closes[end])) for end in (0, -1)))
+        for step, rows in self._by_step(closes):
+            outlook.fill(step.model, frame, rows + skip)
+        if not self._steps:
+            raise DataError(
+                f"{candles.pair}: not one candle of this time range can be forecast, because there "
+                "is too little history before it to train on. Run `freqtrade download-data` with "
+                "an earlier --timerange, or start the test later."
+            )
+        return outlook
+
+    def _with_past(self, candles: Candles) -> Candles:
+        """The candles with what the data directory adds: those before, to warm up, and flow."""
+        history = self._maker.history
+        candles, past = history.with_flow(candles), history.of(candles.pair)
+        if past is None:
+            return candles
+        first = int(candles.date_ms[0])
+        wanted = (WARM_UP + self._terms.settings.lookback) * candles.step_ms
+        return past.between(first - wanted, first).then(candles)
+
+    def _walk(self, first_ms: int, last_ms: int) -> None:
+        """Make the steps from the chain's origin to the boundary `last_ms`."""
+        step = next(reversed(self._steps.values()), None) or self._begin(first_ms, last_ms)
+        if step is not None:
+            for later in self._learning.walk(first_ms, last_ms, self._run, step):
+                self._take(later)
+
+    def _begin(self, first_ms: int, last_ms: int) -> Step | None:
+        """The chain's first step, at the first retraining for which there is enough history."""
+        if self._begin_ms is not None:
+            first_ms = min(first_ms, self._schedule.boundary_at(self._begin_ms))
+        boundary_ms = self._learning.origin_of(first_ms)
+        while boundary_ms <= last_ms:
+            try:
+                step = self._learning.origin(boundary_ms, self._run)
+            except DataError as error:
+                logger.warning("No forecasts from %s on: %s", minute(boundary_ms), error)
+            else:
+                self._take(step)
+                return step
+            boundary_ms += self._schedule.step_ms
+            while not self._schedule.retrains_at(boundary_ms):
+                boundary_ms += self._schedule.step_ms
+        return None
+
+    def _take(self, step: Step) -> None:
+        self._steps[step.boundary_ms] = step
+        for event in step.events:
+            line = event_line(event, self._learning.card)
+            logger.info("%s %s", minute(step.boundary_ms), line)
+
+    def _by_step(self, closes: Ints) -> Iterator[tuple[Step, Ints]]:
+        """Group rising close times (N,) by the step in force: the step and its row numbers."""
+        start = 0
+        while start < len(closes):
+            boundary_ms = self._schedule.boundary_at(int(closes[start]))
+            until_ms = boundary_ms + self._schedule.step_ms + self._schedule.lag_ms
+            stop = int(np.searchsorted(closes, until_ms))
+            if boundary_ms in self._steps:
+                yield self._steps[boundary_ms], np.arange(start, stop)
+            start = stop
+
+
+def _lesson(wish: Wish, boundary_ms: int) -> Training:
+    return Training(Teller(wish, boundary_ms))

@@ -1,0 +1,136 @@
+"""LSTMForecasts: the forecast's columns for any freqtrade strategy, and the engine behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+from freqtrade.exceptions import OperationalException
+from freqtrade.persistence import Trade
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from lstm_model.bot import configuration
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.live import LiveEngine
+from lstm_model.errors import LstmModelError
+from lstm_model.market.candles import Candles
+from lstm_model.model.features import WARM_UP
+from lstm_model.trading.analyzed import opened_ms
+from lstm_model.trading.outlook import Outlook
+
+# Telegram refuses a message with half a pair of these, and swallows whole pairs.
+_MARKUP = re.compile(r"([_*`\[])")
+
+
+class LSTMForecasts(IStrategy):  # type: ignore[misc]
+    """The `lstm_*` columns beside your own indicators; it enters, sizes and exits nothing.
+
+    `class MyStrategy(LSTMForecasts, IStrategy)`; where you override one of its callbacks, call
+    `super()`. It is an `IStrategy` itself because `freqtrade hyperopt` fails for a mixin that is
+    none: it would pickle the modules of all base classes, `builtins` with that of `object`.
+    """
+
+    startup_candle_count: int
+
+    plot_config = {  # noqa: RUF012 - freqtrade's own form
+        "main_plot": {
+            "lstm_price_low": {
+                "color": "#9ecae1", "fill_to": "lstm_price_high",
+                "fill_label": "forecast interval", "fill_color": "rgba(66, 146, 198, 0.15)",
+            },
+            "lstm_price": {"color": "#2171b5"}, "lstm_price_high": {"color": "#9ecae1"},
+            "lstm_price_lowest": {"color": "#fb6a4a"}, "lstm_price_highest": {"color": "#fb6a4a"},
+        },
+        "subplots": {
+            "return": {"lstm_mean": {"color": "#2171b5"}, "lstm_edge": {"color": "#cb181d"}},
+            "Kelly": {"lstm_kelly": {"color": "#238b45", "type": "bar"}},
+        },
+    }  # fmt: skip
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        with _as_freqtrade_errors():
+            self.lstm_settings = configuration.settings_of(config)
+        needed = WARM_UP + self.lstm_settings.lookback
+        self.startup_candle_count = max(self.startup_candle_count, needed)
+        self._engine: LiveEngine | WalkForwardEngine | None = None
+        super().__init__(config)
+
+    def bot_start(self, **kwargs: Any) -> None:
+        """Load the champion before the first candle; a second start begins from nothing.
+
+        freqtrade itself turns our errors, which are `ValueError`s, into one line here.
+        """
+        self._stop_engine()
+        self._engine = self._open_engine()
+        super().bot_start(**kwargs)
+
+    def ft_bot_cleanup(self) -> None:
+        """freqtrade's only notice that this strategy ends (also on /reload_config)."""
+        self._stop_engine()
+        super().ft_bot_cleanup()
+
+    def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
+        """Forecast new candles of all pairs at once; let the schedule look at the clock."""
+        if live := self.live_engine:
+            held = {trade.pair for trade in Trade.get_open_trades()}
+            pairs = held.union(self.dp.current_whitelist())
+            live.tick(int(current_time.timestamp() * 1000), pairs)
+            live.foresee(list(self._new_candles(live)))
+            for news in live.take_news():
+                self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
+        super().bot_loop_start(current_time, **kwargs)
+
+    def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Add the `lstm_*` columns."""
+        dataframe = super().populate_indicators(dataframe, metadata)
+        outlook = self._outlook(dataframe, metadata["pair"])
+        return dataframe.assign(**outlook.columns(dataframe["close"].to_numpy(dtype="float64")))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """`hyperopt -j` pickles strategies: its workers read the columns and need no engine."""
+        return {**self.__dict__, "_engine": None}
+
+    @property
+    def live_engine(self) -> LiveEngine | None:
+        """The engine of a dry run or live; None in backtests."""
+        return self._engine if isinstance(self._engine, LiveEngine) else None
+
+    def analyzed(self, pair: str) -> DataFrame:
+        """The pair's candles with all columns, in a backtest until now."""
+        return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
+
+    def _outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
+        if live := self.live_engine:  # freqtrade makes one line of our errors here
+            return live.outlook(Candles.from_frame(dataframe, pair, self.timeframe))
+        with _as_freqtrade_errors():
+            self._engine = self._engine or self._open_engine()
+            candles = Candles.from_frame(dataframe, pair, self.timeframe)
+            studied = cast(WalkForwardEngine, self._engine)
+            return studied.outlook(candles, self.startup_candle_count)
+
+    def _new_candles(self, live: LiveEngine) -> Iterator[Candles]:
+        for pair in self.dp.current_whitelist():
+            frame = self.dp.ohlcv(pair, self.timeframe, copy=False)
+            if not frame.empty and live.awaits(pair, opened_ms(frame)):
+                yield Candles.from_frame(frame, pair, self.timeframe)
+
+    def _open_engine(self) -> LiveEngine | WalkForwardEngine:
+        return configuration.open_engine(self.config, self.dp, can_short=self.can_short)
+
+    def _stop_engine(self) -> None:
+        if live := self.live_engine:
+            live.stop()
+        self._engine = None
+
+
+@contextmanager
+def _as_freqtrade_errors() -> Iterator[None]:
+    """Our errors in the form freqtrade prints without a traceback."""
+    try:
+        yield
+    except LstmModelError as error:
+        raise OperationalException(str(error)) from None

@@ -1,0 +1,348 @@
+"""Forecasts for a running bot: each candle once, written down before it can cause an order."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from lstm_model.errors import DataError, LstmModelError
+from lstm_model.learning.background import BackgroundLearning
+from lstm_model.learning.chain import Learning
+from lstm_model.market.candles import Candles
+from lstm_model.model.features import WARM_UP
+from lstm_model.model.forecast import Forecast
+from lstm_model.model.model import Model
+from lstm_model.store.journal import Journal, JournalRow
+from lstm_model.store.lineage import Lineage
+from lstm_model.trading.inside import Guard, InsideCandle
+from lstm_model.trading.outlook import Frame, Outlook, Terms
+from lstm_model.trading.sizing import ERROR, STALE_MODEL
+from lstm_model.trading.verdicts import Verdicts
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Facts = dict[int, JournalRow]  # by open time of the candle
+
+
+class _Due(NamedTuple):
+    """A pair of which the newest candle alone is still to be forecast, by `model`."""
+
+    model: Model
+    candles: Candles
+    frame: Frame
+
+
+class LiveEngine:
+    """Answers at once with the models it has; a training never makes the bot wait.
+
+    Parameters
+    ----------
+    lineage : whose head and champions these are
+    open_inside : makes what listens to the trade stream between candles; None: candles alone
+
+    Attributes
+    ----------
+    inside : what listens to the trade stream, if something does
+    """
+
+    def __init__(
+        self, learning: Learning, terms: Terms, journal: Journal, lineage: Lineage,
+        open_inside: Callable[[Guard], InsideCandle] | None = None,
+    ) -> None:  # fmt: skip
+        self._terms, self._journal = terms, journal
+        self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
+        self._learning = BackgroundLearning(learning, terms, lineage, journal)
+        self.inside = open_inside(self._guarded) if open_inside else None
+        self._verdicts = Verdicts(journal, self._timeframe)
+        self._schedule, self._summed_ms = learning.schedule, 0
+        self._news: deque[str] = deque(maxlen=100)
+        self._facts: dict[str, Facts] = {}
+        self._told_ms: dict[str, int] = defaultdict(int)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the learner works in the background now."""
+        return self._learning.busy
+
+    def start(self, now_ms: int) -> None:
+        """Load the champion.
+
+        Raises
+        ------
+        StoreError
+            The store or the journal cannot be used, or another bot learns here; better known
+            before the bot trades.
+        DataError
+            There is no model and nothing to train one on.
+        """
+        self._journal.last("", self._timeframe)
+        self._learning.start(now_ms)
+        if self.inside:
+            self.inside.stream.start()
+        # A full collection of all that freqtrade has loaded takes 0.1 s and stops every thread.
+        gc.collect()
+        gc.freeze()
+
+    def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
+        """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
+        self._learning.tick(now_ms, pairs)
+        if self.inside:
+            self.inside.stream.follow(pairs)
+        self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
+
+    def note(self, pair: str, candle_ms: int, reason: str, text: str = "") -> None:
+        """Say what became of a candle, see `lstm_model.trading.verdicts`."""
+        self._verdicts.note(pair, candle_ms, reason, text)
+
+    def stop(self) -> None:
+        """End a running training and release everything; returns when no thread is left."""
+        if self.inside:
+            self.inside.stream.stop()
+        self._learning.stop()
+        self._guarded("what became of candles", self._verdicts.flush, None)
+        self._journal.close()
+
+    def take_news(self) -> Iterator[str]:
+        """What the user should hear of, oldest first; each once."""
+        streamed = self.inside.stream.news if self.inside else deque()
+        for news in (self._learning.news, streamed, self._news):
+            while news:
+                yield news.popleft()
+
+    def veto(self, pair: str, side: int, rate: float) -> str:
+        """What the trade stream has against an entry (`side` 1 long, -1 short): a code, or ""."""
+        inside = self.inside
+        if inside is None:
+            return ""
+        return self._guarded(pair, lambda: inside.veto(pair, side, rate), ERROR)
+
+    def wants_exit(self, pair: str, side: int, rate: float) -> bool:
+        """Whether the forecast has turned against a position inside the candle."""
+        inside = self.inside
+        if inside is None:
+            return False
+        return self._guarded(pair, lambda: inside.wants_exit(pair, side, rate), False)
+
+    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
+        """Where the newest forecast would have a position stopped; None: ask the candle's."""
+        inside = self.inside
+        if inside is None:
+            return None
+        return self._guarded(pair, lambda: inside.stop_price(pair, side, multiple), None)
+
+    def coverage(self, pair: str) -> float:
+        """Share of the newest trades that are known; 1.0 without a trade stream."""
+        inside = self.inside
+        if inside is None:
+            return 1.0
+        return self._guarded(pair, lambda: inside.coverage(pair), 0.0)
+
+    def awaits(self, pair: str, newest_ms: int) -> bool:
+        """Whether `foresee` could spare `outlook` the work for this newest candle."""
+        return newest_ms > self._told_ms[pair] > 0
+
+    def foresee(self, series: Sequence[Candles]) -> None:
+        """Forecast the newest candle of many pairs in one pass, for `outlook` to find.
+
+        What cannot be forecast here is left to `outlook`, pair by pair. What became of the candles
+        before is written down now, when the loop has work anyway.
+        """
+        if series:
+            self._guarded("what became of candles", self._verdicts.flush, None)
+            self._guarded("all pairs", lambda: self._foresee(series), None)
+
+    def outlook(self, candles: Candles) -> Outlook:
+        """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
+        nothing = Outlook(candles.pair, candles.date_ms, self._terms)
+        nothing.gate[:] = ERROR
+        return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
+
+    def _guarded(self, name: str, work: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """The outer frame: a fault of ours costs a forecast, never the bot."""
+        try:
+            return work()
+        except LstmModelError as error:
+            logger.error("%s: no forecast: %s", name, error)
+        except Exception:
+            logger.exception("%s: no forecast", name)
+        return otherwise
+
+    def _sum_up(self, now_ms: int) -> None:
+        """Sum up for the user what became of candles: once a step, and on a start."""
+        boundary_ms = self._schedule.last_boundary(now_ms)
+        if boundary_ms > self._summed_ms:  # on a start, what the bot saw before in this step
+            summary = self._verdicts.summary(self._summed_ms or boundary_ms)
+            self._news.extend([summary] if summary else [])
+            self._summed_ms = boundary_ms
+
+    def _foresee(self, series: Sequence[Candles]) -> None:
+        by_version: dict[str, list[_Due]] = defaultdict(list)
+        for candles in series:
+            for due in self._newest_alone(self._with_flow(_closed(candles))):
+                by_version[due.model.card.version].append(due)
+        self._keep([row for together in by_version.values() for row in self._at_once(together)])
+        if self.inside:
+            self.inside.rebase(
+                [(due.model, due.candles) for together in by_version.values() for due in together]
+            )
+
+    def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
+        """The pair, if exactly its newest candle is due and a model may forecast it."""
+        if not len(candles) or self._first_new(candles) != len(candles) - 1:
+            return
+        recent = self._recent(candles, len(candles) - 1)
+        frame = Frame(recent, self._terms.settings)
+        for model, rows in self._learning.in_force(recent):
+            if len(recent) - 1 in rows and frame.usable[-1]:
+                yield _Due(model, recent, frame)
+
+    def _at_once(self, together: Sequence[_Due]) -> Iterator[JournalRow]:
+        """Forecasts of pairs that share a model, from one pass through it."""
+        lookback = self._terms.settings.lookback
+        windows = np.stack([due.frame.features.rows[-lookback:] for due in together])
+        raw = together[0].model.lstm.predict_windows(windows)
+        for (model, candles, frame), output in zip(together, raw[:, None], strict=True):
+            outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
+            volatility = frame.features.volatility[-1:]
+            outlook.admit(model, np.array([0]))
+            outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))
+            yield _journal_row(outlook, 0, self._timeframe)
+
+    def _outlook(self, candles: Candles) -> Outlook:
+        if not len(candles):
+            raise DataError("the exchange gave no candles")
+        closed = self._with_flow(_closed(candles))
+        self._history.remember(closed)
+        self._keep(self._forecast_new(closed))
+        self._rebase(closed)
+        outlook = self._assemble(candles)
+        newest = int(candles.date_ms[-1])
+        if newest > self._told_ms[candles.pair]:
+            self._told_ms[candles.pair] = newest
+            logger.info("%s", outlook.line(len(candles) - 1))
+        return outlook
+
+    def _with_flow(self, closed: Candles) -> Candles:
+        """The candles with the order flow that is stored, the newest of it by the stream."""
+        inside = self.inside
+        if inside:
+            self._guarded(closed.pair, lambda: inside.save_flow(closed), None)
+        return self._history.with_flow(closed)
+
+    def _rebase(self, closed: Candles) -> None:
+        """Let the forecasts inside the candle start from these closed ones."""
+        if self.inside and len(closed):
+            recent = self._recent(closed, len(closed) - 1)
+            for model, rows in self._learning.in_force(recent):
+                if len(recent) - 1 in rows:
+                    self.inside.rebase([(model, recent)])
+
+    def _keep(self, made: Sequence[JournalRow]) -> None:
+        """Into the journal first: what is not written down is not acted upon."""
+        self._journal.record(made)
+        for row in made:
+            self._facts[row.pair][row.candle_ms] = row
+
+    def _known_facts(self, candles: Candles) -> Facts:
+        """What was forecast for these candles already; older ones are forgotten."""
+        first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
+        if candles.pair not in self._facts:
+            rows = self._journal.read(candles.pair, self._timeframe, first, end)
+            ours = self._learning.versions()
+            rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
+            self._facts[candles.pair] = {row.candle_ms: row for row in rows if row.version in ours}
+        facts = self._facts[candles.pair]
+        for candle_ms in [candle_ms for candle_ms in facts if candle_ms < first]:
+            del facts[candle_ms]
+        return facts
+
+    def _first_new(self, candles: Candles) -> int:
+        """Number of the first candle after the newest that was forecast."""
+        facts = self._known_facts(candles)
+        return int(np.searchsorted(candles.date_ms, max(facts, default=-1), side="right"))
+
+    def _recent(self, candles: Candles, first: int) -> Candles:
+        """The candles that forecasting from number `first` on looks at."""
+        begin = first - WARM_UP - self._terms.settings.lookback
+        return candles.rows(max(0, begin), len(candles))
+
+    def _forecast_new(self, candles: Candles) -> list[JournalRow]:
+        first = self._first_new(candles) if len(candles) else 0
+        if first == len(candles) or not self._learning.serves():
+            return []
+        recent = self._recent(candles, first)
+        frame = Frame(recent, self._terms.settings)
+        outlook = Outlook(candles.pair, recent.date_ms, self._terms)
+        new = first - len(candles) + len(recent)
+        for model, rows in self._learning.in_force(recent):
+            outlook.fill(model, frame, rows[rows >= new])
+        known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
+        return [_journal_row(outlook, row, self._timeframe) for row in known.tolist()]
+
+    def _assemble(self, candles: Candles) -> Outlook:
+        """The known forecasts in the order of the candles."""
+        outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        facts = self._facts.get(candles.pair, {})
+        dates = candles.date_ms.tolist()
+        numbers = [number for number, date in enumerate(dates) if date in facts]
+        known = [facts[dates[number]] for number in numbers]
+        if known:
+            outlook.put(np.array(numbers), _as_forecast(known, outlook.forecast.levels))
+        for model, rows in self._learning.in_force(candles):
+            outlook.admit(model, rows)
+        stale = candles.date_ms + candles.step_ms > self._learning.stale_from_ms()
+        outlook.gate[stale] = STALE_MODEL
+        said = {number: row.version for number, row in zip(numbers, known, strict=True)}
+        others = {
+            number: version
+            for number, version in said.items()
+            if version != outlook.version[number]
+        }
+        skilled = {other: self._learning.is_skilled(other) for other in set(others.values())}
+        outlook.credit(others, skilled)
+        return outlook
+
+
+def _closed(candles: Candles) -> Candles:
+    """Without a newest candle that is still open, which freqtrade sometimes hands over.
+
+    It comes just after its opening; half a candle of tolerance leaves room for clocks that differ.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    return candles.between(0, now_ms - candles.step_ms // 2 + 1)
+
+
+def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
+    forecast = outlook.forecast
+    return JournalRow(
+        pair=outlook.pair,
+        timeframe=timeframe,
+        candle_ms=int(outlook.date_ms[row]),
+        version=str(outlook.version[row]),
+        quantiles=tuple(forecast.quantiles[row].tolist()),
+        volatility=float(forecast.volatility[row]),
+        mean=float(forecast.mean[row]),
+        low=float(forecast.low[row]),
+        high=float(forecast.high[row]),
+        mean_error=float(forecast.mean_error[row]),
+        lowest=float(forecast.lowest[row]),
+        highest=float(forecast.highest[row]),
+        reason=str(outlook.decision.reason[row]),
+        created_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _as_forecast(known: Sequence[JournalRow], levels: tuple[float, ...]) -> Forecast:
+    """What was written down; NaN for what an older release did not write."""
+    columns = [
+        np.array([getattr(row, name) for row in known], np.float64)
+        for name in ("mean", "volatility", "mean_error", "lowest", "highest")
+    ]
+    return Forecast(levels, np.array([row.quantiles for row in known]), *columns)

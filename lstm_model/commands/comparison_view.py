@@ -1,0 +1,139 @@
+"""A backtest beside a bot, on a terminal: tables, the first difference and its cause, a verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lstm_model.market.candles import utc_text
+from lstm_model.replay.comparison import Comparison
+from lstm_model.replay.forecasts import ForecastComparison, ForecastDifference
+from lstm_model.replay.trades import LoneTrade, MatchedTrade, TradeComparison
+
+_SHOWN = 20  # chosen: trades that are listed one by one
+
+
+def renderables(comparison: Comparison) -> Iterator[RenderableType]:
+    """What a command prints, one after the other; no markup is read in what comes from outside."""
+    forecasts, trades = comparison.forecasts, comparison.trades
+    yield _forecasts_line(forecasts)
+    if forecasts.pairs:
+        yield _forecasts_table(forecasts)
+    if forecasts.first is not None:
+        yield from _first(forecasts.first, comparison)
+    yield Text("")
+    yield _trades_line(trades)
+    if any(couple.differences for couple in trades.matched):
+        yield _matched_table(trades)
+    if trades.alone:
+        yield _causes_table(trades)
+        yield _alone_table(trades)
+    yield Text("")
+    yield _verdict(comparison)
+
+
+def _forecasts_line(forecasts: ForecastComparison) -> Text:
+    if not forecasts.compared:
+        return Text("Forecasts: there is no candle of which both the backtest and the bot have one")
+    return Text(
+        f"Forecasts: {forecasts.equal:,} of {forecasts.compared:,} are equal to the last bit"
+    )
+
+
+def _forecasts_table(forecasts: ForecastComparison) -> Table:
+    table = _table("pair", "compared", "equal", "differing", "only backtest", "only bot")
+    for pair in forecasts.pairs:
+        alone = (pair.only_backtest, pair.only_replay)
+        counts = (pair.compared, pair.equal, *map(len, (pair.differing, *alone)))
+        table.add_row(Text(pair.pair), *(f"{count:,}" for count in counts))
+    return table
+
+
+def _first(found: ForecastDifference, comparison: Comparison) -> Iterator[Text]:
+    yield Text(f"The first difference is {found.where}:")
+    for name, tested, written in found.parts():
+        yield Text(f"  {name}: {tested} in the backtest, {written} in the journal")
+    if comparison.explanation is not None:
+        yield Text(f"Cause: {comparison.explanation.kind}. {comparison.explanation.text}")
+
+
+def _trades_line(trades: TradeComparison) -> Text:
+    matched, alone = len(trades.matched), Counter(lone.who for lone in trades.alone)
+    parts = [f"{count:,} by {who} alone" for who, count in sorted(alone.items())]
+    return Text("Trades: " + ", ".join([f"{matched:,} made by both", *parts]))
+
+
+def _matched_table(trades: TradeComparison) -> Table:
+    """What differs in how many trades, and in the first of them."""
+    counts = Counter(
+        difference.name for couple in trades.matched for difference in couple.differences
+    )
+    table = _table("differs", "trades", "for example")
+    for name, count in counts.most_common():
+        table.add_row(Text(name), f"{count:,}", Text(_example(trades, name)))
+    table.columns[-1].justify = "left"
+    return table
+
+
+def _example(trades: TradeComparison, name: str) -> str:
+    """The first trade that differs so."""
+    couple, text = next(
+        (couple, difference.text)
+        for couple in trades.matched
+        for difference in couple.differences
+        if difference.name == name
+    )
+    return f"{_place(couple)}: {text}"
+
+
+def _place(couple: MatchedTrade) -> str:
+    return f"{couple.backtest.pair} {utc_text(couple.backtest.open_ms)}"
+
+
+def _causes_table(trades: TradeComparison) -> Table:
+    counts = Counter((lone.cause.kind, lone.who) for lone in trades.alone)
+    table = _table("made by one alone, because", "by", "trades")
+    for (kind, who), count in counts.most_common():
+        table.add_row(Text(kind), who, f"{count:,}")
+    return table
+
+
+def _alone_table(trades: TradeComparison) -> Table:
+    """The unexplained first: they are what has to be looked into."""
+    unexplained = set(trades.unexplained)
+    order = sorted(trades.alone, key=lambda lone: lone not in unexplained)
+    table = _table("trade", "by", "cause")
+    for lone in order[:_SHOWN]:
+        table.add_row(Text(_trade(lone)), lone.who, Text(f"{lone.cause.kind}: {lone.cause.text}"))
+    if len(order) > _SHOWN:
+        table.add_row(f"and {len(order) - _SHOWN:,} more", "", "")
+    for column in table.columns[1:]:
+        column.justify = "left"
+    return table
+
+
+def _trade(lone: LoneTrade) -> str:
+    return f"{lone.trade.pair} {lone.trade.side} {utc_text(lone.trade.open_ms)}"
+
+
+def _verdict(comparison: Comparison) -> Text:
+    if comparison.ok:
+        return Text("The bot did what the backtest says it would have done.", style="bold green")
+    problems = []
+    if not comparison.forecasts.ok:
+        problems.append("forecasts are not proven equal")
+    if unexplained := len(comparison.trades.unexplained):
+        problems.append(f"{unexplained:,} trade(s) have no explanation")
+    return Text(f"Not verified: {' and '.join(problems)}.", style="bold red")
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", overflow="fold")
+    return table

@@ -1,0 +1,239 @@
+"""The whole product once, for real, on a practice market: from download to paper trading."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lstm_model.errors import ConfigError
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+_DAYS = 20  # of 1m history: enough for a first model and two days of backtest
+_LOG_LINE = re.compile(
+    r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
+)
+_COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
+_STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
+
+# Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
+_LSTM = {
+    "horizon": 10, "train_candles": 18_000, "validation_fraction": 0.1, "test_fraction": 0.3,
+    "max_epochs": 6,
+    "step_candles": 360, "finetune_candles": 1_440, "retrain_candles": 2_880,
+}  # fmt: skip
+
+_CLOSING = {
+    "synthetic": "Everything above happened on an invented market that carries a learnable signal "
+    "on purpose; it says nothing about profit on a real one.",
+    "random-walk": "Everything above happened on an invented random walk: nothing in it can be "
+    "learnt, and skill that a card calls proven is luck, in up to 5 % of cases.",
+}
+
+
+class Demo:
+    """Runs the commands a user would type, shows how they get on, and leaves no process behind."""
+
+    def __init__(self, console: Console, folder: Path, url: str) -> None:
+        self._console = console
+        self._folder = folder.resolve()
+        self._userdir = self._folder / "user_data"
+        self._log = self._folder / "demo.log"
+        self._overlay = self._folder / "demo.json"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log.write_text("")
+        self._overlay.write_text(json.dumps(self._configuration(url), indent=4))
+
+    def prepare(self) -> None:
+        """freqtrade's own folder layout, apart from the user's."""
+        self._run("Creating a user_data folder of its own",
+                  _freqtrade("create-userdir", "--userdir", str(self._userdir)))  # fmt: skip
+
+    def download(self) -> None:
+        """Real `freqtrade download-data` against the loopback exchange."""
+        command = _freqtrade("download-data", *self._common(), "--days", str(_DAYS), "-t", "1m")
+        self._run(f"Downloading {_DAYS} days of 1m candles", command)
+
+    def train(self) -> None:
+        """The first model, which the dry run will serve."""
+        command = [sys.executable, "-m", "lstm_model", "train", *self._common()]
+        printed = self._run("Training the first model", command)
+        self._show(printed[_first_index(printed, "Model ") :])
+
+    def backtest(self) -> None:
+        """A walk-forward backtest over the last two days."""
+        start = datetime.now(UTC) - timedelta(days=2)
+        command = _freqtrade(
+            "backtesting", "--strategy", "LSTMStrategy", *self._common(), "--cache", "none",
+            "--timerange", f"{start:%Y%m%d}-",
+        )  # fmt: skip
+        tables = self._run("Backtesting, walk-forward", command)
+        self._show(tables[_last_index(tables, "STRATEGY SUMMARY") :])
+
+    def trade(self, minutes: float) -> None:
+        """A dry run; forecasts and orders are shown as they come."""
+        self._console.rule(f"Dry run for {minutes:g} minutes")
+        command = _freqtrade("trade", "--strategy", "LSTMStrategy", *self._common())
+        with self._child(command) as child:
+            timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGTERM,))
+            timer.start()
+            try:
+                for line in self._lines(child):
+                    if (shown := _worth_showing(line)) is not None:
+                        self._console.print(shown, markup=False)
+            finally:
+                timer.cancel()
+        self._expect(child, "trade", (0, 130))
+
+    def summary(self) -> Table:
+        """What the dry run left: forecasts in the journal, trades in freqtrade's database."""
+        table = Table(title="What the dry run left", title_justify="left")
+        for column in ("pair", "forecasts", "in force", "trades", "closed", "profit USDT"):
+            table.add_column(column, justify="left" if column == "pair" else "right")
+        journal = self._userdir / "lstm" / "journal.sqlite"
+        forecasts = dict(_query(journal, "SELECT pair, count(*) FROM forecast GROUP BY pair"))
+        newest = dict(_query(journal, "SELECT pair, max(version) FROM forecast GROUP BY pair"))
+        trades = _query(
+            self._userdir / "trades.sqlite",
+            "SELECT pair, count(*), sum(not is_open), coalesce(sum(close_profit_abs), 0) "
+            "FROM trades GROUP BY pair",
+        )
+        by_pair = {pair: rest for pair, *rest in trades}
+        for pair in PAIRS:
+            opened, closed, profit = by_pair.get(pair, (0, 0, 0.0))
+            table.add_row(pair, str(forecasts.get(pair, 0)), str(newest.get(pair, "none")),
+                          str(opened), str(closed), f"{profit:+.2f}")  # fmt: skip
+        return table
+
+    def _configuration(self, url: str) -> dict[str, Any]:
+        overlay = loopback_overlay(url)
+        overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+        return {
+            **overlay,
+            "timeframe": "1m",
+            "db_url": f"sqlite:///{self._userdir / 'trades.sqlite'}",
+            "internals": {"process_throttle_secs": 2},
+            "lstm": {**_LSTM, "store_dir": "lstm"},
+        }
+
+    def _common(self) -> list[str]:
+        files = ("config.json", "user_data/config-loopback.json", str(self._overlay))
+        options = [word for file in files for word in ("-c", file)]
+        return [*options, "--userdir", str(self._userdir)]
+
+    def _run(self, title: str, command: Sequence[str]) -> list[str]:
+        """Run one step to its end, its newest log line beside a spinner; what it printed."""
+        started, printed = time.monotonic(), []
+        with self._console.status(f"{title} ...") as status, self._child(command) as child:
+            for line in self._lines(child):
+                match = _LOG_LINE.match(line)
+                if match is None:
+                    printed.append(line)
+                text = match["text"] if match else line
+                seconds = time.monotonic() - started
+                status.update(f"{title} ({seconds:.0f} s): {text[:110].replace('[', '(')}")
+        self._expect(child, title, (0,))
+        self._console.print(f"{title}: done in {time.monotonic() - started:.0f} s")
+        return printed
+
+    def _show(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._console.out(line, highlight=False)
+
+    @contextmanager
+    def _child(self, command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+        environment = {**os.environ, "COLUMNS": str(_COLUMNS), "PYTHONUNBUFFERED": "1"}
+        child = subprocess.Popen(  # noqa: S603 - the command is ours
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield child
+            child.wait(_STOP_S)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+    def _lines(self, child: subprocess.Popen[str]) -> Iterator[str]:
+        """Everything the child says, which also goes to demo.log."""
+        with self._log.open("a") as log:
+            for line in child.stdout or ():
+                log.write(line)
+                yield line.rstrip("\n")
+
+    def _expect(self, child: subprocess.Popen[str], title: str, codes: Sequence[int]) -> None:
+        if child.returncode not in codes:
+            tail = "\n".join(self._log.read_text().splitlines()[-12:])
+            raise ConfigError(
+                f'"{title}" ended with code {child.returncode}; see {self._log}. Its end:\n{tail}'
+            )
+
+
+def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> None:
+    """Run every step on a fresh practice market.
+
+    Raises
+    ------
+    ConfigError
+        A step failed, or this is not the folder that holds config.json.
+    """
+    if not Path("config.json").is_file():
+        raise ConfigError("there is no config.json here: run the demo from the repository's root")
+    with console.status(f"Preparing the {market} market"):
+        opened = open_market(market, seed=1, days=_DAYS + 1)
+    with LoopbackExchange(opened, port=0) as exchange:
+        console.print(f"Loopback exchange on {exchange.url}, market: {market}")
+        demo = Demo(console, folder, exchange.url)
+        for step in (demo.prepare, demo.download, demo.train, demo.backtest):
+            step()
+        demo.trade(minutes)
+        console.print(demo.summary())
+    console.print(_CLOSING.get(market, "Everything above was a replay of recorded data."))
+
+
+def _freqtrade(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "freqtrade", *arguments]
+
+
+def _worth_showing(line: str) -> str | None:
+    """The part of a log line that a first-time reader wants, or None."""
+    match = _LOG_LINE.match(line)
+    if match is None:
+        return None
+    ours = match["logger"].startswith("lstm_model")
+    orders = re.search(r"signal found|fulfilled|Exit for|Creating|exiting", match["text"])
+    if ours or orders or match["level"] in ("WARNING", "ERROR", "CRITICAL"):
+        return f"  {match['text']}"
+    return None
+
+
+def _last_index(lines: Sequence[str], text: str) -> int:
+    found = [number for number, line in enumerate(lines) if text in line]
+    return found[-1] if found else 0
+
+
+def _first_index(lines: Sequence[str], text: str) -> int:
+    return next((number for number, line in enumerate(lines) if text in line), 0)
+
+
+def _query(path: Path, statement: str) -> list[Any]:
+    if not path.is_file():
+        return []
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()

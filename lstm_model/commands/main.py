@@ -1,0 +1,166 @@
+"""The command `freqtrade-lstm`. Only commands print: here and in the modules named so."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+import lstm_model
+from lstm_model.commands.models import (
+    card_verdict,
+    config_option,
+    console,
+    load_config,
+    minute,
+    models,
+    print_card,
+    userdir_option,
+)
+from lstm_model.commands.reasons import coverage, datadir_option, reasons
+from lstm_model.commands.replay import replay, verify
+from lstm_model.errors import LstmModelError
+from lstm_model.market.flow_history import FlowSpan
+from lstm_model.settings import settings_table
+
+__all__ = ["card_verdict", "main", "print_card"]
+
+
+class _Group(click.Group):
+    """Prints our errors as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LstmModelError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Group)
+@click.version_option(lstm_model.__version__)
+def main() -> None:
+    """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
+
+
+for _command in (models, reasons, coverage, replay, verify):
+    main.add_command(_command)
+
+
+@main.command()
+@click.option("--userdir", required=True, type=click.Path(file_okay=False, path_type=Path))
+def init(userdir: Path) -> None:
+    """Put the strategy and an example configuration into your user_data folder."""
+    from lstm_model.commands.scaffold import next_command, scaffold
+
+    for action in scaffold(userdir):
+        console.print(str(action))
+    console.print("Run next:\n  " + next_command(userdir), markup=False)
+
+
+@main.command()
+@click.option("--market", default="synthetic", show_default=True,
+              help="synthetic, random-walk, or a folder of candles or trades.")  # fmt: skip
+@click.option("--port", default=8787, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+@click.option("--days", default=30, show_default=True, help="History before today.")
+@click.option("--fault", "specs", multiple=True, metavar="NAME=VALUE",
+              help="What goes wrong: gaps=0.01, silence=60:5, ...; repeat.")  # fmt: skip
+def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...]) -> None:
+    """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted."""
+    from lstm_model.practice.exchange import open_market, run_exchange
+    from lstm_model.practice.faults import parse_faults
+
+    faults = parse_faults(specs)
+    console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
+    opened = open_market(market, seed, days)
+    if specs:
+        console.print("What goes wrong: " + ", ".join(specs), markup=False)
+    run_exchange(
+        opened, port=port, ready=lambda url: console.print(f"Serving on {url}"), faults=faults
+    )
+
+
+@main.command()
+@config_option
+@userdir_option
+@datadir_option
+def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
+    """Let the learner take the steps that are due now: train, judge, promote."""
+    from lstm_model.bot import configuration
+    from lstm_model.learning.wording import describe, named
+
+    config = load_config(configs, userdir, datadir=datadir)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("Training", total=1.0)
+        step = configuration.train_now(
+            config,
+            lambda p: bar.update(task, completed=p.fraction, description=describe(p)),
+            lambda line: console.print(line, markup=False),
+            time.time_ns() // 1_000_000,
+        )
+        bar.update(task, completed=1.0, description="Training done")
+    console.print(f"{named(step.model.card)} serves.")
+    print_card(step.model.card)
+
+
+@main.command("download-flow")
+@config_option
+@userdir_option
+@datadir_option
+@click.option("-t", "--timeframe", help="Of the candles; the configuration's by default.")
+@click.option("--days", type=click.IntRange(1), help="How far back; by default as far as the model "
+              "in force learns. Backtests reach further: give their start.")  # fmt: skip
+@click.option("--timerange", metavar="FROM-TO", help="As freqtrade writes it, e.g. 20240101-.")
+@click.option("-p", "--pairs", "pairs", multiple=True, metavar="PAIR",
+              help="Repeat for more; the whitelist by default.")  # fmt: skip
+def download_flow(
+    configs: tuple[str, ...], userdir: str | None, datadir: str | None, timeframe: str | None,
+    days: int | None, timerange: str | None, pairs: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Get the past order flow of candles: who bought and sold how much, for "order_flow"."""
+    from lstm_model.bot import flow_source
+
+    config = load_config(configs, userdir, datadir=datadir, timeframe=timeframe, pairs=list(pairs))
+    span = flow_source.flow_span(config, time.time_ns() // 1_000_000, days, timerange)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(pair: str, share: float) -> None:
+            if pair not in tasks:
+                tasks[pair] = bar.add_task(pair, total=1.0)
+            bar.update(tasks[pair], completed=share)
+
+        for known in flow_source.download_flow(config, span, show):
+            show(known.pair, 1.0)
+            bar.console.print(_flow_line(known))
+
+
+def _flow_line(known: FlowSpan) -> str:
+    if known.first_ms is None or known.last_ms is None:
+        return f"{known.pair}: no order flow in this range"
+    return (
+        f"{known.pair}: order flow of {known.candles:,} candles, {known.covered_fraction:.1%} of "
+        f"the range covered, {minute(known.first_ms)} to {minute(known.last_ms)}"
+    )
+
+
+@main.command()
+def settings() -> None:
+    """Print all options of the `lstm` section as a Markdown table."""
+    click.echo(settings_table())
+
+
+@main.command()
+@click.option("--minutes", default=3.0, show_default=True, help="How long to trade.")
+@click.option("--folder", default=".demo", show_default=True, type=click.Path(path_type=Path))
+@click.option("--market", default="synthetic", show_default=True)
+def demo(minutes: float, folder: Path, market: str) -> None:
+    """Download, train, backtest and paper-trade on the loopback exchange, then sum up."""
+    from lstm_model.commands.demo import run_demo
+
+    run_demo(console, minutes=minutes, folder=folder, market=market)

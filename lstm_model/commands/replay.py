@@ -1,0 +1,225 @@
+"""The commands `replay` and `verify`: the real bot over the past, and a backtest to match."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lstm_model.commands.models import config_option, console, load_config, minute, userdir_option
+from lstm_model.commands.reasons import datadir_option
+
+if TYPE_CHECKING:  # freqtrade takes a second to import, which other commands would wait for
+    from lstm_model.replay.facts import ReplayFacts
+    from lstm_model.replay.fast_forward import Moment
+    from lstm_model.replay.reproduction import Finding
+    from lstm_model.replay.run import Rehearsal, Wish
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}
+_FORMS = ("%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y%m%dT%H%M")
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_INTERRUPTED = 130  # as shells say it of Ctrl-C
+_NEEDED = {"from": "start_ms", "to": "end_ms", "data": "data"}
+_DAY_MS = 86_400_000
+_NAMED = 5  # chosen: findings of a kind that are told one by one
+_SHOWN_S = 0.1  # chosen: between two looks at the bar
+
+
+class _Time(click.ParamType[int]):
+    """A moment in UTC, as milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        for form in _FORMS:
+            try:
+                moment = datetime.strptime(value, form).replace(tzinfo=UTC)
+            except ValueError:
+                continue
+            return int(moment.timestamp() * 1000)
+        return self.fail(f'"{value}" is no time; give 2024-07-01 or 2024-07-01T06:00 (UTC)')
+
+
+class _Duration(click.ParamType[int]):
+    """Seconds, also as 60s, 5m or 1h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        match = re.fullmatch(r"(\d+)([smh]?)", str(value))
+        if not match or not int(match[1]):
+            self.fail(f'"{value}" is no duration; give 60s, 5m or 1h')
+        return int(match[1]) * _UNITS_S[match[2]]
+
+
+_OPTIONS = (
+    config_option,
+    userdir_option,
+    click.option("--from", "start_ms", type=_Time(), help="Start of the window (UTC)."),
+    click.option("--to", "end_ms", type=_Time(), help="Its end."),
+    click.option("--data", metavar="DIR|synthetic|random-walk",
+                 help="Candles or trades, as files; or an invented market."),
+    click.option("--history", type=_FOLDER, help="Older candles, if the data is of trades."),
+    click.option("-p", "--pairs", multiple=True, metavar="PAIR",
+                 help="Repeat for more; the whitelist by default."),
+    click.option("-t", "--timeframe", help="The configuration's by default."),
+    click.option("-s", "--strategy", help="The configuration's, else LSTMStrategy."),
+    click.option("--step", "step_s", default="60s", show_default=True, type=_Duration(),
+                 help="Longest time between two looks of the bot."),
+    click.option("--wallet", type=click.FloatRange(0.0, min_open=True),
+                 help="dry_run_wallet by default."),
+    click.option("--seed", default=1, show_default=True, help="Of an invented market."),
+    click.option("--days-before", default=30, show_default=True,
+                 type=click.IntRange(1), help="Days of history of an invented market."),
+    click.option("--incident", "incidents", multiple=True, metavar="KIND@TIME[/DURATION]",
+                 help="What goes wrong, e.g. outage@2024-07-01T06:00/30m; repeat."),
+    click.option("--folder", type=_FOLDER, help="Where all is left; user_data/replay/... else."),
+    click.option("--overwrite", is_flag=True, help="Replace an older replay in the folder."),
+    click.option("--report", type=click.Path(dir_okay=False, path_type=Path),
+                 help="Also write a page of HTML."),
+)  # fmt: skip
+
+
+def _with_window(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a replay."""
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
+    from lstm_model.practice.incidents import parse_incident
+    from lstm_model.replay.run import Wish
+
+    lacking = [f"--{name}" for name, key in _NEEDED.items() if options[key] is None]
+    if lacking:
+        raise click.UsageError(f"{', '.join(lacking)} must be given")
+    if options["end_ms"] <= options["start_ms"]:
+        raise click.UsageError("--to must be later than --from")
+    return Wish(**options, incidents=tuple(parse_incident(text) for text in incidents))
+
+
+@click.command()
+@_with_window
+def replay(report: Path | None, **options: Any) -> None:
+    """Run the real bot, in a dry run, over the past: as fast as it goes, the same every time."""
+    rehearsal = _prepared(_wish(**options))
+    facts = _replayed(rehearsal, report)
+    files = rehearsal.files
+    console.print(f"Everything is in {files.folder}, e.g.", markup=False)
+    console.print(f"  freqtrade show-trades --db-url sqlite:///{files.database}", markup=False)
+    if _was_stopped(rehearsal, facts):
+        sys.exit(_INTERRUPTED)
+
+
+@click.command()
+@_with_window
+@click.option("--journal", "of_journal", is_flag=True,
+              help="Instead: compute anew what the configured bot has journaled.")  # fmt: skip
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1),
+              help="How far back, of --journal.")  # fmt: skip
+@datadir_option
+def verify(
+    report: Path | None, of_journal: bool, days: int, datadir: str | None, **options: Any
+) -> None:
+    """Replay and backtest the same window: are the forecasts equal to the last bit?
+
+    Ends with status 1 if a forecast differs, or a trade without a cause.
+    """
+    if of_journal:
+        sys.exit(_check_journal(options["configs"], options["userdir"], datadir, days))
+    from lstm_model.commands.comparison_view import renderables
+    from lstm_model.replay.proof import prove
+
+    rehearsal = _prepared(_wish(**options))
+    if _was_stopped(rehearsal, _replayed(rehearsal, report)):
+        sys.exit(_INTERRUPTED)
+    with console.status("Backtesting the same window ..."):
+        comparison = prove(rehearsal)
+    console.print()
+    for part in renderables(comparison):
+        console.print(part)
+    sys.exit(0 if comparison.ok else 1)
+
+
+def _check_journal(
+    configs: tuple[str, ...], userdir: str | None, datadir: str | None, days: int
+) -> int:
+    """Compute the journal's forecasts again and say what came out; the exit status."""
+    from lstm_model.replay.proof import journaled
+
+    found: dict[str, list[Finding]] = defaultdict(list)
+    config = load_config(configs, userdir, datadir=datadir)
+    with console.status("Computing the forecasts again ..."):
+        for finding in journaled(config, time.time_ns() // 1_000_000 - days * _DAY_MS):
+            found[finding.kind].append(finding)
+    if not found:
+        console.print(f"No forecast was made in the last {days} days.")
+        return 1
+    for kind, findings in sorted(found.items()):
+        console.print(f"{len(findings):,} {kind}", markup=False)
+        for finding in findings[:_NAMED] if kind != "equal" else []:
+            row = finding.row
+            console.print(f"  {row.pair} {minute(row.candle_ms)}: {finding.text}", markup=False)
+    return 0 if (found["equal"] or found["late step"]) and not found["differs"] else 1
+
+
+def _prepared(wish: Wish) -> Rehearsal:
+    from lstm_model.replay.run import Rehearsal
+
+    with console.status("Opening the market ..."):
+        return Rehearsal(wish)
+
+
+def _replayed(rehearsal: Rehearsal, report: Path | None) -> ReplayFacts:
+    from lstm_model.replay.outcome import facts_of
+    from lstm_model.replay.report import render_html, summary_lines
+
+    with _bar(rehearsal) as watch:
+        ran = rehearsal.run(watch)
+    facts = facts_of(rehearsal, ran)
+    for line in summary_lines(facts):
+        console.print(line, markup=False)
+    if report is not None:
+        report.write_text(render_html(facts), encoding="utf-8")
+        console.print(f"Report: {report}", markup=False)
+    return facts
+
+
+def _was_stopped(rehearsal: Rehearsal, facts: ReplayFacts) -> bool:
+    return facts.end_ms < rehearsal.plan.scenario.end_ms
+
+
+@contextmanager
+def _bar(rehearsal: Rehearsal) -> Iterator[Callable[[Moment], None]]:
+    """What shows how far a replay is."""
+    scenario, began_s, shown_s = rehearsal.plan.scenario, time.monotonic(), 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Starting the bot", total=scenario.end_ms - scenario.start_ms)
+
+        def watch(moment: Moment) -> None:
+            nonlocal shown_s
+            now_s = time.monotonic()
+            if now_s - shown_s >= _SHOWN_S:
+                shown_s, done_ms = now_s, moment.now_ms - scenario.start_ms
+                text = _described(moment, done_ms / 1e3 / (now_s - began_s))
+                bar.update(task, completed=done_ms, description=text)
+
+        yield watch
+
+
+def _described(moment: Moment, speed: float) -> str:
+    at = datetime.fromtimestamp(moment.now_ms / 1000, UTC)
+    return (
+        f"{at:%Y-%m-%d %H:%M} UTC, {speed:,.0f} x, balance {moment.equity:,.2f}, "
+        f"{moment.open_trades} open, {moment.closed_trades} closed"
+    )

@@ -1,0 +1,255 @@
+"""Learning while the bot trades: one thread walks the chain of steps, the bot never waits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from lstm_model.errors import LstmModelError, StoreError, TrainingError
+from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.learner import Wish
+from lstm_model.learning.wording import Teller, decisions
+from lstm_model.market.candles import Candles, Ints
+from lstm_model.model.model import Model
+from lstm_model.store.journal import Journal
+from lstm_model.store.lineage import Lineage, versions_in_use
+from lstm_model.trading.outlook import Terms
+from lstm_model.training.maker import Training
+from lstm_model.training.material import reach_ms
+
+logger = logging.getLogger(__name__)
+
+_RETRY_MS = 600_000  # chosen: after a walk that failed
+_ASK_DISK_MS = 60_000  # chosen: reading the candles of a hundred pairs takes seconds
+_STEPS_READY = 64  # chosen: a first start walks at most `retrain_candles / step_candles` of them
+
+
+class BackgroundLearning:
+    """One lineage's newest steps, and at most one thread that makes the next.
+
+    Attributes
+    ----------
+    steps : the newest, oldest first; replaced, never changed
+    news : what the user should hear of, oldest first
+    """
+
+    def __init__(
+        self, learning: Learning, terms: Terms, lineage: Lineage, journal: Journal
+    ) -> None:
+        self.steps: tuple[Step, ...] = ()
+        self.news: deque[str] = deque(maxlen=100)
+        self._learning, self._maker, self._terms = learning, learning.maker, terms
+        self._lineage, self._journal = lineage, journal
+        self._schedule = learning.schedule
+        self._pinned: Model | None = None
+        self._were_skilled: dict[str, bool] = {}  # by the cards of versions that serve no more
+        self._pins_read_ns = -1
+        self._fresh_start = False
+        self._retry_at_ms = self._ask_disk_ms = 0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, now_ms: int) -> None:
+        """Take the lineage for this process and load its champion.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be used, or another bot learns here; better known before the bot
+            trades.
+        DataError
+            There is no model and nothing to train one on.
+        """
+        self._maker.store.check_writable()
+        self._maker.remove_leftovers()
+        self._lineage.acquire()
+        try:
+            self._resume(now_ms)
+            self._read_pin()
+            if not self.steps:
+                due_ms = self._schedule.last_boundary(now_ms)
+                self._maker.material(self._learning.origin_of(due_ms)).check()
+        except LstmModelError:
+            self._lineage.release()
+            raise
+
+    def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
+        """Begin a walk in the background when a step is due; returns at once.
+
+        A step begins one candle after its boundary: before, the last candle may not be there yet.
+        Where it is not there even then, the step waits, see `_lacks_candles`.
+        """
+        self._read_pin()
+        due_ms = self._schedule.last_boundary(now_ms - self._schedule.candle_ms)
+        done = bool(self.steps) and not self._fresh_start and self.steps[-1].boundary_ms >= due_ms
+        if self.busy or done or now_ms < self._retry_at_ms:
+            return
+        self._learning.follow(tuple(pairs))
+        self._maker.history.forget_all_but(self._learning.pairs)
+        if self._lacks_candles(due_ms, now_ms):
+            return
+        self._retry_at_ms = now_ms + _RETRY_MS  # if it fails, whatever the reason
+        self._thread = threading.Thread(target=self._walk, args=(due_ms,), name="lstm-learning")
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a walk is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _lacks_candles(self, due_ms: int, now_ms: int) -> bool:
+        """Whether candles before the boundary are still to come.
+
+        A step never sees again what it did not see when it was made. So while the exchange gives
+        nothing at all, or has not yet told a bot that has just begun, it waits; for single pairs,
+        which may be halted, until it would be late.
+        """
+        history, pairs = self._maker.history, self._learning.pairs
+        if (seen := history.seen_until(pairs)) and min(seen) >= due_ms:
+            return False
+        if now_ms < self._ask_disk_ms:
+            return True
+        self._ask_disk_ms = now_ms + _ASK_DISK_MS
+        there = [until_ms >= due_ms for until_ms in history.known_until(pairs)]
+        late = now_ms >= due_ms + max(self._schedule.lag_ms, 2 * self._schedule.candle_ms)
+        return bool(there) and not (any(there) if late else all(there))
+
+    def stop(self) -> None:
+        """End a running training; returns when no thread is left."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._lineage.release()
+
+    def versions(self) -> set[str]:
+        """Every version that ever served here."""
+        pinned = {self._pinned.card.version} if self._pinned else set()
+        return {*self._lineage.champions, *pinned}
+
+    def in_force(self, candles: Candles) -> Iterator[tuple[Model, Ints]]:
+        """The models, newest first, and the rows of the candles each may forecast."""
+        closes = candles.date_ms + candles.step_ms
+        newer = np.full(len(closes), False)
+        for from_ms, model in self._serving():
+            served = (closes >= from_ms + self._schedule.lag_ms) & ~newer
+            newer |= served
+            yield model, np.flatnonzero(served)
+
+    def _serving(self) -> Iterator[tuple[int, Model]]:
+        """The boundary from which on each model serves, newest first."""
+        if self._pinned is not None:
+            yield self._pinned.card.train_end_ms, self._pinned
+        for step in reversed(self.steps):
+            yield step.boundary_ms, step.model
+
+    def is_skilled(self, version: str) -> bool:
+        """Whether a version has proven skill; one that cannot be read has not."""
+        for _, model in self._serving():
+            if model.card.version == version:
+                return model.is_skilled(self._terms.settings)
+        if version not in self._were_skilled:
+            self._were_skilled[version] = self._was_skilled(version)
+        return self._were_skilled[version]
+
+    def stale_from_ms(self) -> float:
+        """Candles that close later have no model that was checked lately; a pin is the user's."""
+        if self._pinned is not None or not self.steps:
+            return math.inf
+        age_ms = self._terms.settings.stale_model_candles * self._schedule.candle_ms
+        return self.steps[-1].boundary_ms + age_ms
+
+    def serves(self) -> bool:
+        """Whether there is a model to forecast with."""
+        return next(self._serving(), None) is not None
+
+    def _was_skilled(self, version: str) -> bool:
+        try:
+            stored = self._maker.store.load(version)
+            return Model.of(stored, self._terms.settings).is_skilled(self._terms.settings)
+        except StoreError as error:
+            logger.warning("%s; its forecasts count as unskilled", error)
+            return False
+
+    def _resume(self, now_ms: int) -> None:
+        """The steps with which the last run ended; a new chain where that is too long ago."""
+        head = self._lineage.head
+        self.steps = () if head is None else self._learning.resume(head, _STEPS_READY)
+        if not self.steps:
+            if head is not None:
+                logger.warning("The last step %s of the learner is gone; it begins anew", head)
+            return
+        due_ms = self._schedule.last_boundary(now_ms)
+        self._fresh_start = not self._learning.continues(self.steps[-1], due_ms)
+        if self._fresh_start:
+            logger.info("The learner begins anew: it rested too long, or its code has changed")
+
+    def _read_pin(self) -> None:
+        """Serve the version that the command line has pinned, if it has."""
+        changed_ns = self._lineage.changed_ns()
+        if changed_ns == self._pins_read_ns:
+            return
+        self._pins_read_ns = changed_ns
+        before = self._pinned.card.version if self._pinned else None
+        try:
+            version = self._lineage.pinned
+            self._pinned = None if version is None else self._learning.model(version, self.steps)
+        except StoreError as error:
+            self._tell(f"The pinned model cannot serve: {error}")
+            return
+        if version != before:
+            self._tell("The gate chooses again" if version is None else f"Pinned: {version} serves")
+
+    def _walk(self, due_ms: int) -> None:
+        """Runs in its own thread: one step after the other until the newest that is due."""
+        try:
+            for step in self._missing(due_ms):
+                self._take(step)
+            self._retry_at_ms = 0
+        except (LstmModelError, OSError, ValueError, MemoryError) as error:
+            if not self._stopping.is_set():
+                what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"
+                meanwhile = "the last good model keeps serving" if self.steps else "no model yet"
+                self._tell(f"{what}, {meanwhile}: {error}")
+
+    def _missing(self, due_ms: int) -> Iterator[Step]:
+        origin_ms = self._learning.origin_of(due_ms)
+        step = None if self._fresh_start or not self.steps else self.steps[-1]
+        begin_ms = origin_ms if step is None else min(origin_ms, step.boundary_ms)
+        reach = reach_ms(self._maker.settings, self._maker.timeframe, len(self._maker.pairs))
+        overlap_ms = (self._maker.settings.horizon + 1) * self._schedule.candle_ms
+        known = self._maker.history.since(begin_ms - reach - overlap_ms)
+        run = Run(known, self._lesson, forgiving=True, stopped=self._stopping.is_set)
+        for later in self._learning.walk(origin_ms, due_ms, run, step):
+            yield later
+            if self._stopping.is_set():
+                return
+
+    def _lesson(self, wish: Wish, boundary_ms: int) -> Training:
+        """Trainings take what time others leave; of the first one the user hears more."""
+        say = None if self.steps else self._tell
+        return Training(Teller(wish, boundary_ms, say), self._stopping, background=True)
+
+    def _take(self, step: Step) -> None:
+        """Write down what was decided, then go on from this step, then serve it."""
+        made = decisions(step.events, self._lineage.name, self._learning.card)
+        self._journal.record_decisions(made)
+        self._lineage.advance(step.address, step.model.card.version)
+        self.steps, self._fresh_start = (*self.steps[1 - _STEPS_READY :], step), False
+        for decision in made:
+            self._tell(decision.text)
+        if any(event.kind == "trained" for event in step.events):
+            self._prune()
+
+    def _prune(self) -> None:
+        """Keep the disk bounded; what any lineage here still needs stays."""
+        store = self._maker.store
+        store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
+
+    def _tell(self, message: str) -> None:
+        logger.info("%s", message)
+        self.news.append(message)

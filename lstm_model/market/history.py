@@ -1,0 +1,112 @@
+"""The candles that learning may use: those on disk, continued by those the bot has seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from lstm_model.market.candles import FLOW, Candles, Floats, Records, unknown_flow
+from lstm_model.market.flow_store import merge
+from lstm_model.settings import Settings
+
+Disk = Callable[[str], Candles | None]
+KnownFlow = Callable[[str], Records]
+
+_FOREVER_MS = 2**62
+
+# What decides a model beside the candles when it learns from order flow: all that features use.
+_LEARNT_FLOW = ("trades", "volume", "quote_volume", "taker_base", "taker_quote", "coverage")
+
+
+class CandleHistory:
+    """Candles of every pair, from the data directory and from the running bot.
+
+    Parameters
+    ----------
+    disk : pair -> its candles on disk, or None
+    flow : pair -> order flow of its candles on disk (N,) FLOW, rising
+    keep_ms : how far back candles that only the bot has seen are of use
+    """
+
+    def __init__(
+        self, settings: Settings, disk: Disk, flow: KnownFlow | None, keep_ms: int
+    ) -> None:
+        self._settings, self._disk, self._flow, self._keep_ms = settings, disk, flow, keep_ms
+        self._recent: dict[str, Candles] = {}
+
+    def of(self, pair: str) -> Candles | None:
+        """All candles of a pair known so far."""
+        stored, recent = self._disk(pair), self._recent.get(pair)
+        if stored is None or recent is None:
+            return recent if stored is None else stored
+        newer = recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS)
+        return self.with_flow(stored.then(newer)) if len(newer) else stored
+
+    def seen_until(self, pairs: Collection[str]) -> list[int]:
+        """When the newest candles closed that the bot has seen, of those pairs it has seen."""
+        return [_until_ms(self._recent[pair]) for pair in pairs if pair in self._recent]
+
+    def known_until(self, pairs: Collection[str]) -> list[int]:
+        """The same with the candles on disk; of all pairs if the bot has seen none of them."""
+        seen = [pair for pair in pairs if pair in self._recent]
+        found = [candles for candles in map(self.of, seen or pairs) if candles is not None]
+        return [_until_ms(candles) for candles in found]
+
+    def since(self, start_ms: int) -> Disk:
+        """What is known of candles that open at or after `start_ms`; each pair is read once."""
+
+        def recent(pair: str) -> Candles | None:
+            known = self.of(pair)
+            return None if known is None else known.between(start_ms, _FOREVER_MS).copy()
+
+        return lru_cache(maxsize=None)(recent)
+
+    def with_flow(self, candles: Candles) -> Candles:
+        """The candles with their order flow, for those that freqtrade hands over.
+
+        What they carry already stays where no more of it is stored. Without `order_flow` they
+        come back as they are.
+        """
+        if not self._settings.order_flow:
+            return candles
+        nothing = np.empty(0, FLOW)
+        stored = nothing if self._flow is None else self._flow(candles.pair)
+        return candles.with_flow(merge(stored, nothing if candles.flow is None else candles.flow))
+
+    def remember(self, candles: Candles) -> None:
+        """Keep what the bot sees of a pair, which is not on disk yet, as long as it is of use."""
+        if len(candles):
+            seen = self._recent.get(candles.pair, candles).then(candles)
+            oldest = int(candles.date_ms[-1]) - self._keep_ms
+            self._recent[candles.pair] = seen.between(oldest, _FOREVER_MS)
+
+    def forget_all_but(self, pairs: Collection[str]) -> None:
+        """Let go of pairs that left."""
+        for pair in self._recent.keys() - set(pairs):
+            del self._recent[pair]
+
+
+def _until_ms(candles: Candles) -> int:
+    return int(candles.date_ms[-1]) + candles.step_ms
+
+
+def digest_of(series: Sequence[Candles], settings: Settings) -> str:
+    """Hash of all that a model can learn from these candles."""
+    digest = hashlib.sha256()
+    for candles in series:
+        digest.update(candles.pair.encode())
+        for column in candles.columns():
+            digest.update(column.tobytes())
+        if settings.order_flow:
+            flow = unknown_flow(candles.date_ms) if candles.flow is None else candles.flow
+            for name in _LEARNT_FLOW:
+                digest.update(_canonical(flow[name]).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _canonical(values: Floats) -> Floats:
+    """One bit pattern for every NaN and one for zero."""
+    return np.where(np.isnan(values), np.nan, values + 0.0)

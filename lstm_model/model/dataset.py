@@ -1,0 +1,223 @@
+"""Targets (the only place that looks ahead), usable windows, the purged split and the scaler.
+
+Shapes: T candles of one pair, R pooled rows of all pairs, N windows, L lookback, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstm_model.errors import DataError
+from lstm_model.market.candles import Candles, Floats, Ints
+from lstm_model.model.features import FeatureRows, compute_features
+from lstm_model.settings import Settings
+
+Mask = NDArray[np.bool_]
+
+TARGET_CLIP = 10.0  # chosen: ten standard deviations; a crash must not own the loss
+MAX_EMPTY_FRACTION = 0.25  # chosen: of a window's candles that nothing was traded in
+MIN_TRAINING_WINDOWS = 1_000  # chosen: below, 50 units only memorize
+
+
+def realized_return(candles: Candles, horizon: int, delay: int = 0) -> Floats:
+    """(T,) log return from candle t + delay to t + delay + horizon; NaN while unknown.
+
+    With `delay=1` this is what someone gets who acts one candle late.
+    """
+    log_close = np.log(candles.close)
+    out = np.full(len(candles), np.nan)
+    count = len(candles) - horizon - delay
+    if count > 0:
+        out[:count] = log_close[delay + horizon :] - log_close[delay : delay + count]
+    return out
+
+
+def reached_returns(candles: Candles, horizon: int) -> tuple[Floats, Floats]:
+    """(T,) log return to the lowest and to the highest price of the next `horizon` candles.
+
+    NaN while unknown, or where one of them is.
+
+    Examples
+    --------
+    >>> close, low, high = np.array([[8.0, 8.0, 8.0], [8.0, 4.0, 8.0], [8.0, 8.0, 16.0]])
+    >>> candles = Candles("A/B", 1, np.arange(3), close, high, low, close, np.ones(3))
+    >>> lowest, highest = reached_returns(candles, 2)
+    >>> np.exp(lowest[0]).round(3), np.exp(highest[0]).round(3), np.isnan(lowest[1])
+    (np.float64(0.5), np.float64(2.0), np.True_)
+    """
+    lowest, highest = np.full((2, len(candles)), np.nan)
+    count = len(candles) - horizon
+    if count > 0:
+        log_close = np.log(candles.close[:count])
+        lowest[:count] = np.log(_ahead(candles.low, horizon).min(axis=1)) - log_close
+        highest[:count] = np.log(_ahead(candles.high, horizon).max(axis=1)) - log_close
+    return lowest, highest
+
+
+def _ahead(prices: Floats, horizon: int) -> Floats:
+    """(T - horizon, horizon) the prices that follow each candle."""
+    return np.lib.stride_tricks.sliding_window_view(prices[1:], horizon)
+
+
+def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
+    """(T,) bool: a window of `lookback` candles that ends here can be forecast.
+
+    All its rows are known, this candle is sound, and few others were empty.
+    """
+    known = _count(~features.known, lookback) == 0
+    empty = _count(~sound, lookback) <= MAX_EMPTY_FRACTION * lookback
+    usable = known & empty & sound
+    usable[: lookback - 1] = False
+    return np.asarray(usable)
+
+
+def _count(flags: Mask, window: int) -> Ints:
+    total = np.concatenate([np.zeros(window, np.int64), flags.cumsum()])
+    return np.asarray(total[window:] - total[:-window])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows of all pairs, one pair after the other, each oldest first.
+
+    Attributes
+    ----------
+    pairs : names; `pair_index` (R,) int32 points at them
+    date_ms, label_ms : (R,) int64; a row opens at `date_ms`, its label is known at `label_ms`
+    rows : (R, F) float64, NaN where unknown
+    volatility : (R,) float64
+    realized, delayed : (R,) float64, log return over the horizon, at once and one candle late
+    lowest, highest : (R,) float64, log return to the lowest and highest price on the way
+    usable : (R,) bool, a labelled window ends here
+    """
+
+    pairs: tuple[str, ...]
+    horizon: int
+    pair_index: NDArray[np.int32]
+    date_ms: Ints
+    label_ms: Ints
+    rows: Floats
+    volatility: Floats
+    realized: Floats
+    delayed: Floats
+    lowest: Floats
+    highest: Floats
+    usable: Mask
+
+    @property
+    def unit(self) -> Floats:
+        """(R,) what one unit of the target is worth: volatility over the horizon."""
+        return np.asarray(self.volatility * np.sqrt(self.horizon))
+
+    def target(self) -> Floats:
+        """(R,) realized return in units of volatility, clipped; NaN where unlabelled."""
+        return np.clip(self.realized / self.unit, -TARGET_CLIP, TARGET_CLIP)
+
+    def reached(self, rows: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+        """(N,) what came true for rows (N,): the return, the lowest and highest on the way, in
+        units of volatility over the horizon, and volatility itself."""
+        unit = self.unit[rows]
+        prices = (self.realized, self.lowest, self.highest)
+        realized, lowest, highest = (column[rows] / unit for column in prices)
+        return realized, lowest, highest, self.volatility[rows]
+
+    def labelled_within(self, start_ms: int, end_ms: int) -> Ints:
+        """(N,) rows of usable windows that begin to look ahead and stop within this time."""
+        inside = (self.date_ms >= start_ms) & (self.label_ms <= end_ms)
+        return np.flatnonzero(self.usable & inside)
+
+
+def build_panel(series: Sequence[Candles], settings: Settings) -> Panel:
+    """Pool the candles of several pairs; every candle given may be used, none after."""
+    parts = [_panel_of(number, candles, settings) for number, candles in enumerate(series)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    pairs = tuple(candles.pair for candles in series)
+    return Panel(pairs, settings.horizon, **columns)
+
+
+def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, NDArray[Any]]:
+    candles = candles.on_grid()
+    features = compute_features(candles, order_flow=settings.order_flow)
+    realized = realized_return(candles, settings.horizon)
+    delayed = realized_return(candles, settings.horizon, delay=1)
+    lowest, highest = reached_returns(candles, settings.horizon)
+    labelled = np.isfinite(realized) & np.isfinite(delayed)
+    usable = usable_windows(features, candles.sound(), settings.lookback)
+    return {
+        "pair_index": np.full(len(candles), number, np.int32),
+        "date_ms": candles.date_ms,
+        "label_ms": candles.date_ms + (settings.horizon + 1) * candles.step_ms,
+        "rows": features.rows,
+        "volatility": features.volatility,
+        "realized": realized,
+        "delayed": delayed,
+        "lowest": lowest,
+        "highest": highest,
+        "usable": usable & labelled,
+    }
+
+
+class Split(NamedTuple):
+    """(N,) int64 each: rows of a `Panel` where the windows of a block end."""
+
+    train: Ints
+    validation: Ints
+    test: Ints
+
+
+def purged_split(panel: Panel, settings: Settings) -> Split:
+    """Cut the panel by time into train, validation and test, oldest first.
+
+    A row belongs to a block only if its label was known when the next block begins
+    (purging, López de Prado 2018), for all pairs at the same moments.
+
+    Raises
+    ------
+    DataError
+        Too few windows are left to train on.
+    """
+    dates = panel.date_ms[panel.usable]
+    if not len(dates):
+        raise DataError(_too_few(0))
+    begin, end = int(dates.min()), int(panel.label_ms[panel.usable].max())
+    test = end - round((end - begin) * settings.test_fraction)
+    validation = test - round((end - begin) * settings.validation_fraction)
+    split = Split(
+        panel.labelled_within(begin, validation),
+        panel.labelled_within(validation, test),
+        panel.labelled_within(test, end),
+    )
+    if len(split.train) < MIN_TRAINING_WINDOWS or min(map(len, split)) < 10:
+        raise DataError(_too_few(len(split.train)))
+    return split
+
+
+def _too_few(found: int) -> str:
+    return (
+        f"too little history to train on: {found:,} complete windows, {MIN_TRAINING_WINDOWS:,} are "
+        "needed. Download more candles with `freqtrade download-data` (see --days, --timerange) or "
+        'reduce "lookback" and "horizon".'
+    )
+
+
+class Scaler(NamedTuple):
+    """Mean and scale of every feature, (F,) float32 each, measured on training rows alone."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, rows: Floats) -> Scaler:
+        """From (N, F) known rows; a constant feature keeps its scale."""
+        scale = rows.std(axis=0)
+        scale[scale < 1e-8] = 1.0
+        return cls(rows.mean(axis=0).astype(np.float32), scale.astype(np.float32))
+
+    def transform(self, rows: Floats) -> NDArray[np.float32]:
+        """(R, F) float32; unknown rows become zeros (no usable window holds one)."""
+        return np.nan_to_num((rows - self.mean) / self.scale).astype(np.float32)

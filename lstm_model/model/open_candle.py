@@ -1,0 +1,178 @@
+"""Features of the candle that is still open, in microseconds, by the definitions of `features`.
+
+A network that learnt from closed candles must not be shown a tenth of one: its range and volume
+would look like a dead market's. So the open candle is first completed with what is to be expected
+of the rest if nothing particular happens: no further return, no net buying, the usual volume and
+the usual variance.
+
+Shapes: T candles, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lstm_model.errors import DataError
+from lstm_model.market.candles import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
+from lstm_model.model.features import (
+    CLIP,
+    ENOUGH_COVERAGE,
+    FAST_HALFLIFE,
+    VOLATILITY_HALFLIFE,
+    WARM_UP,
+    Ingredients,
+    ewma_window,
+    feature_set,
+)
+
+# Expected squared log range of a Brownian path in units of its variance (Parkinson 1980).
+_SQUARED_RANGE = 4.0 * math.log(2.0)
+_FLOW_COLUMNS = ("trades", "volume", "quote_volume", "taker_base")  # that features use
+_USUAL = 48  # chosen: candles that say what volume is usual, as in `volume_48`
+
+
+class OpenCandle(Ingredients):
+    """The newest row of features, again and again while its candle grows.
+
+    Parameters
+    ----------
+    closed : candles on a complete grid, of which the last `WARM_UP` and one are used; the open
+        candle is the one after them
+
+    Raises
+    ------
+    DataError
+        Too few candles.
+
+    Examples
+    --------
+    >>> moves = np.random.default_rng(0).normal(size=WARM_UP + 1)
+    >>> price = 100.0 * np.exp(0.001 * moves.cumsum())
+    >>> dates = 60_000 * np.arange(WARM_UP + 1)
+    >>> closed = Candles("BTC/USDT", 60_000, dates, *[price] * 4, np.ones(WARM_UP + 1))
+    >>> candle = OpenCandle(closed, order_flow=False)
+    >>> up = float(price[-1]) * 1.001
+    >>> seen = Seen(candle.open_ms, up, up, up, up, 0.5, 9, 50.0, 0.2, 20.0, 1.0, 0)
+    >>> row, volatility = candle.row(seen, passed=0.5)
+    >>> len(row), bool(row[0] > 0.0)
+    (19, True)
+    """
+
+    def __init__(self, closed: Candles, *, order_flow: bool) -> None:
+        first = len(closed) - WARM_UP - 1
+        if first < 0:
+            raise DataError(
+                f"{closed.pair}: {len(closed)} candles are too few, {WARM_UP + 1} needed"
+            )
+        super().__init__(_with_one_more(closed.rows(first, len(closed))))
+        self._features, self._order_flow = feature_set(order_flow), order_flow
+        self._variance = float(self.mean(self.squared_return[:-1], VOLATILITY_HALFLIFE))
+        self._usual_volume = float(self.candles.volume[-1 - _USUAL : -1].mean())
+        flow = self.flow[-1 - _USUAL : -1]
+        known = flow[flow["coverage"] >= ENOUGH_COVERAGE]
+        self._usual_trades = float(known["trades"].mean()) if len(known) else 0.0
+        self._last: dict[int, Candles] = {}
+        self._columns = {name: Ingredients.of_flow(self, name) for name in _FLOW_COLUMNS}
+
+    @property
+    def open_ms(self) -> int:
+        """When the candle opened."""
+        return int(self.candles.date_ms[-1])
+
+    def row(self, seen: Seen, passed: float) -> tuple[Floats, float]:
+        """Features (F,) of the completed candle, and volatility; NaN where they are unknown.
+
+        `passed` is the fraction of the candle's time that is over.
+        """
+        self._take(seen, 1.0 - passed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.volatility = self._volatility(VOLATILITY_HALFLIFE)
+            self.fast_volatility = self._volatility(FAST_HALFLIFE)
+            row = np.array([feature.compute(self) for feature in self._features])
+        row = np.minimum(np.maximum(row, -CLIP), CLIP)
+        return row, self.volatility if np.isfinite(row).all() else np.nan
+
+    def last(self, count: int) -> Candles:
+        """The newest so many, without copying."""
+        if count not in self._last:
+            whole = len(self.candles)
+            self._last[count] = self.candles.rows(whole - count, whole)
+        return self._last[count]
+
+    def of_flow(self, name: str) -> Floats:
+        """A column of the order flow, of which `row` renews the last number."""
+        return self._columns[name]
+
+    def now(self, series: Floats) -> Any:
+        """Its last number."""
+        return series[-1]
+
+    def ago(self, series: Floats, candles: int) -> Any:
+        """The number so many candles before the last."""
+        return series[-1 - candles]
+
+    def total(self, series: Floats, window: int) -> Any:
+        """Sum of the last `window` numbers."""
+        return series[-window:].sum()
+
+    def mean(self, series: Floats, halflife: int) -> Any:
+        """Exponentially weighted mean of the last numbers."""
+        weights = _weights(halflife)
+        return weights @ series[-len(weights) :]
+
+    def _volatility(self, halflife: int) -> float:
+        variance = float(self.mean(self.squared_return, halflife))
+        return math.sqrt(variance) if variance > 0.0 else math.nan
+
+    def _take(self, seen: Seen, rest: float) -> None:
+        """Write the completed candle into the last slot of every series."""
+        candles = self.candles
+        reach = math.log(seen.high / seen.low)
+        widen = math.sqrt(reach**2 + rest * _SQUARED_RANGE * self._variance) - reach
+        candles.open[-1], candles.close[-1] = seen.open, seen.close
+        candles.high[-1] = seen.high * math.exp(0.5 * widen)
+        candles.low[-1] = seen.low * math.exp(-0.5 * widen)
+        candles.volume[-1] = seen.volume + rest * self._usual_volume
+        self.log_close[-1] = math.log(seen.close)
+        move = self.log_close[-1] - self.log_close[-2]
+        self.log_return[-1] = move
+        self.squared_return[-1] = move**2 + rest * self._variance
+        if self._order_flow:
+            self._take_flow(seen, rest)
+
+    def _take_flow(self, seen: Seen, rest: float) -> None:
+        rest_volume = rest * self._usual_volume
+        self.covered[-1] = seen.coverage >= ENOUGH_COVERAGE and seen.volume + rest_volume > 0.0
+        self.coverage[-1] = seen.coverage
+        now = {
+            "trades": seen.trades + rest * self._usual_trades,
+            "volume": seen.volume + rest_volume,
+            "quote_volume": seen.quote_volume + rest_volume * seen.close,
+            "taker_base": seen.taker_base + 0.5 * rest_volume,
+        }
+        for name, value in now.items():
+            self._columns[name][-1] = value if self.covered[-1] else 0.0
+        self.net_bought[-1] = 2.0 * self._columns["taker_base"][-1] - self._columns["volume"][-1]
+
+
+def _with_one_more(closed: Candles) -> Candles:
+    """The candles and, until something is seen, an empty one at the last price."""
+    last = closed.close[-1:]
+    columns = {name: np.append(getattr(closed, name), last) for name in PRICE_COLUMNS}
+    dates = np.append(closed.date_ms, closed.date_ms[-1:] + closed.step_ms)
+    volume = np.append(closed.volume, 0.0)
+    flow = unknown_flow(dates)
+    if closed.flow is not None:
+        flow[:-1] = closed.flow
+    return Candles(closed.pair, closed.step_ms, dates, volume=volume, **columns, flow=flow)
+
+
+@cache
+def _weights(halflife: int) -> Floats:
+    """Of `features.ewma`, oldest first."""
+    weights = 0.5 ** (np.arange(ewma_window(halflife))[::-1] / halflife)
+    return np.asarray(weights / weights.sum())

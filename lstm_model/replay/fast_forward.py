@@ -1,0 +1,394 @@
+"""freqtrade's bot in fast-forward: its own worker over a recorded market, as fast as it goes.
+
+freqtrade's `Worker` runs unchanged, in a dry run. Its thread is the one that the virtual clock
+listens to: where it would sleep until its next look, the market goes on by as much instead. While
+a network is trained, virtual time stands still: a step serves `training_lag_candles` after its
+boundary at the earliest, and whether a slower training would be late depends on the machine.
+
+What the plan says goes wrong happens at its exact virtual time. Two runs of one plan leave the same
+but for the numbers of orders, which freqtrade draws at random.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import logging.config
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from freqtrade.persistence import Trade
+from freqtrade.rpc import RPCHandler
+from freqtrade.worker import Worker
+from sqlalchemy import func, select
+
+from lstm_model.market.candles import candle_open_ms, timeframe_ms
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.practice.clock import VirtualClock, real_sleep
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.incidents import Incident, with_incidents
+from lstm_model.practice.interruption import Interruption
+from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
+from lstm_model.replay.pacing import Pace
+
+logger = logging.getLogger(__name__)
+
+_LEARNING_POLL_S = 0.02  # chosen: trainings take seconds
+_AFTER_MS = 1_000  # as freqtrade itself looks a second after the candle, so that it is there
+
+_TRAINING = "lstm_model.training.network_process"
+_NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be replayed, and how.
+
+    Attributes
+    ----------
+    configs : freqtrade's configuration files
+    folder : where everything is left, see `Leavings`
+    step_s : longest virtual time between two looks of the bot
+    options : of the `lstm` section
+    incidents : what goes wrong
+    silenced : sections of the configuration that are switched off, as they would reach others
+    """
+
+    scenario: Scenario
+    configs: tuple[str, ...]
+    userdir: Path
+    folder: Path
+    strategy: str
+    step_s: int
+    wallet: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    incidents: tuple[Incident, ...] = ()
+    silenced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How the bot stands; money in stake currency."""
+
+    now_ms: int
+    equity: float
+    open_trades: int
+    closed_trades: int
+
+
+class Leavings:
+    """Files of a replay below its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.before, self.whole = self.folder / "before", self.folder / "whole"
+        self.live, self.backtest = self.folder / "live", self.folder / "backtest"
+        self.database = self.folder / "trades.sqlite"
+        self.log, self.messages = self.folder / "bot.log", self.folder / "messages.jsonl"
+        self.overlay = self.folder / "replay.json"
+
+
+class _Over(BaseException):
+    """The window has come to its end."""
+
+
+class _Restart(BaseException):
+    """The bot is to be ended and started anew."""
+
+
+class FastForward:
+    """One replay.
+
+    Parameters
+    ----------
+    watch : called after every look of the bot, and while it trains
+
+    Attributes
+    ----------
+    equity : how the bot stood at its first look in every candle
+    missed : what it should have got from the exchange and has not; then another run may differ
+
+    Raises
+    ------
+    ConfigError
+        For an incident that cannot happen.
+    """
+
+    def __init__(self, plan: Plan, watch: Callable[[Moment], None]) -> None:
+        self.files = Leavings(plan.folder)
+        self.equity: list[Moment] = []
+        self.missed: list[str] = []
+        self._plan, self._watch = plan, watch
+        self._scenario = with_incidents(plan.scenario, plan.incidents)
+        self._worker: Worker | None = None
+        self._clock = VirtualClock(plan.scenario.start_ms + _AFTER_MS)
+        self._end_ms = plan.scenario.end_ms + _AFTER_MS  # the last candle is looked at too
+        self._clock.on_sleep = self._sleep
+        self._step_ms = timeframe_ms(plan.scenario.timeframe)
+        self._turns: list[tuple[int, Callable[[], None]]] = []
+        self._back_ms, self._kills = 0, 0
+        self._interruption = Interruption()
+
+    def run(self) -> bool:
+        """Replay the window; False if Ctrl-C or SIGTERM ended it before."""
+        market = self._scenario.market
+        listings = {item.instrument.pair: item for item in market.listings.values()}
+        with LoopbackExchange(market, paced=True) as exchange, _log_kept():
+            self._configure(exchange.url)
+            self._pace = Pace(self._clock, exchange, listings, self.bot)
+            self.missed = self._pace.missed
+            self._turns = sorted(self._happenings(), key=lambda turn: turn[0])
+            with self._clock, self._interruption.heard():
+                finished = self._trade()
+            if self._kills:
+                logger.warning("No training ran that could have been killed: %d left", self._kills)
+            return finished
+
+    def _trade(self) -> bool:
+        try:
+            self._go_on(self._clock.now_ms)  # to what is to happen from the start on
+            while True:
+                with suppress(_Restart):
+                    self._start().run()
+                self._stay_off()
+        except _Over:
+            return True
+        except KeyboardInterrupt:
+            return False
+        finally:
+            self._end()
+
+    def _start(self) -> Worker:
+        self._worker = worker = Worker(self._arguments())
+        messages = _Messages(worker.freqtrade.rpc._rpc, self.files.messages)
+        worker.freqtrade.rpc.registered_modules.append(messages)
+        if (engine := worker.freqtrade.strategy.live_engine) is not None:
+            engine.tick = partial(self._tick, engine.tick)
+        return worker
+
+    def _tick(self, tick: Callable[..., None], now_ms: int, pairs: Collection[str] = ()) -> None:
+        """The bot's look begins: it goes on when what it has begun is done.
+
+        Else how fast that is would decide what the rest of the look finds.
+        """
+        tick(now_ms, pairs)
+        self._let_it_learn()
+        self._pace.settle()
+
+    def _end(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.exit()
+            # What freqtrade leaves to the end of the process.
+            worker.freqtrade.exchange._api.session.close()
+            Trade.session.remove()
+            Trade.session.get_bind().dispose()
+            gc.unfreeze()  # what the engine had frozen is garbage now
+
+    @property
+    def now_ms(self) -> int:
+        """The virtual time."""
+        return self._clock.now_ms
+
+    def bot(self) -> Any:
+        """freqtrade's bot, None while there is none."""
+        return self._worker.freqtrade if self._worker else None
+
+    def _sleep(self, seconds: float) -> None:
+        """The bot would sleep: time goes on."""
+        self._let_it_learn()
+        if self._clock.now_ms >= self._end_ms:
+            raise _Over
+        self._go_on(self._clock.now_ms + max(1, round(1000.0 * seconds)))
+        self._look()
+
+    def _go_on(self, to_ms: int) -> None:
+        """Let time go on, at most to the end of the window, and happen what is to happen."""
+        to_ms = min(to_ms, self._end_ms)
+        while self._turns and self._turns[0][0] <= to_ms:
+            at_ms, happen = self._turns.pop(0)
+            self._pace.advance(at_ms)
+            happen()
+        self._pace.advance(to_ms)
+
+    def _let_it_learn(self) -> None:
+        bot = self.bot()
+        engine = bot.strategy.live_engine if bot else None
+        self._interruption.check()
+        while engine is not None and engine.busy:
+            if self._kills and end_training():
+                self._kills -= 1
+            real_sleep(_LEARNING_POLL_S)
+            self._interruption.check()
+            known = self.equity[-1:] or [Moment(self.now_ms, self._plan.wallet, 0, 0)]
+            self._watch(known[0])
+
+    def _happenings(self) -> Iterator[tuple[int, Callable[[], None]]]:
+        """What is to happen when."""
+        for incident in self._plan.incidents:
+            yield incident.at_ms, partial(logger.warning, "Incident: %s", incident)
+            if incident.kind == "outage":
+                yield incident.at_ms, self._pace.cut_off
+                yield incident.end_ms, self._pace.reconnect
+            if incident.kind == "kill":
+                yield incident.at_ms, self._owe_kill
+            if incident.kind == "restart":
+                yield incident.at_ms, partial(self._leave, incident.end_ms)
+
+    def _owe_kill(self) -> None:
+        self._kills += 1
+
+    def _leave(self, back_ms: int) -> None:
+        self._back_ms = back_ms
+        raise _Restart
+
+    def _stay_off(self) -> None:
+        """Time without a bot, and what a user does before it starts again: download candles."""
+        self._end()
+        self._go_on(self._back_ms)
+        if self._back_ms >= self._end_ms:
+            raise _Over
+        download(self._scenario, self.files.before, self._clock.now_ms)
+
+    def _look(self) -> None:
+        bot, now_ms = self.bot(), self._clock.now_ms
+        if bot is None:
+            return
+        opened = candle_open_ms(now_ms, self._step_ms)
+        known = self.equity[-1] if self.equity else None
+        if known is None or candle_open_ms(known.now_ms, self._step_ms) < opened:
+            known = _moment(bot, now_ms, self._scenario)
+            self.equity.append(known)
+        self._watch(Moment(now_ms, known.equity, known.open_trades, known.closed_trades))
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "config": [*self._plan.configs, str(self.files.overlay)],
+            "user_data_dir": str(self._plan.userdir),
+            "datadir": str(self.files.before),
+            "strategy": self._plan.strategy,
+            "verbosity": 0,
+        }
+
+    def _configure(self, url: str) -> None:
+        """The bot's configuration on top of the user's."""
+        scenario, overlay = self._scenario, loopback_overlay(url)
+        overlay["exchange"]["pair_whitelist"] = list(scenario.pairs)
+        overlay |= {
+            "dry_run": True,
+            "dry_run_wallet": self._plan.wallet,
+            "timeframe": scenario.timeframe,
+            "db_url": f"sqlite:///{self.files.database}",
+            "internals": {
+                "process_throttle_secs": self._plan.step_s,
+                "heartbeat_interval": 0,
+                "sd_notify": False,
+            },
+            "initial_state": "running",
+            "pairlists": [{"method": "StaticPairList"}],
+            **{name: {"enabled": False} for name in self._plan.silenced},
+            "log_config": _logging(self.files.log),
+            "lstm": {
+                "learn_from": f"{datetime.fromtimestamp(scenario.start_ms / 1000, UTC):%Y%m%d}",
+                **self._plan.options,
+                "store_dir": str(self.files.live),
+                "journal_url": None,  # the user's own journal tells of the user's own bot
+            },
+        }
+        self.files.folder.mkdir(parents=True, exist_ok=True)
+        self.files.overlay.write_text(json.dumps(overlay, indent=4))
+        logging.config.dictConfig(_logging(self.files.log))
+
+
+def end_training() -> bool:
+    """Kill the training that runs in a child of this process; whether there was one."""
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if _TRAINING in child.cmdline():
+                child.kill()
+                return True
+    return False
+
+
+def download(scenario: Scenario, folder: Path, until_ms: int) -> None:
+    """Make `folder` a data directory of freqtrade with what is known at `until_ms`.
+
+    Of pairs whose order flow is there already, the newer flow comes too.
+    """
+    write_candles(scenario, folder, until_ms)
+    flows = FlowStore(folder / "flow")
+    for pair in scenario.pairs if flows.folder.exists() else ():
+        flows.write(pair, scenario.timeframe, klines_flow(scenario, pair, until_ms))
+
+
+class _Messages(RPCHandler):  # type: ignore[misc]
+    """What a user would have been told by Telegram, one JSON line each."""
+
+    name = "messages"
+
+    def __init__(self, rpc: Any, path: Path) -> None:
+        super().__init__(rpc, {"messages": {"allow_custom_messages": True}})
+        self._path = path
+
+    def send_msg(self, msg: Any) -> None:
+        if msg["type"] in _NOT_FOR_PEOPLE:
+            return
+        told = {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", **msg}
+        with self._path.open("a") as file:
+            file.write(json.dumps(told, default=str) + "\n")
+
+    def cleanup(self) -> None:
+        pass
+
+
+def _moment(bot: Any, now_ms: int, scenario: Scenario) -> Moment:
+    trades = Trade.get_open_trades()
+    held = sum(trade.amount * _price(scenario, trade.pair, now_ms) for trade in trades)
+    money = bot.wallets.get_total(bot.config["stake_currency"])
+    closed = select(func.count(Trade.id)).where(Trade.is_open.is_(False))
+    return Moment(now_ms, money + held, len(trades), Trade.session.scalar(closed))
+
+
+def _price(scenario: Scenario, pair: str, now_ms: int) -> float:
+    listing = scenario.market.listing(pair.replace("/", ""))
+    last = listing.trades.price[listing.trades.due(now_ms) - 1]
+    return float(last) / 10.0**listing.instrument.price_decimals
+
+
+@contextmanager
+def _log_kept() -> Iterator[None]:
+    """Put back where logging goes to, which freqtrade changes for good; its files are closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _logging(path: Path) -> dict[str, Any]:
+    """Everything the bot says, into its log."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "standard": {"format": "%(asctime)s - %(name)s - %(levelname)s - %(message)s"}
+        },
+        "handlers": {
+            "file": {
+                "class": "logging.FileHandler", "formatter": "standard", "filename": str(path),
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["file"]},
+    }  # fmt: skip

@@ -1,0 +1,133 @@
+"""Is what a bot said what a backtest says, and what its own models make of the same candles?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from freqtrade.persistence.pairlock import PairLock
+
+from lstm_model.bot import configuration
+from lstm_model.learning.chain import Learning, Step
+from lstm_model.market.candles import Candles, timeframe_ms
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
+from lstm_model.replay.backtest import BacktestRun, backtest
+from lstm_model.replay.causes import Evidence
+from lstm_model.replay.comparison import Comparison, compare
+from lstm_model.replay.forecasts import compare_forecasts
+from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
+from lstm_model.replay.run import Rehearsal, trades
+from lstm_model.settings import Settings
+from lstm_model.store.journal import Journal
+from lstm_model.store.journal_rows import JournalRow
+
+_MOST_STEPS = 10_000  # far more than a window has
+_FOREVER_MS = 2**62
+
+
+def prove(rehearsal: Rehearsal) -> Comparison:
+    """Backtest the window of a replay that is over, and hold one against the other.
+
+    The backtest has a store of its own: it trains what the bot has trained.
+
+    Raises
+    ------
+    ConfigError
+        The backtest cannot be run.
+    """
+    scenario = rehearsal.plan.scenario
+    rehearsal.write_candles(rehearsal.files.whole, scenario.end_ms)
+    tested, rows = _backtest(rehearsal), rehearsal.rows()
+    step_ms = timeframe_ms(scenario.timeframe)
+    forecasts = compare_forecasts(
+        tested.forecasts, rows, step_ms, scenario.start_ms, scenario.end_ms
+    )
+    replayed = _account(rehearsal, rows, step_ms)
+    rules = Rules(step_ms, scenario.end_ms, tested.max_open_trades)
+    return compare(forecasts, tested.account, replayed, rules, _evidence(rehearsal, replayed))
+
+
+def _backtest(rehearsal: Rehearsal) -> BacktestRun:
+    files, plan = rehearsal.files, rehearsal.plan
+    scenario = plan.scenario
+    with LoopbackExchange(scenario.market) as exchange:
+        overlay = json.loads(files.overlay.read_text())
+        overlay["exchange"] |= loopback_overlay(exchange.url)["exchange"]
+        overlay["lstm"]["store_dir"] = str(files.backtest)
+        overlay["log_config"]["handlers"]["file"]["filename"] = str(files.folder / "backtest.log")
+        path = Path(files.folder / "backtest.json")
+        path.write_text(json.dumps(overlay, indent=4))
+        arguments = {
+            "config": [*plan.configs, str(path)],
+            "user_data_dir": str(plan.userdir),
+            "datadir": str(files.whole),
+            "strategy": plan.strategy,
+        }
+        return backtest(arguments, scenario.start_ms, scenario.end_ms)
+
+
+def _account(rehearsal: Rehearsal, rows: dict[str, list[JournalRow]], step_ms: int) -> Account:
+    scenario = rehearsal.plan.scenario
+    span = (scenario.start_ms - step_ms, scenario.end_ms)
+    with rehearsal.journal() as journal:
+        verdicts = journal.verdicts(scenario.timeframe, *span)
+    locks = [Lock.of(lock.to_json()) for lock in PairLock.get_all_locks().all()]
+    every = [row for mine in rows.values() for row in mine]
+    return Account(tuple(trades()), tuple(verdicts), tuple(locks), first_in_time(every, step_ms))
+
+
+def _evidence(rehearsal: Rehearsal, replayed: Account) -> Evidence:
+    config = rehearsal.config()
+    settings, pairs = configuration.settings_of(config), rehearsal.plan.scenario.pairs
+    in_force = StepsInForce(*known_steps(config, settings, pairs))
+
+    whole: dict[str, Any] = {**config, "datadir": rehearsal.files.whole}
+
+    def given(pair: str) -> Candles | None:
+        seen = rehearsal.seen.get(pair)
+        return Candles.from_frame(pd.concat(seen), pair, config["timeframe"]) if seen else None
+
+    return Evidence(
+        settings,
+        lambda pair: configuration.load_candles(whole, pair),
+        given,
+        in_force.model_for,
+        replayed.words,
+    )
+
+
+def journaled(config: dict[str, Any], since_ms: int) -> Iterator[Finding]:
+    """Compute again what the bot of a configuration has journaled since then.
+
+    Raises
+    ------
+    LstmModelError
+        There is no journal, or it cannot be read.
+    """
+    settings = configuration.settings_of(config)
+    journal, timeframe = Journal(configuration.journal_url(config, settings)), config["timeframe"]
+    journal.check_exists()
+    try:
+        pairs = journal.pairs(timeframe, since_ms, _FOREVER_MS)
+        rows = [
+            row for pair in pairs for row in journal.read(pair, timeframe, since_ms, _FOREVER_MS)
+        ]
+    finally:
+        journal.close()
+    learning, steps = known_steps(config, settings, pairs)
+    yield from check_journal(
+        rows, lambda pair: configuration.load_candles(config, pair), learning, steps, settings
+    )
+
+
+def known_steps(
+    config: dict[str, Any], settings: Settings, pairs: Sequence[str]
+) -> tuple[Learning, Sequence[Step]]:
+    """The learner of a bot, and the steps that it has come along."""
+    learning = configuration.open_learning(config, settings, pairs)
+    head = configuration.open_lineage(config, settings).head
+    return learning, learning.resume(head, _MOST_STEPS) if head else ()

@@ -1,0 +1,398 @@
+"""Single forecasts made again the slow way: from the candles up to their own and no further.
+
+A forecast in the journal is computed once more from candles, the version that made it, and the
+calibration of the learner's step in force; equal means to the last bit (but -0.0 is 0.0, which a
+database may not tell apart). Every row gets the features of its own prefix of candles; the network
+answers many rows in one pass, because a window has the same bits in any company.
+
+Shapes: L lookback, F features, K quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+
+from lstm_model.errors import StoreError
+from lstm_model.learning.chain import Learning, Step
+from lstm_model.market.candles import Candles, Floats, utc_text
+from lstm_model.model.features import ENOUGH_COVERAGE, WARM_UP, feature_names
+from lstm_model.model.forecast import Forecast
+from lstm_model.model.lstm import Lstm
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.store.journal_rows import JournalRow
+from lstm_model.trading.outlook import Frame
+
+Kind = Literal["equal", "late step", "differs", "not reproducible"]
+
+NUMBERS = ("volatility", "mean", "low", "high", "mean_error", "lowest", "highest")
+
+_TOGETHER = 512  # chosen: rows in one pass of the network; more gain nothing
+_MOST_STEPS = 64  # a bot keeps no more of them ready
+# Chosen: what rounding leaves of a volatility (float64), and of an interval's width (float32).
+_ROUNDING, _ROUNDING_32 = 1e-12, 1e-5
+_DOWNLOAD = "`freqtrade download-data` gets them"
+_ROUNDED = "another processor rounds otherwise, or a candle on disk differs by next to nothing"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network sees of one candle.
+
+    Attributes
+    ----------
+    names : of the F features
+    rows : (L, F) float64, not scaled; the last is that of the candle
+    volatility : log return per candle
+    candles : all they were computed from; the last is the candle
+    """
+
+    names: tuple[str, ...]
+    rows: Floats
+    volatility: float
+    candles: Candles
+
+
+@dataclass(frozen=True)
+class Values:
+    """The numbers of one forecast, as `JournalRow` has them."""
+
+    quantiles: tuple[float, ...]
+    volatility: float
+    mean: float
+    low: float
+    high: float
+    mean_error: float | None
+    lowest: float | None
+    highest: float | None
+
+    @classmethod
+    def of(cls, made: Forecast | JournalRow) -> Self:
+        """Those of a row of the journal, or of a forecast of one candle."""
+        if isinstance(made, JournalRow):
+            return cls(made.quantiles, *(getattr(made, name) for name in NUMBERS))
+        quantiles = tuple(made.quantiles[0].tolist())
+        return cls(quantiles, *(float(getattr(made, name)[0]) for name in NUMBERS))
+
+    def unlike(self, other: Self) -> dict[str, tuple[float, float]]:
+        """Name -> this number and the other's, where they differ; what either lacks is left out."""
+        its, mine = other._named(), self._named()
+        both = {name: (value, its[name]) for name, value in mine.items() if name in its}
+        return {name: values for name, values in both.items() if values[0] != values[1]}
+
+    def _named(self) -> dict[str, float]:
+        named = {name: getattr(self, name) for name in NUMBERS}
+        named |= {f"quantile {n}": value for n, value in enumerate(self.quantiles, 1)}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def _is_rounding(unlike: dict[str, tuple[float, float]], made: Values) -> bool:
+    said, again = unlike.get("volatility", (made.volatility, made.volatility))
+    farthest = max(abs(a - b) for a, b in unlike.values())
+    widths = _ROUNDING * again, _ROUNDING_32 * (made.high - made.low)
+    return abs(said - again) <= widths[0] and farthest <= widths[1]
+
+
+def inputs_at(candles: Candles, candle_ms: int, settings: Settings) -> Inputs | str:
+    """What is seen of the candle that opens at `candle_ms`, or why it cannot be forecast.
+
+    Later candles are cut off before anything is computed; so are earlier ones that no feature of
+    the window may look back on.
+    """
+    count = WARM_UP + settings.lookback
+    known = candles.between(candle_ms - (count - 1) * candles.step_ms, candle_ms + 1).copy()
+    if why := _missing(known, candle_ms, settings):
+        return why
+    frame = Frame(known, settings)
+    if not frame.usable[-1]:
+        return _unsound(frame, settings)
+    window = frame.features.rows[-settings.lookback :]
+    volatility = float(frame.features.volatility[-1])
+    return Inputs(feature_names(settings.order_flow), window, volatility, known)
+
+
+def _missing(known: Candles, candle_ms: int, settings: Settings) -> str:
+    """Which of the candles that a forecast looks back on are not known; empty if all are."""
+    count = WARM_UP + settings.lookback
+    if len(known) < count:
+        wanted = candle_ms + known.step_ms * np.arange(1 - count, 1)
+        gone = wanted[~np.isin(wanted, known.date_ms)]
+        if gone[-1] == candle_ms:
+            return f"the candle of {utc_text(candle_ms)} is not on disk: {_DOWNLOAD}"
+        what = f"{len(gone)} of the {count} candles up to its own are not on disk"
+        return f"{what}, the last of them that of {utc_text(gone[-1])}: {_DOWNLOAD}"
+    if settings.order_flow and known.flow is None:
+        return "its order flow is unknown: `freqtrade-lstm download-flow` gets it"
+    return ""
+
+
+def _unsound(frame: Frame, settings: Settings) -> str:
+    """Why the last window of a complete frame cannot be forecast."""
+    newest, sound = utc_text(frame.candles.date_ms[-1]), frame.candles.sound()
+    if sound[-1] and not frame.features.known[-settings.lookback :].all():
+        return f"up to the candle of {newest} a price is impossible, or none moved"
+    bad = int((~sound[-settings.lookback :]).sum())
+    own = "" if sound[-1] else f", that of {newest} among them"
+    return f"{bad} of {settings.lookback} candles have no trades or impossible prices{own}"
+
+
+def reproduce(model: Model, pair: str, inputs: Inputs) -> Values:
+    """The forecast of one candle, made alone."""
+    return _calibrated(model, pair, inputs, _alone(model.lstm, inputs))
+
+
+def _alone(lstm: Lstm, inputs: Inputs) -> Floats:
+    return lstm.predict(inputs.rows, np.array([len(inputs.rows) - 1]))
+
+
+def _calibrated(model: Model, pair: str, inputs: Inputs, raw: Floats) -> Values:
+    return Values.of(model.calibrated(pair, raw, np.array([inputs.volatility])))
+
+
+def look_ahead(inputs: Inputs, whole: Frame) -> str:
+    """Which number is another where later candles are known too, as a clause; empty if none is."""
+    newest_ms = inputs.candles.date_ms[-1]
+    end = int(np.searchsorted(whole.candles.date_ms, newest_ms))
+    first = end - len(inputs.rows) + 1
+    window, volatility = whole.features.rows[first : end + 1], whole.features.volatility[end]
+    found = np.argwhere(window != inputs.rows)
+    if not len(found) and volatility == inputs.volatility:
+        return ""
+    name, opened_ms, numbers = "volatility", newest_ms, (volatility, inputs.volatility)
+    if len(found):
+        row, column = found[0]
+        name, opened_ms = inputs.names[column], whole.candles.date_ms[first + row]
+        numbers = window[row, column], inputs.rows[row, column]
+    what = f'"{name}" of the candle of {utc_text(opened_ms)} is {float(numbers[0])} in the whole'
+    known = f"{float(numbers[1])} with those until {utc_text(newest_ms)}"
+    return f"look-ahead: {what} series and {known}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model as it may have answered: by the step in force, by one before, or without."""
+
+    model: Model
+    kind: Literal["in force", "older", "pinned"]
+    text: str  # which this is, as a clause
+
+
+class StepsInForce:
+    """Who answered for a candle, by `learning.resume(lineage.head, many)` or other known steps."""
+
+    def __init__(self, learning: Learning, steps: Sequence[Step]) -> None:
+        self.learning, self._schedule = learning, learning.schedule
+        self._steps = sorted(steps, key=lambda step: step.boundary_ms, reverse=True)
+        by_address = {step.address: step for step in steps}
+        self._pinned = cache(lambda version, at: learning.model(version, [by_address[at]]))
+
+    def model_for(self, row: JournalRow) -> Iterator[Candidate]:
+        """What may have made this row, the likeliest first: its version with the calibration of
+        the step in force; of an older one (steps came late); pinned, as a step or its card knew it.
+
+        Raises
+        ------
+        StoreError
+            The version is not in the store.
+        """
+        due_ms = self._schedule.boundary_at(row.candle_ms + self._schedule.candle_ms)
+        for step in self._until(due_ms):
+            if step.model.card.version == row.version:
+                yield _of_step(step, due_ms)
+        for step in self._until(row.created_ms):
+            if row.version in step.versions:
+                text = f"pinned, as the step of {utc_text(step.boundary_ms)} knew it"
+                yield Candidate(self._pinned(row.version, step.address), "pinned", text)
+        yield Candidate(self.learning.model(row.version), "pinned", "pinned, as its card has it")
+
+    def _until(self, end_ms: int) -> list[Step]:
+        """The newest steps whose boundary is not later, newest first."""
+        return [step for step in self._steps if step.boundary_ms <= end_ms][:_MOST_STEPS]
+
+
+def _of_step(step: Step, due_ms: int) -> Candidate:
+    text = f"by the step of {utc_text(step.boundary_ms)}"
+    if step.boundary_ms == due_ms:
+        return Candidate(step.model, "in force", text)
+    late = f"{text}; that of {utc_text(due_ms)}, which a backtest takes, was not there in time"
+    return Candidate(step.model, "older", late)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out when a row of the journal was computed again."""
+
+    row: JournalRow
+    kind: Kind  # "late step": equal, by an older step than a backtest takes
+    text: str  # who answered; or by how much it differs and why; or why it cannot be computed
+
+
+def check_journal(
+    rows: Iterable[JournalRow], candles: Callable[[str], Candles | None], learning: Learning,
+    steps: Sequence[Step], settings: Settings,
+) -> Iterator[Finding]:  # fmt: skip
+    """Compute every row again: pair by pair, each in order of its candles.
+
+    Parameters
+    ----------
+    candles : pair -> its candles on disk, with their order flow where settings ask for it
+    steps : as for `StepsInForce`
+    """
+    by_pair = defaultdict[str, list[JournalRow]](list)
+    for row in rows:
+        by_pair[row.pair].append(row)
+    in_force = StepsInForce(learning, steps)
+    for pair, mine in sorted(by_pair.items()):
+        mine.sort(key=lambda row: (row.candle_ms, row.created_ms))
+        series = candles(pair)
+        if series is None or not len(series):
+            why = f"no candles of {pair} are on disk: {_DOWNLOAD}"
+            yield from (Finding(row, "not reproducible", why) for row in mine)
+        else:
+            reach_ms = (WARM_UP + settings.lookback) * series.step_ms
+            near = series.between(mine[0].candle_ms - reach_ms, mine[-1].candle_ms + reach_ms)
+            yield from _Check(near, in_force, settings).of(mine)
+
+
+class _Case(NamedTuple):
+    """A row, what is seen of its candle, and what the network says of that (1, K)."""
+
+    row: JournalRow
+    inputs: Inputs
+    raw: Floats
+
+
+class _Check:
+    """Computes the rows of one pair again."""
+
+    def __init__(self, series: Candles, in_force: StepsInForce, settings: Settings) -> None:
+        self._series, self._in_force, self._settings = series, in_force, settings
+        self._learning, self._schedule = in_force.learning, in_force.learning.schedule
+        self._plain = settings.model_dump(mode="json")
+        self._before: Finding | None = None
+
+    def of(self, rows: Sequence[JournalRow]) -> Iterator[Finding]:
+        for start in range(0, len(rows), _TOGETHER):
+            for case in self._cases(rows[start : start + _TOGETHER]):
+                self._before = case if isinstance(case, Finding) else self._judged(case)
+                yield self._before
+
+    @cached_property
+    def _whole(self) -> Frame:
+        return Frame(self._series, self._settings)
+
+    def _cases(self, rows: Sequence[JournalRow]) -> list[_Case | Finding]:
+        """The rows with the network's answers, all of one version from one pass."""
+        found: dict[int, _Case | Finding] = {}
+        by_version = defaultdict[str, dict[int, Inputs]](dict)
+        for number, row in enumerate(rows):
+            if isinstance(given := self._given(row), Finding):
+                found[number] = given
+            else:
+                by_version[row.version][number] = given
+        for version, mine in by_version.items():
+            windows = np.stack([inputs.rows for inputs in mine.values()])
+            raw = self._learning.model(version).lstm.predict_windows(windows)
+            for (number, inputs), answer in zip(mine.items(), raw[:, None], strict=True):
+                found[number] = _Case(rows[number], inputs, answer)
+        return [found[number] for number in range(len(rows))]
+
+    def _given(self, row: JournalRow) -> Inputs | Finding:
+        """What was seen; or that the version cannot be asked, or cannot have answered."""
+        try:
+            card = self._learning.card(row.version)
+        except StoreError as error:
+            return Finding(row, "not reproducible", f"its model cannot be used: {error}")
+        ours = all(card.settings.get(name) == self._plain[name] for name in ("horizon", "levels"))
+        frames = {row.timeframe, card.timeframe, self._learning.maker.timeframe}
+        if not ours or len(frames) > 1 or len(row.quantiles) != len(self._settings.levels):
+            return Finding(row, "not reproducible", "it was made for other settings")
+        if card.train_end_ms + self._schedule.lag_ms > row.candle_ms + self._schedule.candle_ms:
+            until = utc_text(card.train_end_ms)
+            why = f"look-ahead: model {row.version} learnt from candles up to {until}"
+            return Finding(row, "differs", why)
+        found = inputs_at(self._series, row.candle_ms, self._settings)
+        return found if isinstance(found, Inputs) else Finding(row, "not reproducible", found)
+
+    def _match(self, case: _Case) -> Candidate | None:
+        """Who made exactly this row from these inputs."""
+        said = Values.of(case.row)
+        if said.volatility != case.inputs.volatility:  # which is the same whoever answers
+            return None
+        for candidate in self._in_force.model_for(case.row):
+            if not said.unlike(_calibrated(candidate.model, case.row.pair, case.inputs, case.raw)):
+                return candidate
+        return None
+
+    def _judged(self, case: _Case) -> Finding:
+        if (candidate := self._match(case)) is None:
+            return self._unequal(case)
+        if ahead := look_ahead(case.inputs, self._whole):
+            return Finding(case.row, "differs", f"not from what the bot said, but there is {ahead}")
+        if lacking := [name for name in NUMBERS if getattr(case.row, name) is None]:
+            why = f"an older release did not write {', '.join(lacking)}; the rest is equal"
+            return Finding(case.row, "not reproducible", why)
+        kind: Kind = "late step" if candidate.kind == "older" else "equal"
+        return Finding(case.row, kind, candidate.text)
+
+    def _unequal(self, case: _Case) -> Finding:
+        row, likeliest = case.row, next(self._in_force.model_for(case.row))
+        made = _calibrated(likeliest.model, row.pair, case.inputs, case.raw)
+        unlike = Values.of(row).unlike(made)
+        cause = _ROUNDED if _is_rounding(unlike, made) else self._found(case)
+        if not cause and "volatility" not in unlike and (why := self._lost(case, likeliest)):
+            return Finding(row, "not reproducible", why)
+        name, (said, again) = max(unlike.items(), key=lambda item: abs(item[1][0] - item[1][1]))
+        text = f"{name} is {said:.9g} in the journal and {again:.9g} now: "
+        return Finding(row, "differs", text + (cause or self._suspected(case, {*unlike})))
+
+    def _adjacent(self, row: JournalRow) -> Kind | None:
+        before, step_ms = self._before, self._series.step_ms
+        return before.kind if before and before.row.candle_ms == row.candle_ms - step_ms else None
+
+    def _lost(self, case: _Case, likeliest: Candidate) -> str:
+        """What the bot may have known that is known no more; empty if there is nothing."""
+        if likeliest.kind == "pinned":
+            return "no known step has its model in force then: it was pinned, or the chain is gone"
+        flow = case.inputs.candles.flow if self._settings.order_flow else None
+        lost = 0 if flow is None else int((flow["coverage"] < ENOUGH_COVERAGE).sum())
+        return f"the order flow of {lost} candles up to its own is unknown" if lost else ""
+
+    def _suspected(self, case: _Case, unlike: set[str]) -> str:
+        known = self._adjacent(case.row) in ("equal", "late step")
+        whose = "its own" if known else f"that of one of the {len(case.inputs.candles)} candles"
+        if "volatility" in unlike:
+            return f"a close on disk, {whose}, is not the one that the bot saw"
+        if not unlike & {"mean", "mean_error"}:
+            return "its interval has other widths than at any known step"
+        what = f"a high, low, volume or order flow on disk, {whose}, is not what the bot saw"
+        return f"{what}, or it had other weights or another calibration"
+
+    def _found(self, case: _Case) -> str:
+        if self._adjacent(case.row) == "differs":
+            return "as for the candle before"
+        return look_ahead(case.inputs, self._whole) or self._fault(case)
+
+    def _fault(self, case: _Case) -> str:
+        """Which known fault would have made exactly this row; empty if none."""
+        weights = self._learning.maker.store.load(case.row.version).weights
+        mean, scale = weights["scaler/mean"], weights["scaler/scale"]
+        bare = {**weights, "scaler/mean": 0 * mean, "scaler/scale": scale**0}
+        for text, moved, used in (
+            ("look-ahead: it was made from the candle after", 1, weights),
+            ("it was made from the candle before", -1, weights),
+            ("the features were not scaled", 0, bare),
+        ):
+            at_ms = case.row.candle_ms + moved * self._series.step_ms
+            inputs = inputs_at(self._series, at_ms, self._settings)
+            if isinstance(inputs, Inputs):
+                raw = _alone(Lstm(used, self._settings.lookback), inputs)
+                if self._match(_Case(case.row, inputs, raw)):
+                    return text
+        return ""

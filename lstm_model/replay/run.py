@@ -1,0 +1,282 @@
+"""One replay, from what a user asks for to what it leaves."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from freqtrade.exceptions import FreqtradeException
+from freqtrade.persistence import Trade
+from pandas import DataFrame
+
+from lstm_model.bot import configuration
+from lstm_model.errors import ConfigError
+from lstm_model.market.candles import FLOW, Records, timeframe_ms
+from lstm_model.market.flow_store import FlowStore, merge
+from lstm_model.model.features import WARM_UP
+from lstm_model.practice.excerpt import Window
+from lstm_model.practice.incidents import Incident
+from lstm_model.practice.scenario import (
+    Scenario,
+    klines_flow,
+    open_scenario,
+    write_candles,
+)
+from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
+from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.settings import Settings
+from lstm_model.store.journal import Journal
+from lstm_model.store.journal_rows import JournalRow
+
+# Sections of freqtrade's configuration by which a bot is heard outside; each has "enabled".
+_TELLING = ("telegram", "api_server", "webhook", "discord", "external_message_consumer")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for; None: as the configuration says.
+
+    Attributes
+    ----------
+    data : `synthetic`, `random-walk` or a directory of candles or trades
+    start_ms, end_ms : the window
+    folder : where everything is left; None: one below user_data that is named after the window
+    history : a directory with older candles
+    seed, days_before : of an invented market
+    overwrite : an older replay in the folder may go
+    """
+
+    data: str
+    start_ms: int
+    end_ms: int
+    configs: tuple[str, ...]
+    userdir: str | None = None
+    folder: Path | None = None
+    strategy: str | None = None
+    timeframe: str | None = None
+    pairs: tuple[str, ...] = ()
+    step_s: int = 60
+    wallet: float | None = None
+    history: Path | None = None
+    seed: int = 1
+    days_before: int = 30
+    incidents: tuple[Incident, ...] = ()
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a replay went.
+
+    Attributes
+    ----------
+    end_ms : the window's end, or where the user stopped it
+    wall_s : how long it took
+    equity : how the bot stood at its first look in every candle
+    missed : what the bot has waited for in vain
+    fee_fraction : of one side
+    """
+
+    end_ms: int
+    wall_s: float
+    equity: tuple[Moment, ...]
+    missed: tuple[str, ...]
+    fee_fraction: float
+
+
+class Rehearsal:
+    """A replay whose market is open and for which the candles known before it are written.
+
+    Attributes
+    ----------
+    plan, files : what is replayed, and where it leaves what
+    seen : pair -> the candles that the bot was given, as it got them first
+
+    Raises
+    ------
+    ConfigError, DataError
+        What is asked for cannot be replayed; says why and what to do.
+    """
+
+    def __init__(self, wish: Wish) -> None:
+        config = _quietly_loaded(wish.configs, {"user_data_dir": wish.userdir})
+        self.settings: Settings = configuration.settings_of(config)
+        strategy = wish.strategy or config.get("strategy") or "LSTMStrategy"
+        userdir = Path(config["user_data_dir"])
+        folder = wish.folder or userdir / "replay" / _name(wish, strategy)
+        self.wish, self.files = wish, Leavings(folder)
+        scenario = _scenario(wish, config, self.settings)
+        self.plan = Plan(
+            scenario, wish.configs, userdir, folder, strategy, wish.step_s,
+            _wallet(wish, config), incidents=wish.incidents,
+            silenced=tuple(name for name in _TELLING if name in config),
+            options=_own_beginning(self.settings, scenario.start_ms),
+        )  # fmt: skip
+        _make_room(self.files, overwrite=wish.overwrite)
+        self.write_candles(self.files.before, scenario.start_ms)
+        self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
+        self._fee_fraction: float | None = None
+
+    def run(self, watch: Callable[[Moment], None]) -> Ran:
+        """Replay the window; Ctrl-C ends it with what there is by then.
+
+        Raises
+        ------
+        ConfigError
+            freqtrade has something against the configuration, or the strategy does not start.
+        """
+
+        def look(moment: Moment) -> None:
+            self._see(forward, moment.now_ms)
+            watch(moment)
+
+        began_s, forward = time.monotonic(), FastForward(self.plan, look)
+        try:
+            finished = forward.run()
+        except FreqtradeException as error:
+            raise ConfigError(f"{error} (more in {self.files.log})") from None
+        return Ran(
+            self.plan.scenario.end_ms if finished else forward.now_ms,
+            time.monotonic() - began_s, tuple(forward.equity), tuple(forward.missed),
+            self._fee_fraction or 0.0,
+        )  # fmt: skip
+
+    def write_candles(self, folder: Path, until_ms: int) -> None:
+        """Make `folder` a data directory of freqtrade with what was known at `until_ms`."""
+        scenario = self.plan.scenario
+        write_candles(scenario, folder, until_ms)
+        if self.settings.order_flow:
+            flows = FlowStore(folder / "flow")
+            for pair in scenario.pairs:
+                known = klines_flow(scenario, pair, until_ms)
+                older = self._stored_flow(pair)
+                if len(known):
+                    older = older[older["date_ms"] < known["date_ms"][0]]
+                flows.write(pair, scenario.timeframe, np.concatenate([older, known]))
+
+    def _stored_flow(self, pair: str) -> Records:
+        """(N,) FLOW that lies beside the recorded candles, as `download-flow` leaves it."""
+        found = np.empty(0, FLOW)
+        for folder in filter(None, (self.wish.history, Path(self.wish.data))):
+            found = merge(
+                found, FlowStore(folder / "flow").read(pair, self.plan.scenario.timeframe)
+            )
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the bot ran with."""
+        overrides = {"user_data_dir": str(self.plan.userdir), "datadir": str(self.files.before)}
+        return _quietly_loaded([*self.plan.configs, str(self.files.overlay)], overrides)
+
+    def rows(self) -> dict[str, list[JournalRow]]:
+        """Pair -> what the bot has written down about the candles of the window."""
+        scenario = self.plan.scenario
+        step_ms = timeframe_ms(scenario.timeframe)
+        span = (scenario.start_ms - step_ms, scenario.end_ms)
+        with self.journal() as journal:
+            return {pair: journal.read(pair, scenario.timeframe, *span) for pair in scenario.pairs}
+
+    @contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """The bot's journal."""
+        config = self.config()
+        journal = Journal(configuration.journal_url(config, configuration.settings_of(config)))
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    def _see(self, forward: FastForward, now_ms: int) -> None:
+        """Keep candles that the bot was not given before."""
+        running, scenario = forward.bot(), self.plan.scenario
+        if running is None:
+            return
+        if self._fee_fraction is None:
+            pair = scenario.pairs[0]
+            self._fee_fraction = configuration.taker_fee(running.config, running.exchange, pair)
+        closed = pd.Timestamp(now_ms - timeframe_ms(scenario.timeframe), unit="ms", tz="UTC")
+        for pair, known in self.seen.items():
+            frame = running.dataprovider.ohlcv(pair, scenario.timeframe, copy=False)
+            newest = known[-1]["date"].iat[-1] if known else None
+            if len(frame) and frame["date"].iat[-1] != newest:
+                new = frame["date"] <= closed
+                if newest is not None:
+                    new &= frame["date"] > newest
+                if new.any():
+                    known.append(frame[new].copy())
+
+
+def trades() -> list[TradeFacts]:
+    """What freqtrade's database holds, as it was opened last."""
+    return [TradeFacts.of(trade.to_json()) for trade in Trade.get_trades([]).all()]
+
+
+def _quietly_loaded(files: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A configuration; what freqtrade says while it reads it belongs into no progress."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    logging.disable(logging.INFO)
+    try:
+        return configuration.load_config(files, given)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _name(wish: Wish, strategy: str) -> str:
+    start, end = (
+        f"{datetime.fromtimestamp(at / 1000, UTC):%Y%m%dT%H%M}"
+        for at in (wish.start_ms, wish.end_ms)
+    )
+    return f"{strategy}-{start}-{end}"
+
+
+def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenario:
+    timeframe = wish.timeframe or config.get("timeframe")
+    if not timeframe:
+        raise ConfigError('no timeframe: give --timeframe, or "timeframe" in the configuration')
+    pairs = wish.pairs or tuple(configuration.configured_pairs(config, ()))
+    needed = WARM_UP + settings.lookback
+    return open_scenario(
+        wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed),
+        history=wish.history, seed=wish.seed, days_before=wish.days_before,
+    )  # fmt: skip
+
+
+def _wallet(wish: Wish, config: dict[str, Any]) -> float:
+    amount = wish.wallet or config["dry_run_wallet"]
+    if not isinstance(amount, int | float):
+        raise ConfigError(
+            'a replay begins with stake currency alone, but "dry_run_wallet" names several: give '
+            "--wallet"
+        )
+    return float(amount)
+
+
+def _own_beginning(settings: Settings, start_ms: int) -> dict[str, Any]:
+    """The user's `learn_from`, where it is not later than the window begins."""
+    begin_ms = settings.learn_from_ms
+    is_earlier = begin_ms is not None and begin_ms <= start_ms
+    return {"learn_from": settings.learn_from} if is_earlier else {}
+
+
+def _make_room(files: Leavings, *, overwrite: bool) -> None:
+    """A folder without a replay in it."""
+    if not files.overlay.exists():
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"{files.folder} holds a replay already: give --overwrite to replace it, or another "
+            "--folder"
+        )
+    journals = files.folder.glob(f"{files.database.name}-*")  # SQLite's own, of the old database
+    for path in (*vars(files).values(), *journals):
+        if path != files.folder:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,366 @@
+"""Trades that the websocket did not bring, fetched over REST in the background.
+
+Whatever REST gives goes onto the tape, which knows what it has already. What REST does not have,
+or does not give within `Timing.patience_s`, is missing for good: it is counted, lowers `coverage`
+and is told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lstm_model.market.candles import Records, candle_open_ms, utc_text
+from lstm_model.market.continuity import Gap
+from lstm_model.stream.connection import Refusal, Rest
+from lstm_model.stream.trade_feed import (
+    Backoff,
+    RawTrade,
+    Track,
+    TradeFeed,
+    has_numbers,
+    log_failure,
+    records,
+)
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 4  # chosen: requests under way; ccxt's throttler spaces them as the exchange wants
+_MOST_PAGES = 200  # chosen: of one span; 200,000 trades
+_PAGE_IDS = 1_000  # trades on a page; gaps closer together than that are asked for together
+_NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
+_BINANCE_METHODS = {
+    "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
+}  # fmt: skip
+_LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, all of them chosen.
+
+    Attributes
+    ----------
+    first_retry_s, longest_retry_s : between tries to connect; doubling, with jitter
+    healthy_s : after that long a lost connection is no longer part of the last trouble
+    subscribe_s : a connection without any answer for so long is given up
+    settle_s : from the first answer until all pairs count as subscribed
+    grace_s : how old a gap must be before REST is asked; reordered frames arrive by themselves
+    patience_s : how long REST is asked for a gap
+    tick_s, check_s : how often gaps and silences are looked for
+    margin_s : trades younger than that may still be on their way
+    """
+
+    first_retry_s: float = 0.5
+    longest_retry_s: float = 30.0
+    healthy_s: float = 15.0
+    subscribe_s: float = 20.0
+    settle_s: float = 0.3
+    grace_s: float = 0.4
+    patience_s: float = 600.0
+    tick_s: float = 0.2
+    check_s: float = 1.0
+    margin_s: float = 2.0
+
+
+def spans(gaps: Iterable[Gap]) -> list[Gap]:
+    """Gaps near each other as one, because one request gets them all.
+
+    Examples
+    --------
+    >>> spans([Gap(5, 5, 100, 130), Gap(8, 9, 140, 170), Gap(5_000, 5_001, 900, 950)])
+    [Gap(first_id=5, last_id=9, start_ms=100, end_ms=170), Gap(first_id=5000, ...]
+    """
+    joined: list[Gap] = []
+    for gap in sorted(gaps, key=lambda gap: (gap.first_id is None, gap.first_id, gap.start_ms)):
+        if joined and _near(joined[-1], gap):
+            last = joined[-1]
+            end_ms = max(last.end_ms, gap.end_ms)
+            joined[-1] = last._replace(last_id=gap.last_id, end_ms=end_ms)
+        else:
+            joined.append(gap)
+    return joined
+
+
+def _near(first: Gap, second: Gap) -> bool:
+    if first.last_id is None or second.first_id is None:
+        same_kind = first.last_id is None and second.first_id is None
+        return same_kind and second.start_ms - first.end_ms < _NEAR_MS
+    return second.first_id - first.last_id < _PAGE_IDS
+
+
+def _inside(gap: Gap, span: Gap) -> bool:
+    if gap.first_id is None or gap.last_id is None or span.first_id is None or span.last_id is None:
+        return gap.first_id is span.first_id and (
+            span.start_ms <= gap.start_ms and gap.end_ms <= span.end_ms
+        )
+    return span.first_id <= gap.first_id and gap.last_id <= span.last_id
+
+
+class Backfill:
+    """Keeps the tapes complete.
+
+    Parameters
+    ----------
+    tell : takes what the user should hear of
+    """
+
+    def __init__(
+        self, rest: Rest, feed: TradeFeed, timing: Timing, tell: Callable[[str], None]
+    ) -> None:
+        self._rest, self._feed, self._timing, self._tell = rest, feed, timing, tell
+        self._margin_ms = int(timing.margin_s * 1000)
+        self._full_page = 2  # trades on the longest page so far
+        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._seen_s: dict[tuple[str, Gap], float] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being fetched now."""
+        return bool(self._tasks)
+
+    def tend(self, tracks: Iterable[Track]) -> None:
+        """Begin with every gap that does not close by itself; returns at once."""
+        now_s, seen = time.monotonic(), self._seen_s
+        self._seen_s = {}
+        for track in tracks:
+            for gap in track.tape.gaps():
+                since_s = self._seen_s[track.pair, gap] = seen.get((track.pair, gap), now_s)
+                if now_s - since_s >= self._timing.grace_s:
+                    self._begin(track.pair, self._fill, track)
+
+    def catch_up(self, track: Track) -> None:
+        """Fetch what there is before the subscription; returns at once."""
+        self._begin(f"{track.pair} newest", self._newest, track)
+
+    async def stop(self) -> None:
+        """End all work under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def is_behind(self, track: Track) -> bool:
+        """Whether REST has trades that the websocket should have brought; they are taken over.
+
+        Raises
+        ------
+        Refusal
+        """
+        asked_s, known_ms = time.monotonic(), track.tape.last_time_ms
+        time_ms = (await self._take_newest(track))["time_ms"]
+        due_ms = self._feed.clock.now_ms() - self._margin_ms
+        behind = bool(((time_ms > known_ms) & (time_ms < due_ms)).any())
+        if not behind:
+            track.proven_s = asked_s
+        return behind
+
+    def _begin(self, key: str, work: Callable[[Track], Any], track: Track) -> None:
+        if key not in self._tasks:
+            task = asyncio.ensure_future(work(track))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(log_failure)
+
+    async def _newest(self, track: Track) -> None:
+        backoff, began_s = self._backoff(), time.monotonic()
+        while time.monotonic() - began_s < self._timing.patience_s:
+            try:
+                async with self._limit:
+                    return await self._begin_with_newest(track)
+            except Refusal as refusal:
+                if not refusal.passing:
+                    return self._tell(f"{track.pair}: no trades over REST ({refusal})")
+                await asyncio.sleep(max(refusal.wait_s, backoff.next_s()))
+        return self._tell(f"{track.pair}: REST has told no trades for too long")
+
+    async def _begin_with_newest(self, track: Track) -> None:
+        """What was before the subscription, as far as one page reaches."""
+        asked_s, asked_ms = time.monotonic(), self._feed.clock.now_ms()
+        trades = await self._take_newest(track)
+        track.proven_s = max(track.proven_s, asked_s)
+        if not len(trades):
+            return
+        first_ms = int(trades["time_ms"][0]) + 1  # others of that very moment may be missing
+        if not track.filled:
+            track.filled = True
+            track.tape.watch_from(first_ms)
+        # Where ids are consecutive the next trade says anyway whether that was all.
+        for gap in track.tape.gaps() if track.tape.ids_consecutive else ():
+            if gap.first_id is None and first_ms <= gap.start_ms and gap.end_ms <= asked_ms:
+                track.tape.recovered(gap)
+
+    async def _take_newest(self, track: Track) -> Records:
+        """The newest page, which also teaches how the exchange numbers its trades."""
+        page = await self._newest_page(track)
+        trades, tape = self._records(page), track.tape
+        if len(trades) and tape.ids_consecutive is None:
+            if has_numbers(page):
+                tape.learn_ids(trades)
+            else:
+                tape.ids_consecutive = False
+        self._extend(track, trades)
+        return trades
+
+    async def _fill(self, track: Track) -> None:
+        lost: list[Gap] = []
+        for span in spans(track.tape.gaps()):
+            lost += await self._fill_span(track, span)
+        if lost:
+            self._tell_loss(track, lost)
+
+    async def _fill_span(self, track: Track, span: Gap) -> list[Gap]:
+        """Ask until REST has told all it knows; what is missing for good."""
+        backoff, began_s = self._backoff(), time.monotonic()
+        while True:
+            wait_s = 0.0
+            try:
+                async with self._limit:
+                    told = await self._ask(track, span)
+                if told is not None or backoff.tries >= _LATE_TRIES:
+                    return _settle(track, span, whole=told is not False)
+            except Refusal as refusal:
+                wait_s = refusal.wait_s
+                if not refusal.passing and not refusal.unauthorized:
+                    return _settle(track, span, whole=False)
+            wait_s = max(wait_s, backoff.next_s())
+            if time.monotonic() + wait_s - began_s > self._timing.patience_s:
+                return _settle(track, span, whole=False)
+            await asyncio.sleep(wait_s)
+
+    async def _ask(self, track: Track, span: Gap) -> bool | None:
+        """Put what REST has of the span onto the tape.
+
+        Returns
+        -------
+        True if that is all there is, False if REST does not reach back so far, None if it may
+        know more a little later
+        """
+        late = self._feed.clock.now_ms() < span.end_ms + self._margin_ms
+        cut_off = reached = False
+        for pages in self._routes(track, span):
+            cut_off, first = False, True
+            async for trades in pages:
+                self._extend(track, trades)
+                if not any(_inside(gap, span) for gap in track.tape.gaps()):
+                    return True
+                reached = _reaches(trades, span)
+                cut_off |= first and reached and self._is_cut_off(trades, span)
+                first = False
+                if reached:
+                    break
+        if span.first_id is not None:
+            return True if reached else None
+        return None if late else not cut_off
+
+    def _is_cut_off(self, trades: Records, span: Gap) -> bool:
+        """Is this the newest full page, whatever was asked for, so that nobody knows the rest?"""
+        full = len(trades) >= self._full_page and not self._rest.customs.window_ms
+        return full and int(trades["time_ms"][0]) > span.start_ms
+
+    def _routes(self, track: Track, span: Gap) -> list[AsyncIterator[Records]]:
+        """Ways to get at the span, best first: pages of trades, oldest first."""
+        if self._rest.customs.route != "binance":
+            return [self._by_time(track, span)]
+        if self._rest.has_key and span.first_id is not None:
+            return [self._by_id(track, span.first_id)]
+        return [self._recent(track), self._by_time(track, span)]
+
+    async def _recent(self, track: Track) -> AsyncIterator[Records]:
+        yield self._records(await self._newest_page(track))
+
+    async def _by_id(self, track: Track, first_id: int) -> AsyncIterator[Records]:
+        """Binance's `historicalTrades`, for which it wants to know an API key."""
+        for _ in range(_MOST_PAGES):
+            params = {"fetchTradesMethod": self._method(track, "HistoricalTrades")}
+            try:
+                page = await self._rest.trades(track.pair, None, {**params, "fromId": first_id})
+            except Refusal as refusal:
+                if refusal.unauthorized:
+                    self._rest.has_key = False  # the next try goes without
+                raise
+            trades = self._records(page)
+            yield trades
+            if not len(trades):
+                return
+            first_id = int(trades["id"].max()) + 1
+
+    async def _by_time(self, track: Track, span: Gap) -> AsyncIterator[Records]:
+        """From the beginning of the span on; on Binance these are aggregates, see `records`."""
+        # The last trade before the gap is asked for too, to see that the page reaches it.
+        cursor_ms, window_ms = span.start_ms - 1, self._rest.customs.window_ms
+        whole_ms = window_ms
+        for _ in range(_MOST_PAGES):
+            params = {"until": cursor_ms + window_ms} if window_ms else {}
+            page = await self._rest.trades(track.pair, cursor_ms, params)
+            trades = self._records(page)
+            times, full = trades["time_ms"], len(page) >= self._full_page
+            if full and len(times) and window_ms > 1 and times[0] > cursor_ms + 1:
+                self._extend(track, trades)  # it may have told the end of the window only
+                window_ms = max(1, window_ms // 8)
+                continue
+            yield trades
+            window_ms = window_ms if full else min(whole_ms, 2 * window_ms)
+            if len(times) and times[-1] > cursor_ms:
+                cursor_ms = int(times[-1])
+            elif full or (window_ms and cursor_ms + window_ms < span.end_ms):
+                cursor_ms, window_ms = cursor_ms + max(1, window_ms), whole_ms
+            else:
+                return
+
+    async def _newest_page(self, track: Track) -> list[RawTrade]:
+        if self._rest.customs.route != "binance":
+            return await self._rest.trades(track.pair)
+        params = {"fetchTradesMethod": self._method(track, "Trades")}
+        return await self._rest.trades(track.pair, None, params)
+
+    def _method(self, track: Track, name: str) -> str:
+        """Without it ccxt asks for aggregates, which have other ids."""
+        return _BINANCE_METHODS[self._rest.kind(track.pair)] + name
+
+    def _records(self, page: list[RawTrade]) -> Records:
+        self._full_page = max(self._full_page, len(page))
+        return records(page, self._rest.customs, time.time_ns())
+
+    def _extend(self, track: Track, trades: Records) -> None:
+        if len(trades) and track.tape.extend(trades):
+            self._feed.touch(track.pair)
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
+
+    def _tell_loss(self, track: Track, lost: list[Gap]) -> None:
+        """One line for what is missing for good."""
+        start_ms, end_ms = min(gap.start_ms for gap in lost), max(gap.end_ms for gap in lost)
+        open_ms = int(candle_open_ms(start_ms, track.tape.step_ms))
+        coverage = track.tape.flow(open_ms, end_ms + 1)["coverage"].min(initial=1.0)
+        count = sum(gap.last_id - gap.first_id + 1 for gap in lost if gap.first_id and gap.last_id)
+        self._tell(
+            f"{track.pair}: {count or 'the'} trade(s) between {utc_text(start_ms)} and "
+            f"{utc_text(end_ms)} "
+            f"could not be recovered; coverage {coverage:.4f}"
+        )
+
+
+def _settle(track: Track, span: Gap, *, whole: bool) -> list[Gap]:
+    """Close what is still open of a span; the gaps in which something is missing for good."""
+    left = [gap for gap in track.tape.gaps() if _inside(gap, span)]
+    for gap in left:
+        if whole:
+            track.tape.recovered(gap)
+        else:
+            track.tape.give_up(gap)
+    return [gap for gap in left if gap.first_id is not None or not whole]
+
+
+def _reaches(trades: Records, span: Gap) -> bool:
+    if not len(trades):
+        return False
+    if span.last_id is not None:
+        return int(trades["id"].max()) >= span.last_id
+    return int(trades["time_ms"].max()) >= span.end_ms

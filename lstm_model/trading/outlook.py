@@ -1,0 +1,155 @@
+"""What the strategy gets: a forecast and a decision for every candle of one pair.
+
+Shapes: N candles, K quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstm_model.market.candles import Candles, Ints
+from lstm_model.model.calibration import HASTE, trust
+from lstm_model.model.dataset import usable_windows
+from lstm_model.model.features import compute_features
+from lstm_model.model.forecast import Forecast
+from lstm_model.model.model import Model
+from lstm_model.settings import Settings
+from lstm_model.trading.sizing import (
+    CALIBRATING,
+    ERROR,
+    NO_DATA,
+    NO_MODEL,
+    NO_SKILL,
+    Decision,
+    decide,
+)
+
+Code = "U12"  # of `lstm_model.trading.sizing.REASONS`
+_RETURNS = ("mean", "mean_error", "low", "high", "lowest", "highest")
+
+
+class Frame:
+    """Candles of one pair on a complete grid, with their features and usable windows."""
+
+    def __init__(self, candles: Candles, settings: Settings) -> None:
+        self.candles = candles.on_grid()
+        self.features = compute_features(self.candles, order_flow=settings.order_flow)
+        self.usable = usable_windows(self.features, self.candles.sound(), settings.lookback)
+
+    def rows_of(self, date_ms: Ints) -> Ints:
+        """Row of each open time; all must be on the grid."""
+        return np.searchsorted(self.candles.date_ms, date_ms)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What turns a forecast into a decision besides the forecast.
+
+    Attributes
+    ----------
+    fee_fraction : exchange fee of one side
+    can_short : short entries are allowed
+    """
+
+    settings: Settings
+    fee_fraction: float
+    can_short: bool
+
+
+class Outlook:
+    """Forecast and decision for N candles; empty until filled.
+
+    Parameters
+    ----------
+    date_ms : (N,) int64, open times, rising
+    """
+
+    def __init__(self, pair: str, date_ms: Ints, terms: Terms) -> None:
+        count = len(date_ms)
+        self.pair, self.date_ms, self.terms = pair, date_ms, terms
+        self.forecast = Forecast.nothing(terms.settings.levels, count)
+        self.version: NDArray[np.object_] = np.full(count, "", dtype=object)
+        self.gate = np.full(count, NO_MODEL, dtype=Code)
+        self.trust = np.zeros(count)
+
+    def fill(self, model: Model, frame: Frame, rows: Ints) -> None:
+        """Let `model` forecast the candles numbered `rows` (M,); unusable windows stay NaN."""
+        self.admit(model, rows)
+        ends = frame.rows_of(self.date_ms[rows])
+        usable = frame.usable[ends]
+        rows, ends = rows[usable], ends[usable]
+        made = model.forecast(self.pair, frame.features.rows, frame.features.volatility, ends)
+        self.put(rows, made)
+
+    def put(self, rows: Ints, made: Forecast) -> None:
+        """Take over forecasts made elsewhere for the candles numbered `rows`."""
+        self.forecast.put(rows, made)
+
+    def admit(self, model: Model, rows: Ints) -> None:
+        """Say that `model` is in force for the candles numbered `rows`, and what that allows."""
+        labels = model.calibration.widths_of(self.pair).labels
+        horizon = self.terms.settings.horizon
+        skilled = model.is_skilled(self.terms.settings)
+        calibrated = labels >= HASTE * horizon
+        self.version[rows] = model.card.version
+        self.gate[rows] = CALIBRATING if not calibrated else "" if skilled else NO_SKILL
+        self.trust[rows] = trust(labels, horizon)
+
+    def credit(self, versions: Mapping[int, str], skilled: Mapping[str, bool]) -> None:
+        """Say which other versions had made the forecasts of some rows, and whether by skill."""
+        for row, version in versions.items():
+            self.version[row] = version
+            if self.gate[row] in ("", NO_SKILL):
+                self.gate[row] = "" if skilled[version] else NO_SKILL
+
+    @cached_property
+    def decision(self) -> Decision:
+        """Side, edge and reason per candle; computed once, after everything was filled."""
+        terms = self.terms
+        unknown = np.isnan(self.forecast.mean) & ~np.isin(self.gate, (NO_MODEL, ERROR))
+        gate = np.where(unknown, NO_DATA, self.gate)
+        return decide(
+            self.forecast, gate, self.trust, terms.fee_fraction, terms.settings,
+            can_short=terms.can_short,
+        )  # fmt: skip
+
+    def columns(self, close: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """Dataframe columns; returns as fractions, prices for charts (`close` (N,))."""
+        forecast, decision = self.forecast, self.decision
+        returns = {name: getattr(forecast, name) for name in _RETURNS}
+        prices = {
+            f"price_{name}".removesuffix("_mean"): close * np.exp(returns[name])
+            for name in ("mean", "low", "high", "lowest", "highest")
+        }
+        columns = {
+            **returns,
+            **prices,
+            "volatility": forecast.volatility,
+            "edge": decision.edge,
+            "kelly": decision.kelly,
+            "side": decision.side,
+            "trust": self.trust,
+            "gate": decision.gate.astype(object),
+            "reason": decision.reason.astype(object),
+            "version": self.version,
+        }
+        return {f"lstm_{name}": column for name, column in columns.items()}
+
+    def line(self, row: int) -> str:
+        """One candle in words, for the log."""
+        opened = np.datetime64(int(self.date_ms[row]), "ms").astype("datetime64[m]")
+        forecast, decision = self.forecast, self.decision
+        if np.isnan(forecast.mean[row]):
+            return f"{self.pair} {opened}Z: {decision.reason[row]}"
+        mean, low, high = (1e4 * x[row] for x in (forecast.mean, forecast.low, forecast.high))
+        return (
+            f"{self.pair} {opened}Z: next {self.terms.settings.horizon} candles {mean:+.1f} bps, "
+            f"{forecast.interval_level:.0%} in [{low:+.1f}, {high:+.1f}], edge after costs "
+            f"{1e4 * decision.edge[row]:+.1f} bps -> {decision.reason[row]}"
+        )

@@ -1,0 +1,159 @@
+"""What can be learnt from at one boundary: candles, features and labels, and windows of them.
+
+Shapes: N windows, R pooled rows of all pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_model.errors import DataError
+from lstm_model.market.candles import Candles, Ints, timeframe_ms
+from lstm_model.market.history import Disk, digest_of
+from lstm_model.model.dataset import Panel, Split, build_panel, purged_split
+from lstm_model.model.features import WARM_UP
+from lstm_model.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
+_LEAST_RECENT_WINDOWS = 100  # chosen: below, a fine-tuning learns noise
+
+
+class RecentWindows(NamedTuple):
+    """Rows (N,) that end the windows of a fine-tuning: new ones, old ones, and to stop by."""
+
+    train: Ints
+    replay: Ints
+    validation: Ints
+
+
+@dataclass(frozen=True)
+class Material:
+    """The candles of every pair that a model may learn from, and what becomes of them.
+
+    Attributes
+    ----------
+    boundary_ms : nothing later was known
+    """
+
+    settings: Settings
+    timeframe: str
+    pairs: tuple[str, ...]
+    boundary_ms: int
+    candles: Sequence[Candles]
+
+    @classmethod
+    def gather(
+        cls, settings: Settings, timeframe: str, pairs: tuple[str, ...], boundary_ms: int,
+        known: Disk,
+    ) -> Material:  # fmt: skip
+        """What `known` has of the pairs; those with too few candles are left out."""
+        start_ms = boundary_ms - reach_ms(settings, timeframe, len(pairs))
+        found = [known(pair) for pair in pairs]
+        recent = [c.between(start_ms, boundary_ms) for c in found if c is not None]
+        enough = WARM_UP + settings.lookback + settings.horizon
+        usable = [candles for candles in recent if len(candles) > enough]
+        return cls(settings, timeframe, pairs, boundary_ms, usable)
+
+    @cached_property
+    def panel(self) -> Panel:
+        """Features and labels of all pairs; every label was known at the boundary.
+
+        Raises
+        ------
+        DataError
+            As `check`.
+        """
+        self.check()
+        return build_panel(self.candles, self.settings)
+
+    @cached_property
+    def split(self) -> Split:
+        """Train, validation and test block.
+
+        Raises
+        ------
+        DataError
+            Too few windows to train on.
+        """
+        return purged_split(self.panel, self.settings)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the candles."""
+        return digest_of(self.candles, self.settings)
+
+    def recent_windows(self) -> RecentWindows:
+        """Windows of the newest `finetune_recent_candles`, and older ones drawn to go with them.
+
+        Raises
+        ------
+        DataError
+            Too few recent windows.
+        """
+        settings, panel, end = self.settings, self.panel, self.boundary_ms
+        recent, candle_ms = settings.finetune_recent_candles, timeframe_ms(self.timeframe)
+        held_out = max(1, round(recent * settings.validation_fraction))
+        begin, validation = (end - count * candle_ms for count in (recent, held_out))
+        newest, older = panel.labelled_within(begin, validation), panel.labelled_within(0, begin)
+        if len(newest) < _LEAST_RECENT_WINDOWS:
+            raise DataError(
+                f"too few recent candles to fine-tune on: {len(newest)} complete windows in the "
+                f"last {recent} candles, {_LEAST_RECENT_WINDOWS} are needed"
+            )
+        wanted = min(len(older), round(settings.finetune_replay * len(newest)))
+        random = np.random.default_rng((settings.seed, end // candle_ms))
+        replay = np.sort(random.choice(older, wanted, replace=False))
+        return RecentWindows(newest, replay, panel.labelled_within(validation, end))
+
+    def check(self) -> None:
+        """Refuse to learn from nothing; warn of what is missing.
+
+        Raises
+        ------
+        DataError
+            No pair has candles before the boundary; says what to download.
+        """
+        if not self.candles:
+            raise DataError(self._no_history())
+        for candles in self.candles:
+            wanted = (self.boundary_ms - int(candles.date_ms[0])) // candles.step_ms
+            missing = 1.0 - len(candles) / wanted
+            if missing > _MISSING_FRACTION:
+                logger.warning(
+                    "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
+                    "download-data --timeframes %s`", candles.pair, 100 * missing, self.timeframe,
+                )  # fmt: skip
+            if self.settings.order_flow:
+                _warn_of_unknown_flow(candles)
+
+    def _no_history(self) -> str:
+        end = np.datetime64(self.boundary_ms, "ms").astype("datetime64[D]")
+        days = self.settings.train_candles * timeframe_ms(self.timeframe) // 86_400_000 + 1
+        return (
+            f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
+            f"train on; about {days} days are wanted. Run `freqtrade download-data --timeframes "
+            f"{self.timeframe} --timerange {str(end - days).replace('-', '')}-` with your config."
+        )
+
+
+def reach_ms(settings: Settings, timeframe: str, pairs: int) -> int:
+    """How far before a boundary the candles begin that a model of so many pairs learns from."""
+    most = min(settings.train_candles, settings.pool_candles // max(1, pairs))
+    return (most + WARM_UP + settings.lookback) * timeframe_ms(timeframe)
+
+
+def _warn_of_unknown_flow(candles: Candles) -> None:
+    known = 0.0 if candles.flow is None else float(candles.flow["coverage"].mean())
+    if known < 1.0 - _MISSING_FRACTION:
+        logger.warning(
+            "%s: order flow is known of %.0f %% of the candles to train on; run "
+            "`freqtrade-lstm download-flow`", candles.pair, 100 * known,
+        )  # fmt: skip

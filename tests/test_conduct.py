@@ -1,0 +1,68 @@
+"""What the code must never do, and what it always does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+
+from source import MODULES, ROOT, TEXTS, Function
+
+
+def calls() -> list[tuple[str, str]]:
+    """Module and name of every call of a plain name."""
+    return [
+        (module, node.func.id)
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+
+
+def test_nothing_prints_but_the_commands_through_their_console() -> None:
+    unwanted = ("print", "eval", "exec", "input", "breakpoint")
+    assert not [call for call in calls() if call[1] in unwanted]
+
+
+def test_nothing_is_unpickled() -> None:
+    for module, text in TEXTS.items():
+        assert not re.search(r"allow_pickle\s*=\s*True", text), module
+        loads = len(re.findall(r"\bnp\.load\(", text))
+        assert len(re.findall(r"np\.load\([^)]*(\([^)]*\))?[^)]*allow_pickle=False", text)) == loads
+
+
+def test_there_is_one_blind_except_and_it_answers_no_trade() -> None:
+    blind = [
+        module
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+    ]
+    assert blind == ["lstm_model.bot.live"]
+
+
+def test_every_public_function_is_explained() -> None:
+    bare = [
+        f"{module}.{node.name}"
+        for module, tree in MODULES.items()
+        if module.startswith("lstm_model")
+        for node in tree.body
+        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_")
+        if ast.get_docstring(node) is None
+    ]
+    assert bare == []
+
+
+def imported_by(statement: str, names: list[str]) -> str:
+    """Which of these libraries a statement brings into a process."""
+    code = f"import sys; {statement}; print([m for m in {names} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_engine_runs_without_tensorflow_keras_and_freqtrade() -> None:
+    heavy = ["tensorflow", "keras", "freqtrade", "ccxt", "aiohttp", "torch"]
+    assert imported_by("import lstm_model.bot.engine", heavy) == "[]"
