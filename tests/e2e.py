@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+
 PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
 # Small, so that a training takes seconds, and a gate that opens within hours of 1m candles; what is
 # tested does not depend on it.
@@ -75,6 +78,29 @@ class Bot:
 
     def backtest(self, *arguments: str) -> Outcome:
         return self.run("backtesting", "--strategy", "LSTMStrategy", "--cache", "none", *arguments)
+
+
+def bot_in(folder: Path, exchange: LoopbackExchange) -> Bot:
+    userdir = folder / "user_data"
+    (userdir / "data" / "binance").mkdir(parents=True)
+    overlay = loopback_overlay(exchange.url)
+    overlay["exchange"]["pair_whitelist"] = PAIRS
+    return Bot(
+        userdir,
+        {
+            **overlay,
+            "timeframe": "1m",
+            "db_url": f"sqlite:///{userdir}/trades.sqlite",
+            "internals": {"process_throttle_secs": 1},
+            "lstm": {**SMALL, "store_dir": "lstm"},
+        },
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Running:

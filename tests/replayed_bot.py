@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from e2e import PAIRS, ROOT, SMALL
+from e2e import PAIRS, SMALL
+from places import ROOT
 
 from lstm_model.practice.excerpt import Window
 from lstm_model.practice.incidents import parse_incident

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from places import SHARED
 
 from lstm_model.market.candles import Candles, unknown_flow
 
 STEP_MS = 300_000
 START_MS = 1_699_920_000_000  # a midnight
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def make_candles(
@@ -95,9 +94,9 @@ def to_frame(candles: Candles) -> pd.DataFrame:
 
 def recorded_candles(pair: str, timeframe: str) -> Candles:
     """Recorded candles from `../shared/data`; skips the test where they are absent."""
-    path = RECORDED / "binance" / f"{pair.replace('/', '_')}-{timeframe}.feather"
+    path = SHARED / "binance" / f"{pair.replace('/', '_')}-{timeframe}.feather"
     if not path.is_file():
-        pytest.skip(f"no recorded market data: {path.name} is not in {RECORDED}")
+        pytest.skip(f"no recorded market data: {path.name} is not in {SHARED}")
     return Candles.from_frame(pd.read_feather(path), pair, timeframe)
 
 

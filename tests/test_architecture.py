@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from statistics import median, quantiles
 
 import pytest
+from places import TESTS
 from source import MODULES, TEXTS, functions, imports, ours, room_of
 
 GROUND = ("errors", "settings", "files")  # every room may import it
@@ -75,6 +76,11 @@ def test_modules_and_functions_are_small() -> None:
     assert {name for name, lines in bodies.items() if lines > 60} == set()
     assert median(bodies.values()) <= 8
     assert quantiles(bodies.values(), n=20)[-1] <= 35
+
+
+def test_the_tests_have_the_same_rooms() -> None:
+    rooms = {path.parent.name for path in TESTS.glob("*/test_*.py")}
+    assert rooms == set(ROOMS) - {"__main__", "strategies"}
 
 
 def test_every_room_says_what_happens_there() -> None:

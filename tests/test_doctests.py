@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # Only these are imported: others may need TensorFlow or freqtrade, which fast tests do without.
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

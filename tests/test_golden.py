@@ -21,6 +21,7 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
 from freqtrade.resolvers import StrategyResolver
 from nowcast_world import SETTINGS, make_model
+from places import STRATEGIES, TESTS
 from series import make_candles, same_bits, to_frame, with_flow
 
 from lstm_model.market.candles import Candles
@@ -29,8 +30,7 @@ from lstm_model.model.dataset import build_panel
 from lstm_model.model.features import WARM_UP, compute_features
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 
-NUMBERS = Path(__file__).parent / "golden" / "numbers.npz"
-STRATEGIES = Path(__file__).resolve().parents[1] / "strategies"
+NUMBERS = TESTS / "golden" / "numbers.npz"
 PAIRS = ("BTC/USDT", "ETH/USDT")
 SHOWN = 200  # candles that are forecast; those before warm up
 EVERY = 10  # of these, how many apart stakes and stops are asked for

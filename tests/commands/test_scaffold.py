@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from lstm_model.commands import scaffold as scaffold_module
 from lstm_model.commands.scaffold import (
@@ -97,7 +98,7 @@ def test_an_installation_that_lacks_a_file_writes_none(tmp_path: Path, source: P
 
 
 def test_the_build_puts_strategies_inside_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build = project["tool"]["setuptools"]
     assert "lstm_model.init" in build["packages"]
     assert build["package-dir"] == {"lstm_model.init": "strategies"}

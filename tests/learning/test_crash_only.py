@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from crashing_bot import AT_LEAST, PAIRS, SERIES, SETTINGS, outcome
 from instant_training import make_maker
+from places import TESTS
 
 Facts = dict[str, Any]
 
-BOT = Path(__file__).with_name("crashing_bot.py")
+BOT = TESTS / "crashing_bot.py"
 FEW = 4  # kills in the fast tests
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # who forks has no other
 RAM_DISK = Path("/dev/shm")  # noqa: S108 - a kill loses nothing that the system has been given

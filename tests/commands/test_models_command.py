@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from test_store import make_card, make_weights, reseal
+from stored import make_card, make_weights, reseal
 
 from lstm_model.bot import configuration
 from lstm_model.commands.main import main

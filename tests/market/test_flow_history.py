@@ -15,9 +15,10 @@ import ccxt
 import numpy as np
 import pandas as pd
 import pytest
-from e2e import PAIRS, ROOT, environment
+from e2e import PAIRS, environment
 from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType, RunMode, TradingMode
+from places import ROOT
 from series import STEP_MS, make_candles, to_frame
 
 from lstm_model.bot import configuration, flow_source

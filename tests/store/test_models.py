@@ -1,7 +1,6 @@
 """The store survives crashes and refuses what is not exactly as it was written."""
 
 import io
-import json
 import logging
 import os
 import pickle
@@ -11,81 +10,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import TESTS
 from pydantic import ValidationError
+from stored import (
+    LINEAGE,
+    age,
+    folder,
+    killed_at_every_call,
+    make_card,
+    make_weights,
+    publish,
+    publish_and_serve,
+    reseal,
+)
 
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
-from lstm_model.settings import parse_settings
 from lstm_model.store import card as card_module
 from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelCard, ModelStore, version_id
-
-LINEAGE = "binance-spot-5m"
-
-
-def make_card(number: int = 0, **changes: object) -> ModelCard:
-    fields: dict[str, object] = {
-        "version": version_id(number=str(number)),
-        "created_ms": 1_700_000_000_000 + number,
-        "code_version": "0.1.0",
-        "timeframe": "5m",
-        "pairs": ("BTC/USDT", "ETH/USDT"),
-        "settings": parse_settings({}).model_dump(),
-        "feature_names": ("log_return", "volatility"),
-        "train_start_ms": 0,
-        "train_end_ms": 300_000,
-        "serves_from_ms": 600_000,
-        "data_digest": "ab" * 8,
-        "windows": {"train": 10, "validation": 2, "test": 3},
-        "epochs": 4,
-        "seconds": 1.5,
-        "scores": {"lstm": {"pinball": 0.1 + 0.2}, "zero": {"pinball": 0.4}},
-        "skill": {"p_value": 0.01},
-        "calibration": {"BTC/USDT": [0.1, -1e-300]},
-    }
-    return ModelCard(**(fields | changes))
-
-
-def make_weights(number: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(number)
-    return {
-        "lstm/kernel": rng.normal(size=(3, 8)).astype(np.float32),
-        "dense/bias": np.asfortranarray(rng.normal(size=(4, 2)).astype(np.float32)),
-    }
-
-
-def publish(store: ModelStore, number: int = 0, network: Path | None = None) -> ModelCard:
-    return store.publish(make_card(number), make_weights(number), network)
-
-
-def publish_and_serve(store: ModelStore, lineage: str, number: int) -> None:
-    """What a bot does with a model that passed the gate."""
-    version = publish(store, number).version
-    Lineage(store.root, lineage).advance(f"{number:016x}", version)
-
-
-def folder(store: ModelStore, version: str) -> Path:
-    return store.root / "models" / version
-
-
-def reseal(where: Path, **changes: object) -> None:
-    """Change a stored card and give it checksums that fit, as a careful forger would."""
-    path = where / "card.json"
-    fields = json.loads(path.read_bytes()) | changes
-    fields["checksums"] = {
-        name: card_module.sha256((where / name).read_bytes())
-        for name in fields["checksums"]
-        if name != "card.json"
-    }
-    fields["checksums"]["card.json"] = card_module._card_digest(fields)
-    path.write_text(json.dumps(fields))
 
 
 def test_what_is_published_is_loaded(tmp_path: Path) -> None:
@@ -365,10 +315,10 @@ def test_pruning_keeps_as_many_as_it_was_told(
 ) -> None:
     store = ModelStore(Path(tempfile.mkdtemp(dir=tmp_path)))
     store.check_writable()
-    for number, age in enumerate(ages):  # without `publish`, which would wait for the disk
+    for number, created_ms in enumerate(ages):  # without `publish`, which would wait for the disk
         where = store.root / "models" / f"v{number}"
         where.mkdir()
-        made = make_card(version=where.name, created_ms=age)
+        made = make_card(version=where.name, created_ms=created_ms)
         (where / "card.json").write_bytes(card_module.pack_card(made, {}, {}))
     oldest_first = [f"v{number}" for number in np.argsort(ages, kind="stable")]
     safe = {f"v{number}" for number in protected}
@@ -427,67 +377,6 @@ def test_of_two_who_prune_one_removes(tmp_path: Path) -> None:
     assert stored(store) == [versions[3]]
 
 
-KILLED_AT_EVERY_CALL = """
-import os, shutil, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-import {module}
-
-CALLS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "utime")
-
-def crash_at(boundary):
-    seen = 0
-    def pass_boundary():
-        nonlocal seen
-        seen += 1
-        if seen == boundary:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def patch(name, real):
-        def call(*arguments, **options):
-            pass_boundary()
-            try:
-                return real(*arguments, **options)
-            finally:
-                pass_boundary()
-        setattr(os, name, call)
-    for name in CALLS:
-        patch(name, getattr(os, name))
-
-for boundary in range(1, 10_000):
-    root = Path({root!r}) / str(boundary)
-    shutil.copytree({base!r}, root)
-    child = os.fork()
-    if not child:
-        crash_at(boundary)
-        {module}.{action}(root)
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-"""
-
-
-def killed_at_every_call(action: Callable[[Path], None], base: Path, root: Path) -> list[Path]:
-    """Copies of `base`, in each of which `action` was killed at its next call of the system.
-
-    In the last it came to its end.
-    """
-    code = KILLED_AT_EVERY_CALL.format(
-        tests=str(Path(__file__).parent),
-        module=action.__module__,
-        action=action.__name__,
-        root=str(root),
-        base=str(base),
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return sorted(root.iterdir(), key=lambda path: int(path.name))
-
-
-def age(root: Path) -> None:
-    """Have all below `root` seem old enough to be a leftover."""
-    for path in root.glob("*/.tmp-*"):
-        os.utime(path, (0, 0))
-
-
 def prune_two(root: Path) -> None:
     ModelStore(root).prune(2, [version_id(number="0")])
 
@@ -515,7 +404,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_store import ModelStore, publish_and_serve
+from stored import ModelStore, publish_and_serve
 store = ModelStore(Path({root!r}))
 for number in range({first}, {first} + 100_000):
     publish_and_serve(store, sys.argv[1], number)
@@ -524,7 +413,7 @@ for number in range({first}, {first} + 100_000):
 
 
 def start_writer(root: Path, lineage: str, first: int = 0) -> subprocess.Popen[bytes]:
-    code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), first=first)
+    code = WRITER.format(tests=str(TESTS), root=str(root), first=first)
     process = subprocess.Popen([sys.executable, "-c", code, lineage], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"serves\n"
@@ -559,7 +448,7 @@ CRASHER = """
 import os, shutil, signal, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_store import LINEAGE, ModelStore, publish_and_serve
+from stored import LINEAGE, ModelStore, publish_and_serve
 
 def crash_at(line):
     seen = 0
@@ -594,8 +483,7 @@ def test_a_crash_at_any_line_of_the_store_loses_nothing(
     old, new = make_card(0).version, make_card(1).version
     publish_and_serve(base, LINEAGE, 0)
     crashed = tmp_path / "crashed"
-    here = str(Path(__file__).parent)
-    code = CRASHER.format(tests=here, root=str(crashed), base=str(base.root))
+    code = CRASHER.format(tests=str(TESTS), root=str(crashed), base=str(base.root))
     subprocess.run([sys.executable, "-c", code], check=True)
     roots = sorted(crashed.iterdir(), key=lambda root: int(root.name))
     assert len(roots) > 100

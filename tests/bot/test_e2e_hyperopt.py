@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from e2e import PAIRS, ROOT, SMALL, Bot, Outcome
+from e2e import PAIRS, SMALL, Bot, Outcome
+from places import ROOT
 
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 

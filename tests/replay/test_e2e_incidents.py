@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import ROOT, environment
+from e2e import environment
+from places import ROOT
 
 pytestmark = pytest.mark.e2e
 

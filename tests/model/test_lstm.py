@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lstm_reference import Weights, random_weights, reference_quantiles
+from places import ROOT, TESTS
 from series import same_bits
 
 from lstm_model.errors import StoreError
@@ -90,7 +91,7 @@ def test_a_window_has_the_same_bits_alone_and_among_many_on_other_processors(ker
     known = Path("/proc/cpuinfo")
     if not known.is_file() or KERNELS[kernel] not in known.read_text():
         pytest.skip(f"this processor cannot run the kernels of {kernel}")
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join([str(TESTS), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", ALONE_AND_AMONG], capture_output=True, text=True, check=False,
         env={**os.environ, "OPENBLAS_CORETYPE": kernel, "PYTHONPATH": paths},

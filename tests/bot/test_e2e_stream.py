@@ -3,14 +3,13 @@
 import base64
 import json
 import re
-import socket
 import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from e2e import PAIRS, ROOT, Bot, Trading, run_lstm
-from test_e2e import bot_in
+from e2e import PAIRS, Bot, Trading, bot_in, free_port, run_lstm
+from places import ROOT
 
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.practice.exchange import LoopbackExchange, open_market
@@ -38,12 +37,6 @@ USER = "tester:a-password-for-tests"
 def exchange() -> Iterator[LoopbackExchange]:
     with LoopbackExchange(open_market("synthetic", seed=3, days=6)) as running:
         yield running
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from test_store import age, killed_at_every_call
+from stored import age, killed_at_every_call
 
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 from pydantic import ValidationError
 
 from lstm_model.errors import ConfigError
 from lstm_model.settings import Settings, parse_settings, settings_table
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 
 # A value other than the default for every option, and whether it changes what is trained.
 OTHER: dict[str, tuple[Any, bool]] = {

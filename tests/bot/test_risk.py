@@ -27,6 +27,7 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame, date_range
+from places import STRATEGIES
 
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.risk import FORCED_TAG, LONG_TAG, SHORT_TAG, LSTMRisk
@@ -45,7 +46,6 @@ from lstm_model.trading.sizing import (
     TOO_SMALL,
 )
 
-STRATEGIES = Path(__file__).resolve().parents[1] / "strategies"
 PAIR, OTHER = "BTC/USDT", "ETH/USDT"
 COUNT, CLOSE = 60, 100.0
 START = datetime(2026, 1, 1, tzinfo=UTC)

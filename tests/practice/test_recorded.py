@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SHARED
 
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import timeframe_ms
@@ -18,7 +19,6 @@ from lstm_model.practice.tape_market import DAY_MS, Listing, Market
 HOUR_MS = 3_600_000
 RECORDED_MS = 1_700_006_400_000  # a midnight, UTC
 NOW_MS = RECORDED_MS + 500 * DAY_MS + 9 * HOUR_MS + 1_234  # nine in the morning, much later
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def candle_frame(

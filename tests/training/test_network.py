@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from places import ROOT
 
 from lstm_model.errors import TrainingError
 from lstm_model.model.lstm import Lstm
@@ -473,7 +474,7 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", source], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     with parent:
         assert parent.stdout is not None

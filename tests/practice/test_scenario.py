@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SHARED
 
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import CANDLE_COLUMNS, timeframe_ms
@@ -26,7 +27,6 @@ from lstm_model.practice.tape_market import DAY_MS
 MINUTE_MS = 60_000
 STEP_MS = 5 * MINUTE_MS
 BEGIN_MS = 1_700_006_400_000  # a midnight, UTC
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 VALUES = CANDLE_COLUMNS[1:]
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from e2e import PAIRS, ROOT, SMALL, Bot, Outcome, Trading, environment, run_lstm
+from e2e import PAIRS, Bot, Outcome, Trading, bot_in, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
+from places import ROOT
 
 from lstm_model.bot.configuration import load_config, open_engine
 from lstm_model.bot.engine import WalkForwardEngine
@@ -27,23 +28,6 @@ TRAINED = re.compile(r"(Training a network|Fine-tuning) on candles until")
 def exchange() -> Iterator[LoopbackExchange]:
     with LoopbackExchange(open_market("synthetic", seed=1, days=6)) as running:
         yield running
-
-
-def bot_in(folder: Path, exchange: LoopbackExchange) -> Bot:
-    userdir = folder / "user_data"
-    (userdir / "data" / "binance").mkdir(parents=True)
-    overlay = loopback_overlay(exchange.url)
-    overlay["exchange"]["pair_whitelist"] = PAIRS
-    return Bot(
-        userdir,
-        {
-            **overlay,
-            "timeframe": "1m",
-            "db_url": f"sqlite:///{userdir}/trades.sqlite",
-            "internals": {"process_throttle_secs": 1},
-            "lstm": {**SMALL, "store_dir": "lstm"},
-        },
-    )
 
 
 @pytest.fixture(scope="module")

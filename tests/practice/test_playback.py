@@ -13,14 +13,15 @@ import aiohttp
 import ccxt.pro
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
+from places import SHARED
 
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.practice.frames import read_recording
 from lstm_model.practice.playback import Playback
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "websocket"
-BINANCE = sorted(SHARED.glob("hftbacktest_spot_*.gz"))
-COINBASE = sorted(SHARED.glob("cryptofeed_COINBASE.jsonl.zst"))
+RECORDED = SHARED / "websocket"
+BINANCE = sorted(RECORDED.glob("hftbacktest_spot_*.gz"))
+COINBASE = sorted(RECORDED.glob("cryptofeed_COINBASE.jsonl.zst"))
 START_MS = 1_700_000_000_000
 
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from series import RECORDED, recorded_candles
+from places import SHARED
+from series import recorded_candles
 
 from lstm_model.errors import DataError
 from lstm_model.market import continuity
@@ -324,9 +325,9 @@ def test_flow_equals_the_klines_of_the_loopback_exchange(timeframe: str) -> None
 
 
 def recorded_trades(name: str) -> Records:
-    path = RECORDED / "trades" / f"{name}.feather"
+    path = SHARED / "trades" / f"{name}.feather"
     if not path.is_file():
-        pytest.skip(f"no recorded trades: {path.name} is not in {RECORDED}")
+        pytest.skip(f"no recorded trades: {path.name} is not in {SHARED}")
     frame = pd.read_feather(path)
     trades = np.zeros(len(frame), TRADE)
     trades["id"], trades["time_ms"] = frame["id"], frame["time_us"] // 1000

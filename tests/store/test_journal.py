@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import TESTS
 
 from lstm_model.errors import DataError, StoreError
 from lstm_model.store import journal as journal_module
@@ -489,7 +490,7 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {tests!r}
 from test_journal import Journal, make_row
 journal = Journal({url!r})
 for candle in range(0, 10**9, 3):
@@ -499,7 +500,7 @@ for candle in range(0, 10**9, 3):
 
 
 def start_writer(url: str, version: str) -> subprocess.Popen[bytes]:
-    code = WRITER.format(tests=str(Path(__file__).parent), url=url)
+    code = WRITER.format(tests=[str(TESTS), str(TESTS / "store")], url=url)
     return subprocess.Popen([sys.executable, "-c", code, version], stdout=subprocess.PIPE)
 
 

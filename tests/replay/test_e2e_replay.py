@@ -20,7 +20,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from e2e import PAIRS, ROOT, SMALL, Outcome, Running, run_lstm
+from e2e import PAIRS, SMALL, Outcome, Running, run_lstm
+from places import ROOT
 
 from lstm_model.commands.main import main
 from lstm_model.market.flow_store import FlowStore

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ccxt.pro
 import numpy as np
 import pytest
+from places import SHARED
 from trade_market import (
     PAIRS,
     QUICK,
@@ -35,7 +35,6 @@ from lstm_model.stream.trade_stream import TradeStream
 
 pytestmark = pytest.mark.slow  # they wait for real connections
 
-ROOT = Path(__file__).resolve().parent.parent
 PAIR, SYMBOL = "AAA/USDT", "AAAUSDT"
 
 
@@ -285,7 +284,7 @@ RECORDED = {
 @pytest.mark.parametrize("name", RECORDED)
 def test_every_trade_of_recorded_frames_is_on_the_tape(name: str) -> None:
     pattern, symbols = RECORDED[name]
-    paths = sorted((ROOT.parent / "shared" / "data" / "websocket").glob(pattern))
+    paths = sorted((SHARED / "websocket").glob(pattern))
     if not paths:
         pytest.skip("needs recorded frames in ../shared/data/websocket")
     with Playback(paths) as playback:

@@ -20,7 +20,7 @@ from freqtrade.enums import TradingMode
 from freqtrade.misc import pair_to_filename
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from series import RECORDED
+from places import SHARED
 
 from lstm_model.errors import DataError, StoreError
 from lstm_model.files import write_atomically
@@ -433,7 +433,7 @@ def test_a_foreign_file_that_cannot_be_used_is_refused(
 
 @pytest.mark.parametrize("name", ["BTC_USDT-1h", "DOGE_USDT-1h", "ETH_USDT-15m"])
 def test_a_recorded_folder_can_be_used_as_it_is(name: str) -> None:
-    folder = RECORDED / "flow"
+    folder = SHARED / "flow"
     if not (folder / f"{name}.feather").is_file():
         pytest.skip(f"no recorded order flow: {name} is not in {folder}")
     pair, timeframe = name.replace("_", "/").split("-")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from e2e import PAIRS, Bot, Trading
+from e2e import PAIRS, Bot, Trading, bot_in, free_port
 from telegram_world import (
     CHAT_ID,
     TOKEN,
@@ -23,8 +23,6 @@ from telegram_world import (
     secret_forms,
     start_trading,
 )
-from test_e2e import bot_in
-from test_e2e_stream import free_port
 
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.telegram import TelegramServer

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType
 from series import STEP_MS, make_candles, to_frame
-from test_store import make_card, make_weights
+from stored import make_card, make_weights
 
 from lstm_model.commands import reasons as reasons_cli
 from lstm_model.commands.main import main
