@@ -15,8 +15,8 @@ wild, plus a lead that comes and goes (0.3 deviations of a first-order autoregre
 deviation is 5 or 10 % of the loss: on recorded 5m candles of three pairs it was 4 to 6 % between
 two networks and 10 to 11 % between a network and the baseline. The drift watch sees Student t5
 residuals, correlated by 0.6 among the pairs, of which one in ten misses its interval. The
-generators are those of `tests/model/test_gate.py` and `tests/learning/test_drift.py`. Every series has a seed of
-its own, the same for all that is compared. About nine minutes on one core.
+generators are those of `tests/model/test_gate.py` and `tests/learning/test_drift.py`. Every series
+has a seed of its own, the same for all that is compared. About nine minutes on one core.
 """
 
 from __future__ import annotations

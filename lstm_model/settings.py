@@ -295,6 +295,17 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def default_of(name: str) -> Any:
+    """Default of an option.
+
+    Examples
+    --------
+    >>> default_of("kelly_fraction")
+    0.25
+    """
+    return Settings.model_fields[name].default
+
+
 def parse_settings(section: Mapping[str, Any] | None) -> Settings:
     """Validate the `lstm` section of a freqtrade configuration.
 

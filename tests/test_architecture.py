@@ -27,15 +27,15 @@ ROOMS = {  # a room imports from these alone
     "replay": "market store stream model training trading learning bot practice",
     "commands": "market store model training trading learning bot practice replay",
     "__main__": "commands",
-    "strategies": "market bot trading",
+    "strategies": "",  # the public face alone
 }
 KNOWS = {  # outside library: the only modules that import it
     "tensorflow": "fused network", "keras": "fused network", "torch": "", "ccxt": "connection",
     "freqtrade": "configuration flow_source forecasting risk backtest fast_forward run proof "
-                 "lstm_strategy ema_cross_lstm",
+                 "lstm_strategy ema_cross",
     "aiohttp": "connection exchange playback serving telegram", "cryptography": "tunnel",
     "sqlalchemy": "journal fast_forward", "psutil": "trainer fast_forward", "jinja2": "report",
-    "talib": "features ema_cross_lstm", "time_machine": "clock", "subprocess": "trainer demo",
+    "talib": "features ema_cross", "time_machine": "clock", "subprocess": "trainer demo",
     "click": "commands.main commands.models commands.reasons commands.replay",
     "rich": "commands.main commands.models commands.reasons commands.replay comparison_view demo",
     "pickle": "", "joblib": "", "dill": "",

@@ -66,3 +66,10 @@ def imported_by(statement: str, names: list[str]) -> str:
 def test_the_engine_runs_without_tensorflow_keras_and_freqtrade() -> None:
     heavy = ["tensorflow", "keras", "freqtrade", "ccxt", "aiohttp", "torch"]
     assert imported_by("import lstm_model.bot.engine", heavy) == "[]"
+
+
+def test_importing_the_package_brings_neither_freqtrade_nor_pandas() -> None:
+    assert imported_by("import lstm_model", ["freqtrade", "pandas", "numpy", "talib"]) == "[]"
+    face = "from lstm_model import LSTMForecasts, LSTMRisk, Settings"
+    assert imported_by(face, ["freqtrade", "tensorflow"]) == "['freqtrade']"
+    assert imported_by("from lstm_model import Settings", ["freqtrade", "tensorflow"]) == "[]"

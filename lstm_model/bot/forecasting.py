@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from typing import Any, cast
 
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
+from freqtrade.strategy.parameters import BaseParameter
 from pandas import DataFrame
 
 from lstm_model.bot import configuration
@@ -19,6 +21,7 @@ from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP
+from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import opened_ms
 from lstm_model.trading.outlook import Outlook
 
@@ -56,7 +59,8 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
             self.lstm_settings = configuration.settings_of(config)
         needed = WARM_UP + self.lstm_settings.lookback
         self.startup_candle_count = max(self.startup_candle_count, needed)
-        self._engine: LiveEngine | WalkForwardEngine | None = None
+        self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
+        self._lstm_own_parameters()
         super().__init__(config)
 
     def bot_start(self, **kwargs: Any) -> None:
@@ -64,22 +68,22 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
         freqtrade itself turns our errors, which are `ValueError`s, into one line here.
         """
-        self._stop_engine()
-        self._engine = self._open_engine()
+        self._lstm_stop()
+        self._lstm_engine = self._lstm_open()
         super().bot_start(**kwargs)
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's only notice that this strategy ends (also on /reload_config)."""
-        self._stop_engine()
+        self._lstm_stop()
         super().ft_bot_cleanup()
 
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
         """Forecast new candles of all pairs at once; let the schedule look at the clock."""
-        if live := self.live_engine:
+        if live := self._lstm_live:
             held = {trade.pair for trade in Trade.get_open_trades()}
             pairs = held.union(self.dp.current_whitelist())
             live.tick(int(current_time.timestamp() * 1000), pairs)
-            live.foresee(list(self._new_candles(live)))
+            live.foresee(list(self._lstm_new_candles(live)))
             for news in live.take_news():
                 self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
         super().bot_loop_start(current_time, **kwargs)
@@ -87,44 +91,64 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Add the `lstm_*` columns."""
         dataframe = super().populate_indicators(dataframe, metadata)
-        outlook = self._outlook(dataframe, metadata["pair"])
+        outlook = self._lstm_outlook(dataframe, metadata["pair"])
         return dataframe.assign(**outlook.columns(dataframe["close"].to_numpy(dtype="float64")))
 
     def __getstate__(self) -> dict[str, Any]:
         """`hyperopt -j` pickles strategies: its workers read the columns and need no engine."""
-        return {**self.__dict__, "_engine": None}
+        return {**self.__dict__, "_lstm_engine": None}
 
     @property
-    def live_engine(self) -> LiveEngine | None:
+    def _lstm_live(self) -> LiveEngine | None:
         """The engine of a dry run or live; None in backtests."""
-        return self._engine if isinstance(self._engine, LiveEngine) else None
+        return self._lstm_engine if isinstance(self._lstm_engine, LiveEngine) else None
 
-    def analyzed(self, pair: str) -> DataFrame:
+    def lstm_analyzed(self, pair: str) -> DataFrame:
         """The pair's candles with all columns, in a backtest until now."""
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
 
-    def _outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
-        if live := self.live_engine:  # freqtrade makes one line of our errors here
+    def _lstm_own_parameters(self) -> None:
+        """Give this object parameters of its own, with what config.json says as their value.
+
+        freqtrade lists those of the class, which all strategies of a process would share.
+        """
+        for name in [name for name in dir(type(self)) if name.startswith("lstm_")]:
+            option, parameter = name.removeprefix("lstm_"), getattr(type(self), name)
+            if option not in Settings.model_fields:
+                continue
+            if not isinstance(parameter, BaseParameter):
+                raise OperationalException(
+                    f"{name} of a strategy must be a parameter such as RealParameter, found "
+                    f'{parameter!r}. A fixed value belongs into the "lstm" section of config.json '
+                    f'as "{option}".'
+                )
+            own = copy(parameter)
+            if option in self.lstm_settings.model_fields_set:
+                own.value = getattr(self.lstm_settings, option)
+            setattr(self, name, own)
+
+    def _lstm_outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
+        if live := self._lstm_live:  # freqtrade makes one line of our errors here
             return live.outlook(Candles.from_frame(dataframe, pair, self.timeframe))
         with _as_freqtrade_errors():
-            self._engine = self._engine or self._open_engine()
+            self._lstm_engine = self._lstm_engine or self._lstm_open()
             candles = Candles.from_frame(dataframe, pair, self.timeframe)
-            studied = cast(WalkForwardEngine, self._engine)
+            studied = cast(WalkForwardEngine, self._lstm_engine)
             return studied.outlook(candles, self.startup_candle_count)
 
-    def _new_candles(self, live: LiveEngine) -> Iterator[Candles]:
+    def _lstm_new_candles(self, live: LiveEngine) -> Iterator[Candles]:
         for pair in self.dp.current_whitelist():
             frame = self.dp.ohlcv(pair, self.timeframe, copy=False)
             if not frame.empty and live.awaits(pair, opened_ms(frame)):
                 yield Candles.from_frame(frame, pair, self.timeframe)
 
-    def _open_engine(self) -> LiveEngine | WalkForwardEngine:
+    def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
         return configuration.open_engine(self.config, self.dp, can_short=self.can_short)
 
-    def _stop_engine(self) -> None:
-        if live := self.live_engine:
+    def _lstm_stop(self) -> None:
+        if live := self._lstm_live:
             live.stop()
-        self._engine = None
+        self._lstm_engine = None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from freqtrade.persistence import Order, Trade
@@ -20,13 +20,24 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from pandas import DataFrame
 
 from lstm_model.bot.forecasting import LSTMForecasts
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import forecast_facts, log_returns, newest, opened_ms
-from lstm_model.trading.sizing import ERROR, NO_DATA, NO_EDGE, NO_SKILL, REASONS
+from lstm_model.trading.own_trades import (
+    LONG_TAG,
+    SHORT_TAG,
+    enters_again,
+    has_turned,
+    is_own,
+    mark_entries,
+)
+from lstm_model.trading.sizing import ERROR, NO_DATA, NO_EDGE, NO_SKILL, REASONS, TOO_SMALL
 from lstm_model.trading.stake import (
     Holding,
     Request,
     Stake,
     correlations,
+    reduction,
     stake_of,
     stop_distance,
     stop_price,
@@ -37,9 +48,11 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-LONG_TAG, SHORT_TAG = "lstm_long", "lstm_short"  # entries of the forecast: staked by Kelly too
 FORCED_TAG = "force_entry"  # freqtrade's own, of /forcelong and the REST API
 _COMMON_CANDLES = 288  # chosen: a day of 5m candles to correlate pairs over
+# freqtrade keeps a position only if it exceeds the exchange's minimum by a reserve for the stop, at
+# most 1.5 times; chosen above that, because the price may fall meanwhile.
+_KEPT_MINIMA = 2.0
 _FAILED = Stake(0.0, ERROR, "0: it could not be worked out, see the log")
 
 
@@ -75,25 +88,29 @@ class LSTMRisk(LSTMForecasts):
 
     `class MyStrategy(LSTMRisk, IStrategy)`, or `class Safer(LSTMRisk, MyStrategy)` for one that you
     have. Stake, stop and leverage are LSTMRisk's; where you override another callback that it has
-    (`populate_indicators`, `bot_start`, ...), call `super()`. Entries tagged `LONG_TAG` and
-    `SHORT_TAG` count as the forecast's and are staked by its edge; all others by their risk alone.
-    Options are in the `lstm` section of config.json; a parameter file of freqtrade's overrides
-    those that are parameters.
+    (`populate_indicators`, `bot_start`, ...), call `super()`. Entries by `lstm_enter` count as the
+    forecast's and are staked by its edge; all others by their risk alone.
+
+    Options are in the `lstm` section of config.json. A class attribute of yours named
+    `lstm_stop_multiple` or `lstm_kelly_fraction` replaces that parameter; config.json, where it
+    names the option, replaces its default; freqtrade's parameter file replaces its value. All that
+    the mixin adds to a strategy begins with `lstm_` or `_lstm_`.
     """
 
     stoploss: float
     use_custom_stoploss = True
 
+    lstm_stop_multiple = RealParameter(0.5, 3.0, default=default_of("stop_multiple"), space="sell")
+    lstm_kelly_fraction = RealParameter(
+        0.05, 1.0, default=default_of("kelly_fraction"), space="buy", optimize=False
+    )
+
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        # freqtrade finds parameters in the instance, and only here are the settings known.
-        settings = self.lstm_settings
-        self.stop_multiple = RealParameter(0.5, 3.0, default=settings.stop_multiple, space="sell")
-        self.kelly_fraction = RealParameter(
-            0.05, 1.0, default=settings.kelly_fraction, space="buy", optimize=False
-        )
-        self._plans: dict[str, dict[str, Any]] = {}  # by pair: what to note of a trade once filled
-        self._told: dict[str, tuple[int, str]] = {}
+        self._lstm_plans: dict[
+            str, dict[str, Any]
+        ] = {}  # by pair: what to note of a trade once filled
+        self._lstm_told: dict[str, tuple[int, str]] = {}
 
     @property
     def protections(self) -> list[dict[str, Any]]:
@@ -123,7 +140,7 @@ class LSTMRisk(LSTMForecasts):
             pair, entry_tag, _sign(side), current_rate, leverage, proposed_stake, max_stake,
             min_stake or 0.0,
         )  # fmt: skip
-        return _or_else(self._settle, 0.0)(entry)
+        return _or_else(self._lstm_settle, 0.0)(entry)
 
     def confirm_trade_entry(  # noqa: PLR0913 - freqtrade's signature
         self, pair: str, order_type: str, amount: float, rate: float, time_in_force: str,
@@ -131,7 +148,7 @@ class LSTMRisk(LSTMForecasts):
     ) -> bool:  # fmt: skip
         """Veto an entry whose edge is gone by the trades since the candle, or that they forbid."""
         ours = entry_tag in (LONG_TAG, SHORT_TAG)
-        if not _or_else(self._is_free, False)(pair, _sign(side), rate, ours):
+        if not _or_else(self._lstm_is_free, False)(pair, _sign(side), rate, ours):
             return False
         return _or_else(super().confirm_trade_entry, False)(
             pair, order_type, amount, rate, time_in_force, current_time, entry_tag, side, **kwargs
@@ -153,7 +170,7 @@ class LSTMRisk(LSTMForecasts):
         freqtrade alone would move it away too, after an order was filled.
         """
         side, leverage = side_of(trade), trade.leverage or 1.0
-        stop = self.stop_rate(pair, side, leverage)
+        stop = self.lstm_stop_rate(pair, side, leverage)
         if stop is None:
             return None
         rate = tighter(trade.stop_loss or None, stop, side)
@@ -168,23 +185,91 @@ class LSTMRisk(LSTMForecasts):
         """
         super().order_filled(pair, trade, order, current_time, **kwargs)
         is_entry = order.ft_order_side == trade.entry_side
-        if self.live_engine and is_entry and trade.nr_of_successful_entries == 1:
-            facts = self._plans.pop(pair, None)
+        if self._lstm_live and is_entry and trade.nr_of_successful_entries == 1:
+            facts = self._lstm_plans.pop(pair, None)
             if facts is None:  # the bot was started anew meanwhile
-                facts = forecast_facts(self.analyzed(pair), self.lstm_settings)
+                facts = forecast_facts(self.lstm_analyzed(pair), self.lstm_settings)
             for key, value in facts.items():
                 trade.set_custom_data(key, value)
 
-    def stake_for(self, entry: Entry) -> Stake:
+    def lstm_enter(
+        self, dataframe: DataFrame, metadata: dict[str, Any], min_edge: float | None = None
+    ) -> DataFrame:
+        """Enter by the forecast: for `populate_entry_trend`.
+
+        Parameters
+        ----------
+        min_edge : least expected return after all costs, as a fraction; the setting's by default
+        """
+        least = self.lstm_settings.min_edge if min_edge is None else min_edge
+        dataframe = mark_entries(dataframe, least, can_short=self.can_short)
+        if live := self._lstm_live:
+            live.note(metadata["pair"], opened_ms(dataframe), dataframe["lstm_reason"].iloc[-1])
+        return dataframe
+
+    def lstm_exit(
+        self, pair: str, trade: Trade, current_time: datetime, current_rate: float
+    ) -> str | None:
+        """Why to leave a position of the forecast now, or None: for `custom_exit`.
+
+        The forecast is against it, or too old and not made anew. A trade that something else
+        entered is left to that.
+        """
+        if not is_own(trade.enter_tag):
+            return None
+        side, frame, live = side_of(trade), self.lstm_analyzed(pair), self._lstm_live
+        if has_turned(frame, side):
+            return "lstm_turned"
+        if live and live.wants_exit(pair, side, current_rate):
+            return "lstm_turned_inside"
+        horizon = timedelta(milliseconds=timeframe_ms(self.timeframe)) * self.lstm_settings.horizon
+        is_over = current_time - trade.open_date_utc >= horizon
+        return "lstm_horizon" if is_over and not enters_again(frame, side) else None
+
+    def lstm_reduce(
+        self, trade: Trade, current_rate: float, min_stake: float | None
+    ) -> tuple[float, str] | None:
+        """What to give back of a position of the forecast: for `adjust_trade_position`.
+
+        What the newest forecast would not stake, if it is more than half.
+        """
+        side = side_of(trade)
+        turned = has_turned(self.lstm_analyzed(trade.pair), side)
+        if turned or trade.has_open_orders or not is_own(trade.enter_tag):
+            return None
+        least, free = min_stake or 0.0, trade.stake_amount
+        tag, wealth = LONG_TAG if side > 0 else SHORT_TAG, self.wallets.get_total_stake_amount()
+        held = Entry(
+            trade.pair,
+            tag,
+            side,
+            current_rate,
+            trade.leverage or 1.0,
+            wealth,
+            free,
+            least,
+            trade.id,
+        )
+        wanted = self.lstm_stake_for(held)
+        if wanted.reason not in ("", NO_EDGE, TOO_SMALL):
+            return None  # nothing is known against the position
+        surplus = reduction(trade.stake_amount, wanted.amount, _KEPT_MINIMA * least)
+        return (-surplus, "lstm_reduced") if surplus else None
+
+    def lstm_stake_for(self, entry: Entry) -> Stake:
         """The stake of an entry, with the reason and the bound that decided.
 
         An entry by hand needs no forecast: without one, the hard stop bounds its risk.
         """
-        frame, forced, live = self.analyzed(entry.pair), entry.tag == FORCED_TAG, self.live_engine
+        frame, forced, live = (
+            self.lstm_analyzed(entry.pair),
+            entry.tag == FORCED_TAG,
+            self._lstm_live,
+        )
         gate = "" if forced else _gate(frame)
         if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
             return Stake(0.0, gate, f"0: {REASONS[gate]}")
-        stop, is_new = self._first_stop(entry), entry.trade_id is None
+        stop, is_new = self._lstm_first_stop(entry), entry.trade_id is None
         if stop is None:
             return Stake(0.0, NO_DATA, "0: there is no forecast to set a stop by")
         request = Request(
@@ -198,77 +283,77 @@ class LSTMRisk(LSTMForecasts):
             coverage=live.coverage(entry.pair) if live and is_new and not forced else 1.0,
             side=entry.side,
             leverage=entry.leverage,
-            holdings=self._holdings(entry),
+            holdings=self._lstm_holdings(entry),
         )
-        return stake_of(request, self.lstm_settings, kelly_fraction=self.kelly_fraction.value)
+        return stake_of(request, self.lstm_settings, kelly_fraction=self.lstm_kelly_fraction.value)
 
-    def stop_rate(self, pair: str, side: int, leverage: float) -> float | None:
+    def lstm_stop_rate(self, pair: str, side: int, leverage: float) -> float | None:
         """By the forecast inside the candle, else by the last closed candle's, else None."""
-        multiple, live = self.stop_multiple.value, self.live_engine
+        multiple, live = self.lstm_stop_multiple.value, self._lstm_live
         inside = live.stop_price(pair, side, multiple) if live else None
         if inside is not None and math.isfinite(inside):
             return inside
-        frame, column = self.analyzed(pair), "lstm_lowest" if side > 0 else "lstm_highest"
+        frame, column = self.lstm_analyzed(pair), "lstm_lowest" if side > 0 else "lstm_highest"
         close, excursion = newest(frame, "close"), newest(frame, column)
-        return stop_price(close, excursion, multiple, side, self._hard_stop_fraction(leverage))
+        return stop_price(close, excursion, multiple, side, self._lstm_hard_stop_fraction(leverage))
 
-    def _settle(self, entry: Entry) -> float:
-        stake = _or_else(self.stake_for, _FAILED)(entry)
+    def _lstm_settle(self, entry: Entry) -> float:
+        stake = _or_else(self.lstm_stake_for, _FAILED)(entry)
         if stake.amount == 0.0:
-            self._deny(entry.pair, stake.reason, f"stake {stake.text}")
-        elif self.live_engine:
-            self._plans[entry.pair] = self._facts(entry, stake)
+            self._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
+        elif self._lstm_live:
+            self._lstm_plans[entry.pair] = self._lstm_facts(entry, stake)
         return stake.amount
 
-    def _is_free(self, pair: str, side: int, rate: float, ours: bool) -> bool:
+    def _lstm_is_free(self, pair: str, side: int, rate: float, ours: bool) -> bool:
         """Whether the trades since the candle leave an entry be; a lost edge ends only ours."""
-        live = self.live_engine
+        live = self._lstm_live
         code = live.veto(pair, side, rate) if live else ""
         if not code or (code == NO_EDGE and not ours):
             return True
-        self._deny(pair, code, "vetoed by the trades since the candle closed")
+        self._lstm_deny(pair, code, "vetoed by the trades since the candle closed")
         return False
 
-    def _deny(self, pair: str, code: str, text: str) -> None:
+    def _lstm_deny(self, pair: str, code: str, text: str) -> None:
         """Say why a signal leads to no order: once, though a bot asks every few seconds."""
-        if live := self.live_engine:
-            told = opened_ms(self.analyzed(pair)), code
-            if self._told.get(pair) != told:
-                self._told[pair] = told
+        if live := self._lstm_live:
+            told = opened_ms(self.lstm_analyzed(pair)), code
+            if self._lstm_told.get(pair) != told:
+                self._lstm_told[pair] = told
                 logger.info("%s: no entry (%s): %s", pair, code, text)
                 live.note(pair, *told, text)
 
-    def _facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
+    def _lstm_facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
         """What `/list_custom_data` shows of a trade."""
-        stop = self._first_stop(entry)
+        stop = self._lstm_first_stop(entry)
         distance = stop_distance(entry.rate, stop, entry.side)
         return {
-            **forecast_facts(self.analyzed(entry.pair), self.lstm_settings),
+            **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
             "lstm_stake": {"amount": round(stake.amount, 8), "text": stake.text},
             "lstm_stop": {"rate": stop, "distance": round(distance, 6)},
         }
 
-    def _first_stop(self, entry: Entry) -> float | None:
+    def _lstm_first_stop(self, entry: Entry) -> float | None:
         """Where the trade would be stopped, never looser than the hard stop."""
-        stop = self.stop_rate(entry.pair, entry.side, entry.leverage)
+        stop = self.lstm_stop_rate(entry.pair, entry.side, entry.leverage)
         if stop is None and entry.tag != FORCED_TAG:
             return None
-        hard = entry.rate * (1.0 - entry.side * self._hard_stop_fraction(entry.leverage))
+        hard = entry.rate * (1.0 - entry.side * self._lstm_hard_stop_fraction(entry.leverage))
         return tighter(hard, stop, entry.side)
 
-    def _holdings(self, entry: Entry) -> tuple[Holding, ...]:
+    def _lstm_holdings(self, entry: Entry) -> tuple[Holding, ...]:
         trades = [trade for trade in Trade.get_open_trades() if trade.id != entry.trade_id]
         if not trades:
             return ()
         others = {trade.pair for trade in trades}
-        frames = {pair: self.analyzed(pair) for pair in {entry.pair, *others}}
+        frames = {pair: self.lstm_analyzed(pair) for pair in {entry.pair, *others}}
         alike = correlations(log_returns(frames, _COMMON_CANDLES), entry.pair, others)
         return tuple(
             Holding(trade.pair, trade.stake_amount, side_of(trade), alike[trade.pair])
             for trade in trades
         )
 
-    def _hard_stop_fraction(self, leverage: float) -> float:
+    def _lstm_hard_stop_fraction(self, leverage: float) -> float:
         """Of the price; freqtrade's `stoploss` is of the stake."""
         return abs(self.stoploss) / leverage
 

@@ -15,7 +15,7 @@ from typing import Literal
 from lstm_model.errors import ConfigError, StoreError
 from lstm_model.settings import parse_settings
 
-STRATEGY_FILES = ("lstm_strategy.py", "ema_cross_lstm.py")
+STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE = "lstm-config.example.json"
 
 

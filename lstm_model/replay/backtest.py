@@ -125,9 +125,9 @@ class _Listener:
         self._signal = strategy.ft_advise_signals
         strategy.advise_all_indicators = self._hear_indicators
         strategy.ft_advise_signals = self._hear_signals
-        if hasattr(strategy, "stake_for"):  # only `LSTMRisk` has it
-            self._stake = strategy.stake_for
-            strategy.stake_for = self._hear_stake
+        if hasattr(strategy, "lstm_stake_for"):  # only `LSTMRisk` has it
+            self._stake = strategy.lstm_stake_for
+            strategy.lstm_stake_for = self._hear_stake
 
     def first_ms(self) -> dict[str, int]:
         """The first candle of each pair that could lead to an entry."""
@@ -165,7 +165,7 @@ class _Listener:
     def _hear_stake(self, entry: Any) -> Any:
         stake = self._stake(entry)
         if stake.amount == 0.0 and entry.trade_id is None:
-            candle_ms = opened_ms(self._strategy.analyzed(entry.pair))
+            candle_ms = opened_ms(self._strategy.lstm_analyzed(entry.pair))
             self._note(entry.pair, candle_ms, stake.reason, f"stake {stake.text}")
         return stake
 

@@ -169,7 +169,7 @@ class FastForward:
         self._worker = worker = Worker(self._arguments())
         messages = _Messages(worker.freqtrade.rpc._rpc, self.files.messages)
         worker.freqtrade.rpc.registered_modules.append(messages)
-        if (engine := worker.freqtrade.strategy.live_engine) is not None:
+        if (engine := worker.freqtrade.strategy._lstm_live) is not None:
             engine.tick = partial(self._tick, engine.tick)
         return worker
 
@@ -220,7 +220,7 @@ class FastForward:
 
     def _let_it_learn(self) -> None:
         bot = self.bot()
-        engine = bot.strategy.live_engine if bot else None
+        engine = bot.strategy._lstm_live if bot else None
         self._interruption.check()
         while engine is not None and engine.busy:
             if self._kills and end_training():

@@ -95,7 +95,7 @@ class Pace:
 
     def _inside(self) -> InsideCandle | None:
         bot = self._bot()
-        engine = bot.strategy.live_engine if bot else None
+        engine = bot.strategy._lstm_live if bot else None
         inside: InsideCandle | None = engine.inside if engine else None
         if inside is not None:
             stream = _stream(inside)

@@ -67,10 +67,10 @@ class Strategy:
 
 
 class Staking(Strategy):
-    def stake_for(self, entry: Any) -> Stake:
+    def lstm_stake_for(self, entry: Any) -> Stake:
         return Stake(entry.amount, TOO_SMALL, "0: too little")
 
-    def analyzed(self, pair: str) -> DataFrame:
+    def lstm_analyzed(self, pair: str) -> DataFrame:
         return to_frame(CANDLES)[:4]
 
 
@@ -101,9 +101,9 @@ def test_forecasts_and_signals_are_heard_as_they_were_given() -> None:
 def test_a_stake_of_nothing_is_heard_with_its_candle() -> None:
     strategy = Staking(FORECASTS)
     listener = backtest._Listener(strategy, START_MS)
-    assert strategy.stake_for(Asked(0.0)).reason == TOO_SMALL
-    strategy.stake_for(Asked(12.0))
-    strategy.stake_for(Asked(0.0, trade_id=3))  # a trade that is weighed anew
+    assert strategy.lstm_stake_for(Asked(0.0)).reason == TOO_SMALL
+    strategy.lstm_stake_for(Asked(12.0))
+    strategy.lstm_stake_for(Asked(0.0, trade_id=3))  # a trade that is weighed anew
     (word,) = listener.verdicts
     assert (word.candle_ms, word.reason) == (int(CANDLES.date_ms[3]), TOO_SMALL)
     assert word.text == "stake 0: too little"

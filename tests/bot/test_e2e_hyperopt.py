@@ -130,7 +130,7 @@ def test_two_processes_try_other_parameters_on_columns_that_are_computed_once(
     tried = epochs(bot, "Confident")
     assert len(tried) == EPOCHS
     parameters = {frozenset(epoch["params_dict"]) for epoch in tried}
-    assert parameters == {frozenset({"min_edge", "kelly_fraction", "stop_multiple"})}
+    assert parameters == {frozenset({"lstm_min_edge", "lstm_kelly_fraction", "lstm_stop_multiple"})}
     assert len({epoch["total_profit"] for epoch in tried}) > EPOCHS // 2
     assert sorted(re.findall(r"analyzed (\S+)", tuned.text)) == sorted(PAIRS)
     assert not TRAINED.search(tuned.text)

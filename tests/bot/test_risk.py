@@ -30,9 +30,10 @@ from pandas import DataFrame, date_range
 from places import STRATEGIES
 
 from lstm_model.bot.live import LiveEngine
-from lstm_model.bot.risk import FORCED_TAG, LONG_TAG, SHORT_TAG, LSTMRisk
+from lstm_model.bot.risk import FORCED_TAG, LSTMRisk
 from lstm_model.market.candles import Candles
 from lstm_model.practice.chat import markdown_text
+from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import (
     CALIBRATING,
     ENTER_LONG,
@@ -166,7 +167,7 @@ def load(name: str = "LSTMStrategy", **options: Any) -> Any:
     strategy = StrategyResolver.load_strategy(configuration(name, **options))
     strategy.dp, strategy.wallets = Provider(), Wallets()
     strategy.ft_load_hyper_params()
-    strategy._engine = Engine()
+    strategy._lstm_engine = Engine()
     return strategy
 
 
@@ -204,10 +205,10 @@ def strategy(spot: Any) -> Any:
 
 
 def fresh(strategy: Any) -> Any:
-    strategy.dp, strategy.wallets, strategy._engine = Provider(), Wallets(), Engine()
-    strategy._told, strategy._plans, strategy.stoploss = {}, {}, -0.1
-    strategy.stop_multiple.value, strategy.kelly_fraction.value = 1.0, 0.25
-    strategy.min_edge.value = 0.0
+    strategy.dp, strategy.wallets, strategy._lstm_engine = Provider(), Wallets(), Engine()
+    strategy._lstm_told, strategy._lstm_plans, strategy.stoploss = {}, {}, -0.1
+    strategy.lstm_stop_multiple.value, strategy.lstm_kelly_fraction.value = 1.0, 0.25
+    strategy.lstm_min_edge.value = 0.0
     return strategy
 
 
@@ -275,19 +276,19 @@ def test_an_entry_of_the_forecast_is_staked_by_its_edge_and_another_by_its_risk(
 def test_parameters_of_freqtrade_move_stake_and_stop(strategy: Any) -> None:
     show(strategy, lstm_kelly=0.4)
     before = stake(strategy)
-    strategy.kelly_fraction.value = 0.5
+    strategy.lstm_kelly_fraction.value = 0.5
     assert stake(strategy) == pytest.approx(2 * before)
-    strategy.stop_multiple.value = 2.0
-    assert strategy.stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.04))
+    strategy.lstm_stop_multiple.value = 2.0
+    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.04))
 
 
 def test_trust_and_coverage_scale_a_stake(strategy: Any) -> None:
     show(strategy, lstm_kelly=0.8, lstm_trust=0.5)
-    strategy._engine.known = 0.5
+    strategy._lstm_engine.known = 0.5
     assert stake(strategy) == pytest.approx(50.0)
-    strategy._engine.known = 0.0
+    strategy._lstm_engine.known = 0.0
     assert stake(strategy) == 0.0
-    assert strategy._engine.codes == [STALE_STREAM]
+    assert strategy._lstm_engine.codes == [STALE_STREAM]
 
 
 def test_what_is_held_in_a_correlated_pair_leaves_less_room(strategy: Any) -> None:
@@ -302,7 +303,7 @@ def test_what_is_held_in_a_correlated_pair_leaves_less_room(strategy: Any) -> No
 
 def test_an_entry_by_hand_needs_no_forecast_and_is_bounded_by_the_hard_stop(strategy: Any) -> None:
     show(strategy, lstm_lowest=math.nan, lstm_trust=0.0)
-    strategy._engine.known = 0.0
+    strategy._lstm_engine.known = 0.0
     assert stake(strategy, tag=FORCED_TAG) == pytest.approx(1_000 * 0.01 / 0.1)
     assert confirm(strategy, tag=FORCED_TAG)
 
@@ -316,13 +317,13 @@ USED = ("lstm_lowest", "lstm_kelly", "lstm_trust", "close")
 def test_a_missing_number_gives_no_stake(strategy: Any, name: str, value: float | None) -> None:
     show(strategy, **{name: value})
     assert stake(strategy) == 0.0
-    assert strategy._engine.codes in ([ERROR], [NO_DATA])
+    assert strategy._lstm_engine.codes in ([ERROR], [NO_DATA])
 
 
 def test_without_any_candle_there_is_no_stake_no_stop_and_no_exit(strategy: Any) -> None:
     strategy.dp.frames.clear()
     assert stake(strategy) == 0.0
-    assert strategy.stop_rate(PAIR, 1, 1.0) is None
+    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) is None
     assert exit_reason(strategy, trade_of()) == ""
 
 
@@ -335,9 +336,9 @@ def broken(*_: Any) -> Any:
     [
         lambda strategy: setattr(strategy.dp, "get_analyzed_dataframe", broken),
         lambda strategy: setattr(strategy.wallets, "get_total_stake_amount", broken),
-        lambda strategy: setattr(strategy._engine, "stop_price", broken),
-        lambda strategy: setattr(strategy._engine, "coverage", broken),
-        lambda strategy: setattr(strategy, "_facts", broken),
+        lambda strategy: setattr(strategy._lstm_engine, "stop_price", broken),
+        lambda strategy: setattr(strategy._lstm_engine, "coverage", broken),
+        lambda strategy: setattr(strategy, "_lstm_facts", broken),
     ],
     ids=["frame", "wallets", "stop", "coverage", "facts"],
 )
@@ -347,20 +348,20 @@ def test_a_failure_of_ours_gives_no_stake_where_freqtrade_would_stake_its_own(
     breakage(strategy)
     assert stake(strategy) == 0.0
     assert "something of ours" in caplog.text
-    assert set(strategy._engine.codes) <= {ERROR}
+    assert set(strategy._lstm_engine.codes) <= {ERROR}
 
 
 def test_a_failure_is_counted(strategy: Any) -> None:
     strategy.wallets.get_total_stake_amount = broken
     assert stake(strategy) == 0.0
-    assert strategy._engine.codes == [ERROR]
+    assert strategy._lstm_engine.codes == [ERROR]
 
 
 def test_a_failure_while_noting_a_refusal_does_not_turn_it_into_an_entry(strategy: Any) -> None:
     show(strategy, lstm_kelly=0.0)
-    strategy._engine.note = broken
+    strategy._lstm_engine.note = broken
     assert stake(strategy) == 0.0
-    strategy._engine.vetoes = STALE_STREAM
+    strategy._lstm_engine.vetoes = STALE_STREAM
     assert not confirm(strategy)
 
 
@@ -371,19 +372,19 @@ def test_a_refusal_is_told_once_for_a_candle_though_freqtrade_asks_again(
     show(strategy, lstm_kelly=0.0)
     for _ in range(3):
         assert stake(strategy) == 0.0
-    assert [note[:3] for note in strategy._engine.notes] == [(PAIR, NEWEST_MS, NO_EDGE)]
+    assert [note[:3] for note in strategy._lstm_engine.notes] == [(PAIR, NEWEST_MS, NO_EDGE)]
     assert len([line for line in caplog.messages if "no entry (no_edge)" in line]) == 1
     show(strategy, lstm_kelly=0.001)
     assert stake(strategy) == 0.0
-    assert strategy._engine.codes == [NO_EDGE, TOO_SMALL]
+    assert strategy._lstm_engine.codes == [NO_EDGE, TOO_SMALL]
     show(strategy, lstm_trust=0.0)
     assert stake(strategy) == 0.0
-    assert strategy._engine.codes[-1] == CALIBRATING
+    assert strategy._lstm_engine.codes[-1] == CALIBRATING
 
 
 def test_a_study_of_the_past_and_its_workers_need_no_engine(strategy: Any) -> None:
     with_engine = stake(strategy)
-    strategy._engine = None
+    strategy._lstm_engine = None
     assert stake(strategy) == with_engine > 0.0
     assert confirm(strategy)
     show(strategy, lstm_kelly=0.0)
@@ -394,14 +395,14 @@ def test_an_edge_lost_between_candles_vetoes_the_forecasts_entry_and_a_stale_str
     strategy: Any,
 ) -> None:
     assert confirm(strategy)
-    strategy._engine.vetoes = NO_EDGE
+    strategy._lstm_engine.vetoes = NO_EDGE
     assert not confirm(strategy)
-    assert strategy._engine.codes == [NO_EDGE]
+    assert strategy._lstm_engine.codes == [NO_EDGE]
     assert confirm(strategy, tag="ema_cross")
-    strategy._engine.vetoes = STALE_STREAM
+    strategy._lstm_engine.vetoes = STALE_STREAM
     assert not confirm(strategy, tag="ema_cross")
-    assert strategy._engine.codes == [NO_EDGE, STALE_STREAM]
-    strategy._engine.veto = broken
+    assert strategy._lstm_engine.codes == [NO_EDGE, STALE_STREAM]
+    strategy._lstm_engine.veto = broken
     assert not confirm(strategy)
 
 
@@ -409,7 +410,7 @@ def test_a_gate_forbids_every_entry_but_that_of_skill_only_the_forecasts(strateg
     for gate in (STALE_MODEL, CALIBRATING, ERROR):
         show(strategy, lstm_gate=gate)
         assert stake(strategy) == stake(strategy, tag="ema_cross") == 0.0
-        assert strategy._engine.codes[-1] == gate
+        assert strategy._lstm_engine.codes[-1] == gate
     show(strategy, lstm_gate=NO_SKILL)
     assert stake(strategy, tag="ema_cross") > 0.0
 
@@ -427,8 +428,8 @@ def test_a_short_is_the_mirror_of_a_long(futures: Any) -> None:
     down = stake(futures, SHORT_TAG, "short", leverage=3.0)
     assert up == pytest.approx(1_000 * 0.25 / 3)
     assert down == up
-    assert futures.stop_rate(PAIR, -1, 3.0) == pytest.approx(CLOSE * math.exp(0.02))
-    assert futures.stop_rate(PAIR, -1, 10.0) == pytest.approx(101.0)  # the hard stop
+    assert futures.lstm_stop_rate(PAIR, -1, 3.0) == pytest.approx(CLOSE * math.exp(0.02))
+    assert futures.lstm_stop_rate(PAIR, -1, 10.0) == pytest.approx(101.0)  # the hard stop
 
 
 # The stop
@@ -468,15 +469,15 @@ def for_properties(futures: Any) -> None:
 
 
 def test_a_stop_comes_from_inside_the_candle_when_it_is_known(strategy: Any) -> None:
-    strategy._engine.inside = 99.5
-    assert strategy.stop_rate(PAIR, 1, 1.0) == 99.5
-    strategy._engine.inside = math.nan
-    assert strategy.stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
+    strategy._lstm_engine.inside = 99.5
+    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == 99.5
+    strategy._lstm_engine.inside = math.nan
+    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
 
 
 def test_a_failing_stop_leaves_the_old_one_and_the_exit_at_it(strategy: Any) -> None:
     trade = trade_of()
-    strategy._engine.stop_price = strategy._engine.wants_exit = broken
+    strategy._lstm_engine.stop_price = strategy._lstm_engine.wants_exit = broken
     assert exit_reason(strategy, trade, rate=95.0) == ""
     assert trade.stop_loss == pytest.approx(90.0)
     assert exit_reason(strategy, trade, rate=89.0) == ExitType.STOP_LOSS.value
@@ -538,7 +539,7 @@ def test_an_entry_by_hand_without_a_forecast_carries_stake_and_stop(strategy: An
 
 
 def test_a_backtest_writes_nothing_down_with_its_trades(strategy: Any) -> None:
-    strategy._engine = None
+    strategy._lstm_engine = None
     stake(strategy)
     trade = trade_of()
     fill(strategy, trade)
@@ -564,7 +565,7 @@ def test_a_users_indicators_and_the_forecasts_columns_stand_together() -> None:
             return {"lstm_mean": np.zeros(len(close))}
 
     mine = load("EmaCrossLSTM")
-    mine._engine.outlook = lambda _: Columns()
+    mine._lstm_engine.outlook = lambda _: Columns()
     candles = frame_of()[["date", "close"]].assign(open=CLOSE, high=CLOSE, low=CLOSE, volume=1.0)
     frame = mine.populate_indicators(candles, {"pair": PAIR})
     assert {"ema_fast", "ema_slow", "lstm_mean"} <= set(frame.columns)
@@ -574,31 +575,35 @@ def test_hyperopt_sees_what_a_strategy_uses_with_the_settings_as_defaults() -> N
     options = {"min_edge": 0.002, "kelly_fraction": 0.4, "stop_multiple": 1.5}
     mine = load(lstm=options)
     found = dict(mine.enumerate_parameters())
-    assert {name: parameter.value for name, parameter in found.items()} == options
+    assert {name: parameter.value for name, parameter in found.items()} == {
+        f"lstm_{name}": value for name, value in options.items()
+    }
     assert {name: parameter.space for name, parameter in found.items()} == {
-        "min_edge": "buy", "kelly_fraction": "buy", "stop_multiple": "sell"
+        "lstm_min_edge": "buy", "lstm_kelly_fraction": "buy", "lstm_stop_multiple": "sell"
     }  # fmt: skip
     assert all(parameter.optimize for parameter in found.values())
     other = dict(load("EmaCrossLSTM").enumerate_parameters())
-    assert [name for name, parameter in other.items() if parameter.optimize] == ["stop_multiple"]
+    assert [name for name, parameter in other.items() if parameter.optimize] == [
+        "lstm_stop_multiple"
+    ]
 
 
 def test_a_parameter_file_overrides_the_settings(tmp_path: Path) -> None:
     shutil.copy(STRATEGIES / "lstm_strategy.py", tmp_path)
-    params = {"buy": {"min_edge": 0.004}, "sell": {"stop_multiple": 2.5}}
+    params = {"buy": {"lstm_min_edge": 0.004}, "sell": {"lstm_stop_multiple": 2.5}}
     file = {"strategy_name": "LSTMStrategy", "params": params}
     (tmp_path / "lstm_strategy.json").write_text(json.dumps(file))
     mine = load(strategy_path=str(tmp_path), lstm={"min_edge": 0.001, "kelly_fraction": 0.3})
-    assert (mine.min_edge.value, mine.stop_multiple.value) == (0.004, 2.5)
-    assert mine.kelly_fraction.value == 0.3
+    assert (mine.lstm_min_edge.value, mine.lstm_stop_multiple.value) == (0.004, 2.5)
+    assert mine.lstm_kelly_fraction.value == 0.3
 
 
 def test_a_pickled_strategy_leaves_its_engine_behind(strategy: Any) -> None:
-    strategy._engine.notes = (line for line in ())  # no generator can be pickled
-    strategy.min_edge.value = 0.003
+    strategy._lstm_engine.notes = (line for line in ())  # no generator can be pickled
+    strategy.lstm_min_edge.value = 0.003
     worker = cloudpickle.loads(cloudpickle.dumps(strategy))
-    assert worker._engine is None
-    assert worker.min_edge.value == 0.003
+    assert worker._lstm_engine is None
+    assert worker.lstm_min_edge.value == 0.003
     assert stake(worker) == stake(strategy)
 
 
@@ -634,11 +639,11 @@ def test_it_enters_where_the_edge_exceeds_the_least_one(strategy: Any) -> None:
     row = enter(strategy)
     assert (row["enter_long"], row["enter_tag"]) == (1, LONG_TAG)
     assert (row["lstm_side"], row["lstm_reason"]) == (1, ENTER_LONG)
-    strategy.min_edge.value = 0.006
+    strategy.lstm_min_edge.value = 0.006
     row = enter(strategy)
     assert (row["enter_long"], row["enter_tag"]) == (0, None)
     assert (row["lstm_side"], row["lstm_reason"]) == (0, NO_EDGE)
-    assert strategy._engine.notes == [
+    assert strategy._lstm_engine.notes == [
         (PAIR, NEWEST_MS, ENTER_LONG, ""), (PAIR, NEWEST_MS, NO_EDGE, "")
     ]  # fmt: skip
 
@@ -660,7 +665,7 @@ def test_a_gate_or_a_missing_edge_forbids_an_entry_and_keeps_its_reason(
     assert (row["enter_long"], row["lstm_reason"]) == (0, NO_SKILL)
     row = enter(strategy, lstm_reason=NO_DATA, lstm_edge=math.nan)
     assert (row["enter_long"], row["lstm_reason"]) == (0, NO_DATA)
-    assert strategy._engine.codes == [NO_SKILL, NO_DATA]
+    assert strategy._lstm_engine.codes == [NO_SKILL, NO_DATA]
 
 
 @given(name=st.sampled_from(NUMBERS), value=st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -689,7 +694,7 @@ def test_it_leaves_when_the_forecast_has_turned(strategy: Any, futures: Any) -> 
 
 
 def test_it_leaves_when_the_forecast_has_turned_inside_the_candle(strategy: Any) -> None:
-    strategy._engine.unwanted = True
+    strategy._lstm_engine.unwanted = True
     assert exit_reason(strategy, trade_of()) == "lstm_turned_inside"
 
 
@@ -737,7 +742,7 @@ def test_a_position_is_reduced_when_less_than_half_of_it_is_wanted(strategy: Any
 
 def test_nothing_is_reduced_for_want_of_knowledge(strategy: Any) -> None:
     trade = trade_of()
-    strategy._engine.known = 0.0
+    strategy._lstm_engine.known = 0.0
     assert adjust(strategy, trade) == (None, "")
     for column in ({"lstm_kelly": math.nan}, {"lstm_lowest": math.nan}, {"lstm_trust": 0.0}):
         show(strategy, **column)
@@ -749,7 +754,7 @@ def test_nothing_is_reduced_for_want_of_knowledge(strategy: Any) -> None:
 def test_neither_the_position_itself_nor_a_patchy_stream_makes_it_smaller(strategy: Any) -> None:
     show(strategy, lstm_kelly=8.0)
     trade = trade_of(stake_amount=600.0)  # at 1, it alone would leave 150 of the portfolio's 750
-    strategy._engine.known = 0.4
+    strategy._lstm_engine.known = 0.4
     assert adjust(strategy, trade) == (None, "")
 
 
@@ -777,7 +782,7 @@ def test_a_position_is_never_increased_and_what_stays_can_be_sold(
 
 def heard(strategy: Any, *news: str) -> list[str]:
     """What a user sees in Telegram of what the engine says."""
-    strategy._engine.news = list(news)
+    strategy._lstm_engine.news = list(news)
     strategy.bot_loop_start(current_time=NOW)
     return [markdown_text(message) for message in strategy.dp.sent]
 
@@ -812,6 +817,6 @@ def test_no_text_is_refused_or_shortened_by_telegram(news: str) -> None:
 
 def test_a_loop_looks_at_the_clock_and_tells_every_news_in_its_order(strategy: Any) -> None:
     assert heard(strategy, "first_", "second", "second") == ["first_", "second", "second"]
-    assert strategy._engine.ticks == [(int(NOW.timestamp() * 1000), {PAIR, OTHER})]
+    assert strategy._lstm_engine.ticks == [(int(NOW.timestamp() * 1000), {PAIR, OTHER})]
     strategy.bot_loop_start(current_time=NOW)
     assert len(strategy.dp.sent) == 3

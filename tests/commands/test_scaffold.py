@@ -19,7 +19,7 @@ from lstm_model.commands.scaffold import (
 from lstm_model.errors import ConfigError, StoreError
 from lstm_model.settings import Settings, parse_settings
 
-MAIN, EXAMPLE = STRATEGY_FILES
+MAIN, _, EXAMPLE = STRATEGY_FILES
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_files_are_written_and_a_second_call_changes_nothing(tmp_path: Path, sou
     for path in paths[:-1]:
         assert path.read_bytes() == (source / path.name).read_bytes()
     before = content(tmp_path)
-    assert [action.kind for action in scaffold(tmp_path)] == ["kept"] * 3
+    assert [action.kind for action in scaffold(tmp_path)] == ["kept"] * 4
     assert content(tmp_path) == before
 
 

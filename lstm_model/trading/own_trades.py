@@ -1,0 +1,51 @@
+"""Trades that the forecast makes by itself: where it enters, and why it leaves."""
+
+from __future__ import annotations
+
+from pandas import DataFrame
+
+from lstm_model.trading.analyzed import newest
+from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE
+
+LONG_TAG, SHORT_TAG = "lstm_long", "lstm_short"  # entries of the forecast: staked by Kelly too
+
+
+def is_own(tag: str | None) -> bool:
+    """Whether the forecast entered a trade of this tag, of an older release too.
+
+    Examples
+    --------
+    >>> is_own("lstm_long"), is_own("lstm"), is_own("force_entry"), is_own(None)
+    (True, True, False, False)
+    """
+    return (tag or "").startswith("lstm")
+
+
+def mark_entries(frame: DataFrame, least_edge: float, *, can_short: bool) -> DataFrame:
+    """Mark the candles after which the expected return exceeds all costs by `least_edge`.
+
+    Writes freqtrade's `enter_long`, `enter_short` and `enter_tag` into the frame, and `lstm_side`
+    and `lstm_reason` anew.
+    """
+    free = (frame["lstm_gate"] == "") & frame["lstm_edge"].notna()
+    frame.loc[free, ["lstm_side", "lstm_reason"]] = 0, NO_EDGE
+    worth = free & (frame["lstm_edge"] > least_edge)
+    for side, column, tag, reason in (
+        (1, "enter_long", LONG_TAG, ENTER_LONG),
+        (-1, "enter_short", SHORT_TAG, ENTER_SHORT),
+    ):
+        if side > 0 or can_short:
+            chosen = worth & (frame["lstm_mean"] * side > 0.0)
+            frame.loc[chosen, [column, "enter_tag"]] = 1, tag
+            frame.loc[chosen, ["lstm_side", "lstm_reason"]] = side, reason
+    return frame
+
+
+def has_turned(frame: DataFrame, side: int) -> bool:
+    """Whether the newest forecast is against a position (`side` 1 long, -1 short)."""
+    return side * newest(frame, "lstm_mean") < 0.0
+
+
+def enters_again(frame: DataFrame, side: int) -> bool:
+    """Whether the newest candle would enter the same position."""
+    return newest(frame, "enter_long" if side > 0 else "enter_short") == 1.0
