@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_stream import LOADS, Server
+from networks import LARGE
 from rich.console import Console
 from rich.table import Table
 from training_child import Training
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--only", choices=LOADS)
     parser.add_argument("--order-flow", action="store_true")
     chosen = parser.parse_args()
-    settings = Settings(order_flow=chosen.order_flow)
+    settings = Settings(**LARGE, order_flow=chosen.order_flow)
     title = (
         f"frame received to forecast ready, {chosen.seconds:g} s each; ms; MB after each quarter"
     )

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+from networks import LARGE
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -320,7 +321,9 @@ def timed(work: Callable[[], object]) -> float:
 def loop_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     """Rows of the table for one number of pairs."""
     lstm_model.training.maker.run_training = BetterEveryTime()
-    settings = Settings(retrain_candles=Settings().step_candles)  # every step retrains
+    settings = Settings(**LARGE).model_copy(
+        update={"retrain_candles": Settings().step_candles}
+    )  # every step retrains
     if chosen.quick:
         settings = settings.model_copy(update={"train_candles": 4_000})
     past, lag_ms = reach_ms(settings, TIMEFRAME, pairs), settings.training_lag_candles * STEP_MS
@@ -432,7 +435,7 @@ def new_table(title: str, *headings: str) -> Table:
 def cost_of(pairs: int, chosen: argparse.Namespace) -> dict[str, float]:
     """Seconds and megabytes of one retraining of all pairs, an epoch long."""
     most = {"train_candles": 3_000, "epoch_windows": 4_000} if chosen.quick else {}
-    settings = Settings(max_epochs=1, **most)
+    settings = Settings(**{**LARGE, "max_epochs": 1, **most})
     past = reach_ms(settings, TIMEFRAME, pairs)
     known = invented_candles(pairs, ORIGIN_MS - past, past // STEP_MS)
     seconds: dict[str, float] = {}
@@ -464,7 +467,7 @@ def cost_of(pairs: int, chosen: argparse.Namespace) -> dict[str, float]:
 
 
 def print_cost(chosen: argparse.Namespace) -> None:
-    epochs = Settings().max_epochs
+    epochs = LARGE["max_epochs"]
     table = new_table(
         "a training from scratch of all pairs: seconds, and the most memory of a process in MB",
         "pairs", "windows", "material", "start", "epoch", "scores", f"whole, {epochs} epochs",
@@ -494,10 +497,11 @@ def print_cost(chosen: argparse.Namespace) -> None:
 
 def memory_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     """Rows of the table: what the bot's process holds after so many candles."""
-    settings = Settings(
-        horizon=1, training_lag_candles=2, step_candles=25, retrain_candles=50, finetune_candles=0,
-        train_candles=1_000, promotion_error=0.2, keep_models=10,
-    )  # fmt: skip
+    small = {
+        "horizon": 1, "training_lag_candles": 2, "step_candles": 25, "retrain_candles": 50,
+        "finetune_candles": 0, "train_candles": 1_000, "promotion_error": 0.2, "keep_models": 10,
+    }  # fmt: skip
+    settings = Settings(**{**LARGE, **small})
     candles = 150 if chosen.quick else MARKS[-1]
     lstm_model.training.maker.run_training = training = BetterEveryTime(0.05, 2 * candles // 50)
     past = reach_ms(settings, TIMEFRAME, pairs)

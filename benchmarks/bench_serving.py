@@ -14,6 +14,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 import tensorflow as tf
+from networks import LARGE
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,7 @@ from lstm_model.model.lstm import Lstm
 from lstm_model.settings import parse_settings
 from lstm_model.training.network import build_network, export_weights
 
-SETTINGS = parse_settings({})
+SETTINGS = parse_settings(LARGE)
 FEATURES = len(feature_names(False))
 PAIRS = 100
 MANY = 100_000

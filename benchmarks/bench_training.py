@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from networks import LARGE
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -137,7 +138,7 @@ def serve(name: str, batch: int) -> None:
     os.dup2(2, 1)  # whatever a library prints must not reach the protocol
     epoch = None
     for _ in sys.stdin:
-        epoch = epoch or PREPARE[name](Settings(batch_size=batch))
+        epoch = epoch or PREPARE[name](Settings(**LARGE, batch_size=batch))
         epoch()
         reply.write("done\n")
 
@@ -238,7 +239,7 @@ def show(contenders: list[Contender]) -> None:
 
 
 def first_training(n_windows: int) -> None:
-    """Time a whole training in the child process at default settings."""
+    """Time a whole training of the large network in the child process."""
     arrays = make_arrays(n_windows, n_windows // 10, Settings().lookback)
     with tempfile.TemporaryDirectory() as folder, Bar(console=console) as bar:
         task = bar.add_task("starting", total=1.0)
@@ -246,10 +247,10 @@ def first_training(n_windows: int) -> None:
         def tell(progress: Progress) -> None:
             bar.update(task, description=progress.stage, completed=progress.fraction)
 
-        result = run_training(TrainingJob(Settings(), **arrays), Path(folder), tell)
+        result = run_training(TrainingJob(Settings(**LARGE), **arrays), Path(folder), tell)
     learnt_s = sum(epoch.seconds for epoch in result.history)
     console.print(
-        f"First training over {n_windows:,} windows, default settings, in the background: "
+        f"First training over {n_windows:,} windows, two LSTM(50), in the background: "
         f"{result.seconds:.1f} s for {result.epochs} epochs (best {result.best_epoch}); "
         f"{result.seconds - learnt_s:.1f} s of it start, compilation and result files. "
         f"Fused kernel: {'yes' if result.fallback is None else 'no, ' + result.fallback}."

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from networks import LARGE
 
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Seen
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--test", nargs="+", default=["BTC/USDT", "ETH/USDT"])
     parser.add_argument("--store", type=Path, help="where to keep the model; else nowhere")
     options = parser.parse_args()
-    settings = Settings()
+    settings = Settings(**LARGE)
     minutes = {pair: load(options.datadir, pair, "1m") for pair in options.test}
     known = {pair: load(options.datadir, pair, "5m") for pair in {*options.learn, *options.test}}
     begin_ms = min(int(series.date_ms[0]) for series in minutes.values())

@@ -35,7 +35,7 @@ from lstm_model.learning.contender import Contender, Seen
 from lstm_model.learning.matured import Matured
 from lstm_model.learning.packing import unpack
 from lstm_model.learning.wording import event_line, minute
-from lstm_model.market.candles import Candles
+from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.forecast import paired_test, pinball_loss, winkler_score
 from lstm_model.model.gate import Evidence
@@ -202,7 +202,8 @@ def question(description: str) -> Question:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = parse_settings(
-        {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.set)}
+        {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.set)},
+        timeframe_ms(options.timeframe),
     )
     train_in_this_process(options.threads)
     known = load(options.data, options.pairs, options.timeframe)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from networks import LARGE
 
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
@@ -101,9 +102,11 @@ def main() -> None:
     store = ModelStore(Path(tempfile.mkdtemp(prefix="lstm-study-")))
     makers = {
         flow: ModelMaker(
-            Settings(
-                horizon=options.horizon, train_candles=options.train_candles,
-                retrain_candles=options.retrain_candles, order_flow=flow, seed=options.seed,
+            Settings.model_validate(
+                LARGE
+                | {"horizon": options.horizon, "train_candles": options.train_candles,
+                   "retrain_candles": options.retrain_candles, "order_flow": flow,
+                   "seed": options.seed}
             ),
             options.timeframe, options.pairs, store, known.get,
         )

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from networks import LARGE
 from picture import line_chart
 from scipy.signal import lfilter
 from study_online import Comparison
@@ -55,6 +56,7 @@ WINDOWS = ((-SWITCH, 0), (0, 288), (288, 1_152), (1_152, 2_016), (2_016, 4_032),
            (8_064, AFTER))  # fmt: skip
 
 SMALL = {
+    **LARGE,
     "lookback": 16, "horizon": 4, "units": 16, "layers": 1, "dropout": 0.0, "learning_rate": 0.004,
     "batch_size": 128, "train_candles": 10_000, "max_epochs": 6,
 }  # fmt: skip

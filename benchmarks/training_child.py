@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from networks import LARGE
 
 from lstm_model.model.features import feature_names
 from lstm_model.settings import Settings
@@ -33,7 +34,10 @@ class Training:
         self._thread.join()
 
     def _run(self) -> None:
-        settings, random = Settings(max_epochs=200, patience=50), np.random.default_rng(0)
+        settings, random = (
+            Settings(**{**LARGE, "max_epochs": 200, "patience": 50}),
+            np.random.default_rng(0),
+        )
         features = len(feature_names(settings.order_flow))
         rows = random.normal(size=(40_000, features)).astype(np.float32)
         targets = random.normal(size=40_000).astype(np.float32)

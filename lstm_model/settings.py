@@ -1,20 +1,25 @@
-"""Every option of the `lstm` section in freqtrade's config.json: bound, unit, default and help."""
+"""Every option of the `lstm` section in freqtrade's config.json: bound, unit, default and help.
+
+Some defaults are times: a step of the learner a day, a retraining every four weeks. In candles they
+depend on the timeframe, see `parse_settings`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import itertools
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lstm_model.durations import LASTING, in_candles
 from lstm_model.errors import ConfigError
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+_FIVE_MINUTES_MS = 300_000
 
 # Options that change how the work is done but not its result: they do not name a model version.
 _NOT_IN_VERSION = {
@@ -38,8 +43,16 @@ _OF_LEARNING = (
 )  # fmt: skip
 
 
+def _lasting(name: str, most: int, description: str) -> Any:
+    """An option in candles whose default is a time, see `lstm_model.durations`."""
+    time_ms, least = LASTING[name]
+    return Field(time_ms // _FIVE_MINUTES_MS, ge=least, le=most, description=description)
+
+
 class Settings(BaseModel):
     """The validated `lstm` section. Frozen; unknown options are refused.
+
+    Defaults that are times are those of 5m candles here; `parse_settings` knows the timeframe.
 
     Examples
     --------
@@ -61,43 +74,41 @@ class Settings(BaseModel):
         DEFAULT_LEVELS,
         description="Quantile levels of the forecast; symmetric around 0.5, which is one of them.",
     )
-    units: int = Field(50, ge=4, le=256, description="Width of each LSTM layer.")
-    layers: int = Field(2, ge=1, le=4, description="Number of LSTM layers.")
+    units: int = Field(24, ge=4, le=256, description="Width of each LSTM layer.")
+    layers: int = Field(1, ge=1, le=4, description="Number of LSTM layers.")
     dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
     loss: Literal["quantile", "mse"] = Field(
         "quantile", description="`quantile`: pinball loss over `levels`; `mse`: one plain output."
     )
     learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
-    max_epochs: int = Field(8, ge=1, le=200, description="Most passes over the training windows.")
+    max_epochs: int = Field(4, ge=1, le=200, description="Most passes over the training windows.")
     patience: int = Field(
         2, ge=1, le=50, description="Epochs without a better validation loss before training stops."
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of every random draw in training.")
-    train_candles: int = Field(
-        60_000, ge=500, le=2_000_000, description="Most recent candles per pair to train on."
+    train_candles: int = _lasting(
+        "train_candles", 2_000_000, "Most recent candles per pair to train on."
     )
-    retrain_candles: int = Field(
-        8_064, ge=50, le=1_000_000,
-        description="Candles between trainings from scratch, counted from 1970-01-01 (8064 x 5m = "
-        "4 weeks).",
+    retrain_candles: int = _lasting(
+        "retrain_candles", 1_000_000,
+        "Candles between trainings from scratch, counted from 1970-01-01.",
     )  # fmt: skip
-    step_candles: int = Field(
-        288, ge=10, le=100_000,
-        description="Candles between two steps of the learner, counted from 1970-01-01 (288 x 5m = "
-        "a day): it scores, calibrates, looks for drift, promotes and trains.",
+    step_candles: int = _lasting(
+        "step_candles", 100_000,
+        "Candles between two steps of the learner, counted from 1970-01-01: it scores, "
+        "calibrates, looks for drift, promotes and trains.",
     )  # fmt: skip
     learn_from: str | None = Field(
         None, pattern=r"^\d{8}$",
         description="Day (YYYYMMDD) from which on the learner's steps are walked, so that bots and "
         "backtests of other days share them; null: the retraining before the first candle.",
     )  # fmt: skip
-    finetune_candles: int = Field(
-        2_016, ge=0, le=1_000_000,
-        description="Candles between fine-tunings (2016 x 5m = a week); 0: never.",
-    )  # fmt: skip
-    finetune_recent_candles: int = Field(
-        4_032, ge=100, le=1_000_000, description="Newest candles per pair to fine-tune on."
+    finetune_candles: int = _lasting(
+        "finetune_candles", 1_000_000, "Candles between fine-tunings; 0: never."
+    )
+    finetune_recent_candles: int = _lasting(
+        "finetune_recent_candles", 1_000_000, "Newest candles per pair to fine-tune on."
     )
     finetune_replay: float = Field(
         1.0, ge=0.0, le=20.0,
@@ -110,7 +121,7 @@ class Settings(BaseModel):
         0.0003, gt=0.0, le=0.1, description="Adam's step size in a fine-tuning."
     )
     epoch_windows: int = Field(
-        150_000, ge=1_000, le=10_000_000,
+        100_000, ge=1_000, le=10_000_000,
         description="Most windows per epoch; of more, every epoch draws others.",
     )  # fmt: skip
     pool_candles: int = Field(
@@ -121,24 +132,24 @@ class Settings(BaseModel):
         0.05, gt=0.0, lt=0.5,
         description="Chance that a challenger no better than the champion is ever promoted.",
     )  # fmt: skip
-    drift_cooldown_candles: int = Field(
-        576, ge=0, le=1_000_000,
-        description="Candles after a fine-tuning in which drift starts no other.",
+    drift_cooldown_candles: int = _lasting(
+        "drift_cooldown_candles", 1_000_000,
+        "Candles after a fine-tuning in which drift starts no other.",
     )  # fmt: skip
     keep_models: int = Field(
         100, ge=4, le=100_000,
         description="Model versions a bot keeps; champion, predecessor and challengers always.",
     )  # fmt: skip
-    training_lag_candles: int = Field(
-        12, ge=0, le=1_000,
-        description="Candles from the end of a training's data to its first forecast, so that "
-        "live has time to train.",
+    training_lag_candles: int = _lasting(
+        "training_lag_candles", 1_000,
+        "Candles from the end of a training's data to its first forecast, so that live has time"
+        " to train: it begins a candle after the end.",
     )  # fmt: skip
     validation_fraction: float = Field(
-        0.1, gt=0.0, lt=0.5, description="Share of the candles kept for early stopping."
+        0.05, gt=0.0, lt=0.5, description="Share of the candles kept for early stopping."
     )
     test_fraction: float = Field(
-        0.15, gt=0.0, lt=0.5, description="Newest share, never trained on: scores and calibration."
+        0.07, gt=0.0, lt=0.5, description="Newest share, never trained on: scores and calibration."
     )
     train_pairs: tuple[str, ...] | None = Field(
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
@@ -191,9 +202,9 @@ class Settings(BaseModel):
     max_leverage: float = Field(
         1.0, ge=1.0, le=20.0, description="Most leverage on futures markets."
     )
-    stale_model_candles: int = Field(
-        1_000, ge=50, le=1_000_000,
-        description="Candles without a step of the learner after which its model counts as stale.",
+    stale_model_candles: int = _lasting(
+        "stale_model_candles", 1_000_000,
+        "Candles without a step of the learner after which its model counts as stale.",
     )  # fmt: skip
     order_flow: bool = Field(
         False,
@@ -296,7 +307,7 @@ def _hash(text: str) -> str:
 
 
 def default_of(name: str) -> Any:
-    """Default of an option.
+    """Default of an option; of one that is a time, with 5m candles.
 
     Examples
     --------
@@ -306,16 +317,34 @@ def default_of(name: str) -> Any:
     return Settings.model_fields[name].default
 
 
-def parse_settings(section: Mapping[str, Any] | None) -> Settings:
+_OTHER_DEFAULTS = {name: default_of(name) for name in Settings.model_fields if name not in LASTING}
+
+
+def parse_settings(
+    section: Mapping[str, Any] | None, candle_ms: int = _FIVE_MINUTES_MS
+) -> Settings:
     """Validate the `lstm` section of a freqtrade configuration.
+
+    Parameters
+    ----------
+    candle_ms : length of a candle in milliseconds. Defaults that are times become so many candles,
+        and more where the other options need more
 
     Raises
     ------
     ConfigError
         Names every wrong option, what was found and what is allowed.
+
+    Examples
+    --------
+    >>> hourly = parse_settings({"horizon": 4}, candle_ms=3_600_000)
+    >>> hourly.step_candles, hourly.retrain_candles, hourly.training_lag_candles
+    (24, 672, 2)
     """
+    given = dict(section or {})
     try:
-        return Settings.model_validate(dict(section or {}))
+        times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
+        return Settings.model_validate({**times, **given})
     except ValidationError as error:
         problems = "; ".join(_explain(item) for item in error.errors())
         raise ConfigError(f'config.json, section "lstm": {problems}') from None
@@ -334,25 +363,3 @@ def _suggestion(name: str) -> str:
     if close:
         return f' Did you mean "{close[0]}"?'
     return " Known options: " + ", ".join(sorted(Settings.model_fields))
-
-
-def settings_table() -> str:
-    """The options as a Markdown table, for README.md."""
-    rows = ["| option | default | allowed | what it does |", "| --- | --- | --- | --- |"]
-    schema = Settings.model_json_schema()["properties"]
-    for name, field in Settings.model_fields.items():
-        default = json.dumps(field.default)
-        rows.append(f"| `{name}` | `{default}` | {_allowed(schema[name])} | {field.description} |")
-    return "\n".join(rows)
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    low = _bound(schema, "minimum", "from ") or _bound(schema, "exclusiveMinimum", "above ")
-    high = _bound(schema, "maximum", "to ") or _bound(schema, "exclusiveMaximum", "below ")
-    return " ".join(part for part in (low, high) if part) or "see text"
-
-
-def _bound(schema: Mapping[str, Any], key: str, word: str) -> str:
-    return f"{word}{schema[key]:,}" if key in schema else ""

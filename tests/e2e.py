@@ -28,7 +28,7 @@ SMALL = {
     "train_candles": 5_000, "validation_fraction": 0.1, "test_fraction": 0.3,
     "promotion_error": 0.4,
     "step_candles": 240, "finetune_candles": 720, "retrain_candles": 1_440,
-    "finetune_recent_candles": 1_000, "finetune_epochs": 1,
+    "finetune_recent_candles": 1_000, "finetune_epochs": 1, "training_lag_candles": 12,
 }  # fmt: skip
 
 _MARK = "LSTM_MODEL_TEST_BOT"

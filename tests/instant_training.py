@@ -28,6 +28,7 @@ SETTINGS = Settings(
     lookback=8, horizon=2, units=16, layers=1, train_candles=1_000, retrain_candles=150,
     training_lag_candles=5, step_candles=50, finetune_candles=100, finetune_recent_candles=200,
     finetune_replay=1.0, drift_cooldown_candles=50, pool_candles=10_000,
+    validation_fraction=0.1, test_fraction=0.15,
 )  # fmt: skip
 
 PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows

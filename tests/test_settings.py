@@ -6,13 +6,19 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from places import ROOT
 from pydantic import ValidationError
 
+from lstm_model.bot.configuration import read_config
+from lstm_model.commands.options import example_section, settings_table, times_table
+from lstm_model.durations import LASTING
 from lstm_model.errors import ConfigError
-from lstm_model.settings import Settings, parse_settings, settings_table
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.settings import Settings, parse_settings
 
-README = ROOT / "README.md"
+TABLE = ROOT / "docs" / "configuration.md"
 
 # A value other than the default for every option, and whether it changes what is trained.
 OTHER: dict[str, tuple[Any, bool]] = {
@@ -20,7 +26,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "horizon": (3, True),
     "levels": ([0.1, 0.5, 0.9], True),
     "units": (8, True),
-    "layers": (1, True),
+    "layers": (2, True),
     "dropout": (0.0, True),
     "loss": ("mse", True),
     "learning_rate": (0.01, True),
@@ -94,7 +100,7 @@ def test_an_option_like_no_other_gets_the_list() -> None:
     [
         ("lookback", 7), ("lookback", 501), ("horizon", 0), ("units", 3), ("layers", 5),
         ("dropout", 0.9), ("learning_rate", 0.0), ("batch_size", 4), ("max_epochs", 0),
-        ("seed", -1), ("train_candles", 499), ("validation_fraction", 0.0),
+        ("seed", -1), ("train_candles", 999), ("validation_fraction", 0.0),
         ("test_fraction", 0.5), ("skill_p_value", 0.0), ("slippage_fraction", -0.1),
         ("half_spread_fraction", -0.1), ("half_spread_fraction", 0.06), ("min_edge", -0.001),
         ("min_edge", 0.6), ("kelly_fraction", 0.0), ("kelly_fraction", 1.1),
@@ -171,11 +177,18 @@ def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
     assert '| `loss` | `"quantile"` | `quantile`, `mse` |' in settings_table()
 
 
-def test_the_readme_holds_every_row_of_this_table() -> None:
-    if not README.is_file():
-        pytest.skip("there is no README.md")
-    lines = set(README.read_text().splitlines())
-    assert [row for row in settings_table().splitlines() if row not in lines] == []
+def test_the_documentation_holds_what_the_command_prints() -> None:
+    text = TABLE.read_text()
+    assert settings_table() in text
+    assert times_table() in text
+
+
+def test_config_json_names_a_handful_of_options_at_their_defaults() -> None:
+    text = (ROOT / "config.json").read_text()
+    assert example_section(4) in text
+    section = read_config(ROOT / "config.json")["lstm"]
+    assert 5 <= len(section) <= 10
+    assert parse_settings(section) == Settings()
 
 
 def test_settings_survive_json() -> None:
@@ -210,3 +223,47 @@ def test_a_bound_itself_is_allowed(name: str, edge: float) -> None:
 def test_learning_may_begin_on_a_day() -> None:
     assert parse_settings({"learn_from": "20240229"}).learn_from_ms == 1_709_164_800_000
     assert parse_settings({}).learn_from_ms is None
+
+
+TIMEFRAMES = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "8h", "1d", "3d"]
+
+
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+def test_a_default_that_is_a_time_is_so_many_candles_of_any_timeframe(timeframe: str) -> None:
+    candle_ms = timeframe_ms(timeframe)
+    made = parse_settings({}, candle_ms)
+    for name, (time_ms, least) in LASTING.items():
+        assert getattr(made, name) >= max(time_ms / candle_ms, least)
+    if timeframe in TIMEFRAMES[:6]:  # until an hour a day holds enough candles
+        lasting = {name: -(-time_ms // candle_ms) for name, (time_ms, _) in LASTING.items()}
+        lasting["training_lag_candles"] = max(lasting["training_lag_candles"], 2)
+        assert {name: getattr(made, name) for name in LASTING} == lasting
+
+
+def test_hourly_candles_need_no_table_of_numbers() -> None:
+    made = parse_settings({}, timeframe_ms("1h"))
+    assert (made.step_candles, made.finetune_candles, made.retrain_candles) == (24, 168, 672)
+    assert (made.train_candles, made.training_lag_candles) == (17_520, 2)
+
+
+@given(
+    st.sampled_from(TIMEFRAMES), st.integers(1, 500), st.integers(0, 1_000),
+    st.floats(0.01, 0.29), st.floats(0.01, 0.29),
+)  # fmt: skip
+def test_defaults_fit_whatever_else_is_set(
+    timeframe: str, horizon: int, lag: int, validation: float, test: float
+) -> None:
+    section = {
+        "horizon": horizon, "training_lag_candles": lag, "validation_fraction": validation,
+        "test_fraction": test,
+    }  # fmt: skip
+    made = parse_settings(section, timeframe_ms(timeframe))  # no bound is broken
+    assert made.step_candles * timeframe_ms(timeframe) % timeframe_ms("1d") == 0  # whole days
+    assert made.retrain_candles >= made.step_candles
+
+
+def test_what_is_set_stays_as_it_is() -> None:
+    section = {"step_candles": 99, "training_lag_candles": 0, "train_candles": 5_000}
+    made = parse_settings(section, timeframe_ms("1h"))
+    assert {name: getattr(made, name) for name in section} == section
+    assert made.stale_model_candles == 297

@@ -1,57 +1,47 @@
-"""What we ask of freqtrade: configuration, candles on disk, fees. The only import of it."""
+"""What a freqtrade configuration says: settings, pairs, folders, candles on disk, fees."""
 
 from __future__ import annotations
 
 import logging
 import re
-import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from freqtrade.configuration import TimeRange, setup_utils_configuration
-from freqtrade.data.dataprovider import DataProvider
+from freqtrade.configuration import setup_utils_configuration
+from freqtrade.configuration.load_config import load_config_file
 from freqtrade.data.history import load_pair_history
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import FreqtradeException, OperationalException
-from freqtrade.misc import deep_merge_dicts
+from freqtrade.exceptions import FreqtradeException
 
-from lstm_model.bot.engine import WalkForwardEngine
-from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import ConfigError
-from lstm_model.learning.chain import Learning, Run, Step
-from lstm_model.learning.learner import Wish
-from lstm_model.learning.wording import decisions
-from lstm_model.market.candles import Candles, Records, timeframe_ms
+from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
-from lstm_model.market.history import Disk
 from lstm_model.settings import Settings, parse_settings
-from lstm_model.store.journal import Journal
-from lstm_model.store.lineage import Lineage
-from lstm_model.store.models import ModelStore
-from lstm_model.store.steps import StepStore
-from lstm_model.stream.trade_stream import TradeStream
-from lstm_model.trading.inside import Guard, InsideCandle, OnTrades
-from lstm_model.trading.outlook import Terms
-from lstm_model.training.maker import ModelMaker, Training
-from lstm_model.training.trainer import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-_SECRETS = {
-    "secret", "password", "uid", "account_id", "accountId", "wallet_address", "walletAddress",
-    "private_key", "privateKey",
-}  # fmt: skip
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
-_SHOWN_CANDLES = 6_000  # chosen: freqtrade hands over five requests of at most 1,000 candles
 
 
-def settings_of(config: Config) -> Settings:
-    """The `lstm` section of a freqtrade configuration, validated."""
-    return parse_settings(config.get("lstm"))
+def settings_of(config: Config, timeframe: str | None = None) -> Settings:
+    """The `lstm` section of a freqtrade configuration, validated.
+
+    Parameters
+    ----------
+    timeframe : of the strategy, where the configuration names none
+
+    Raises
+    ------
+    ConfigError
+        An option is wrong, or there is no timeframe.
+    """
+    timeframe = config.get("timeframe") or timeframe
+    if not timeframe:
+        raise ConfigError('the configuration has no "timeframe", e.g. "5m": set it')
+    return parse_settings(config.get("lstm"), timeframe_ms(timeframe))
 
 
 def trades_now(config: Config) -> bool:
@@ -133,124 +123,23 @@ def taker_fee(config: Config, exchange: Any, pair: str) -> float:
         return DEFAULT_FEE_FRACTION
 
 
-def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) -> ModelMaker:
-    """The maker of models for this configuration.
-
-    A study of the past reads each pair's candles from disk once; a running bot reads them anew,
-    because another process may have downloaded more.
-
-    Raises
-    ------
-    ConfigError
-        No pair to learn from.
-    """
-    pairs = training_pairs(config, settings, whitelist)
-    if not pairs:
-        raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
-    store = ModelStore(store_folder(config, settings))
-    history: Disk = partial(load_candles, config)
-    flow = _known_flow(config)
-    if not trades_now(config):
-        history, flow = lru_cache(maxsize=None)(history), lru_cache(maxsize=None)(flow)
-    return ModelMaker(settings, config["timeframe"], pairs, store, history, flow)
-
-
-def _known_flow(config: Config) -> Callable[[str], Records]:
-    """Stored order flow of a pair: all of it, or what is quick to read at every candle."""
-    store, timeframe = flow_store(config), config["timeframe"]
-    if trades_now(config):
-        return lambda pair: store.newest(pair, timeframe, _SHOWN_CANDLES)
-    return lambda pair: store.read(pair, timeframe)
-
-
-def whitelist_of(provider: DataProvider) -> list[str]:
-    """The whitelist now; empty where freqtrade has none, as in `plot-dataframe`."""
-    try:
-        return list(provider.current_whitelist())
-    except OperationalException:
-        return []
-
-
-def open_engine(
-    config: Config, provider: DataProvider, *, can_short: bool
-) -> WalkForwardEngine | LiveEngine:
-    """The engine for this run: live for dry run and live, walk-forward for everything else.
-
-    Raises
-    ------
-    LstmModelError
-        Settings, pairs, store or journal cannot be used.
-    """
-    settings, whitelist = settings_of(config), whitelist_of(provider)
-    learning = open_learning(config, settings, whitelist)
-    fee = taker_fee(config, provider._exchange, learning.maker.pairs[0])
-    terms = Terms(settings, fee, can_short)
-    if not trades_now(config):
-        return WalkForwardEngine(learning, terms, _begin_ms(config))
-    journal = Journal(journal_url(config, settings))
-    inside = partial(_open_inside, config, provider._exchange, terms)
-    engine = LiveEngine(
-        learning, terms, journal, open_lineage(config, settings),
-        inside if settings.trade_stream else None,
-    )  # fmt: skip
-    engine.start(time.time_ns() // 1_000_000)
-    return engine
-
-
-def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) -> Learning:
-    """The learner of this configuration.
-
-    Raises
-    ------
-    ConfigError
-        No pair to learn from.
-    """
-    maker = model_maker(config, settings, whitelist)
-    return Learning(maker, StepStore(maker.store.root), configured_pairs(config, whitelist))
-
-
-def open_lineage(config: Config, settings: Settings) -> Lineage:
-    """What a bot of this configuration has learnt so far."""
-    return Lineage(store_folder(config, settings), lineage(config, settings))
-
-
-def _begin_ms(config: Config) -> int | None:
-    """Start of the time range of a study, if it has one."""
-    start_s = TimeRange.parse_timerange(config.get("timerange")).startts
-    return start_s * 1000 or None
-
-
-def _open_inside(config: Config, exchange: Any, terms: Terms, guard: Guard) -> InsideCandle:
-    """What listens to the trades between candles, over connections like freqtrade's own."""
-    connect, step_ms = partial(_connect, config, exchange), timeframe_ms(config["timeframe"])
-
-    def open_stream(on_trades: OnTrades) -> TradeStream:
-        return TradeStream(connect, step_ms, terms.settings, on_trades)
-
-    return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard)
-
-
-def _connect(config: Config, exchange: Any) -> Any:
-    """A new ccxt.pro object of freqtrade's exchange section, without what could sign an order.
-
-    The key alone opens some exchanges' older trades.
-    """
-    options = exchange._ccxt_config
-    for name in ("ccxt_config", "ccxt_async_config"):
-        options = deep_merge_dicts(config["exchange"].get(name, {}), options)
-    public, options = (
-        {name: value for name, value in section.items() if name not in _SECRETS}
-        for section in (config["exchange"], options)
-    )
-    try:
-        return exchange._init_ccxt(public, False, options)
-    except FreqtradeException as error:
-        raise ConfigError(str(error)) from None
-
-
 def journal_url(config: Config, settings: Settings) -> str:
     """Where forecasts and decisions are written."""
     return settings.journal_url or f"sqlite:///{store_folder(config, settings) / 'journal.sqlite'}"
+
+
+def read_config(path: Path) -> Config:
+    """One configuration file as it stands, comments left out.
+
+    Raises
+    ------
+    ConfigError
+        What freqtrade has against it.
+    """
+    try:
+        return cast(Config, load_config_file(str(path)))
+    except (FreqtradeException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def load_config(files: Sequence[str], overrides: Config) -> Config:
@@ -266,47 +155,3 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
         return cast(Config, setup_utils_configuration(args, RunMode.UTIL_NO_EXCHANGE))
     except FreqtradeException as error:
         raise ConfigError(str(error)) from None
-
-
-def train_now(
-    config: Config, progress: ProgressCallback, tell: Callable[[str], None], now_ms: int
-) -> Step:
-    """Walk the learner to the newest step that is due at `now_ms`, for the next bot to go on from.
-
-    It begins where a bot would: with what was learnt before, if that still counts.
-
-    Parameters
-    ----------
-    tell : gets a line for each of the learner's decisions
-
-    Raises
-    ------
-    LstmModelError
-        Whatever keeps a step from being made; a bot that runs learns by itself.
-    """
-    settings = settings_of(config)
-    learning = open_learning(config, settings, ())
-    due_ms, own = learning.schedule.last_boundary(now_ms), open_lineage(config, settings)
-
-    def lesson(wish: Wish, boundary_ms: int) -> Training:
-        return Training(progress)
-
-    own.acquire()
-    journal = Journal(journal_url(config, settings))
-    try:
-        run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
-        head = own.head
-        found = () if head is None else learning.resume(head)
-        step = next((known for known in found if learning.continues(known, due_ms)), None)
-        steps = learning.walk(learning.origin_of(due_ms), due_ms, run, step)
-        for step in steps:
-            made = decisions(step.events, own.name, learning.card)
-            journal.record_decisions(made)
-            own.advance(step.address, step.model.card.version)
-            for decision in made:
-                tell(decision.text)
-    finally:
-        journal.close()
-        own.release()
-    assert step is not None  # noqa: S101 - a walk without a start begins with one
-    return step

@@ -15,7 +15,7 @@ from freqtrade.strategy import IStrategy
 from freqtrade.strategy.parameters import BaseParameter
 from pandas import DataFrame
 
-from lstm_model.bot import configuration
+from lstm_model.bot import assembly, configuration
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import LstmModelError
@@ -56,7 +56,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         with _as_freqtrade_errors():
-            self.lstm_settings = configuration.settings_of(config)
+            self.lstm_settings = configuration.settings_of(config, self.timeframe)
         needed = WARM_UP + self.lstm_settings.lookback
         self.startup_candle_count = max(self.startup_candle_count, needed)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
@@ -143,7 +143,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
                 yield Candles.from_frame(frame, pair, self.timeframe)
 
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
-        return configuration.open_engine(self.config, self.dp, can_short=self.can_short)
+        return assembly.open_engine(self.config, self.dp, can_short=self.can_short)
 
     def _lstm_stop(self) -> None:
         if live := self._lstm_live:

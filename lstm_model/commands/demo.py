@@ -36,6 +36,7 @@ _LSTM = {
     "horizon": 10, "train_candles": 18_000, "validation_fraction": 0.1, "test_fraction": 0.3,
     "max_epochs": 6,
     "step_candles": 360, "finetune_candles": 1_440, "retrain_candles": 2_880,
+    "finetune_recent_candles": 4_032, "training_lag_candles": 12,
 }  # fmt: skip
 
 _CLOSING = {

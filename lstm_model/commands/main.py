@@ -20,11 +20,11 @@ from lstm_model.commands.models import (
     print_card,
     userdir_option,
 )
+from lstm_model.commands.options import settings_table, times_table
 from lstm_model.commands.reasons import coverage, datadir_option, reasons
 from lstm_model.commands.replay import replay, verify
 from lstm_model.errors import LstmModelError
 from lstm_model.market.flow_history import FlowSpan
-from lstm_model.settings import settings_table
 
 __all__ = ["card_verdict", "main", "print_card"]
 
@@ -52,12 +52,12 @@ for _command in (models, reasons, coverage, replay, verify):
 @main.command()
 @click.option("--userdir", required=True, type=click.Path(file_okay=False, path_type=Path))
 def init(userdir: Path) -> None:
-    """Put the strategy and an example configuration into your user_data folder."""
-    from lstm_model.commands.scaffold import next_command, scaffold
+    """Put the strategies and a configuration into your user_data folder."""
+    from lstm_model.commands.scaffold import next_commands, scaffold
 
     for action in scaffold(userdir):
-        console.print(str(action))
-    console.print("Run next:\n  " + next_command(userdir), markup=False)
+        console.print(str(action), markup=False)
+    console.print("Run next:", *next_commands(userdir), sep="\n  ", markup=False)
 
 
 @main.command()
@@ -89,14 +89,14 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
 @datadir_option
 def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
     """Let the learner take the steps that are due now: train, judge, promote."""
-    from lstm_model.bot import configuration
+    from lstm_model.bot import assembly
     from lstm_model.learning.wording import describe, named
 
     config = load_config(configs, userdir, datadir=datadir)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("Training", total=1.0)
-        step = configuration.train_now(
+        step = assembly.train_now(
             config,
             lambda p: bar.update(task, completed=p.fraction, description=describe(p)),
             lambda line: console.print(line, markup=False),
@@ -151,8 +151,8 @@ def _flow_line(known: FlowSpan) -> str:
 
 @main.command()
 def settings() -> None:
-    """Print all options of the `lstm` section as a Markdown table."""
-    click.echo(settings_table())
+    """Print all options of the `lstm` section, and what times come to, as Markdown tables."""
+    click.echo(f"{settings_table()}\n\n{times_table()}")
 
 
 @main.command()

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.errors import ConfigError, StoreError
+from lstm_model.errors import StoreError
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard
 from lstm_model.store.lineage import Lineage, head_record, versions_in_use
@@ -54,14 +54,12 @@ class _Bot:
 
     @classmethod
     def of(cls, configs: Sequence[str], userdir: str | None) -> _Bot:
-        from lstm_model.bot import configuration
+        from lstm_model.bot import assembly, configuration
 
         config = load_config(configs, userdir)
-        if not config.get("timeframe"):
-            raise ConfigError('the configuration has no "timeframe", e.g. "5m": set it')
         settings = configuration.settings_of(config)
         store = ModelStore(configuration.store_folder(config, settings))
-        return cls(config, settings, store, configuration.open_lineage(config, settings))
+        return cls(config, settings, store, assembly.open_lineage(config, settings))
 
     def newest_step(self) -> dict[str, Any]:
         """The record of the lineage's newest step; empty before the first."""

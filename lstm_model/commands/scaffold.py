@@ -1,22 +1,28 @@
-"""Puts the strategies and an example configuration into a user's own user_data folder.
+"""Puts the strategies and a configuration into a user's own user_data folder.
 
-Nothing of theirs is overwritten: where a file differs, ours is written beside it.
+Nothing of theirs is overwritten: where a file differs, ours is written beside it. Who has no
+config.json yet gets a whole one, for a dry run; who has one gets an example of the `lstm` section.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lstm_model.commands.options import example_section
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.model.features import WARM_UP
 from lstm_model.settings import parse_settings
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
-CONFIG_FILE = "lstm-config.example.json"
+CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
+_ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Action:
 
 
 def scaffold(userdir: Path) -> list[Action]:
-    """Write the strategies and the example configuration; a second call changes nothing.
+    """Write the strategies and a configuration; a second call changes nothing.
 
     Raises
     ------
@@ -64,33 +70,71 @@ def scaffold(userdir: Path) -> list[Action]:
         command = f"freqtrade create-userdir --userdir {shlex.quote(str(userdir))}"
         raise ConfigError(f'there is no folder {userdir}: run "{command}" first')
     contents = {f"strategies/{name}": _strategy_source(name) for name in STRATEGY_FILES}
-    contents[CONFIG_FILE] = example_config()
+    config, whole = _config_of(userdir), _packaged("example.json")
+    if config is None or _holds(userdir / CONFIG_FILE, whole):
+        contents[CONFIG_FILE] = whole
+    elif "lstm" not in config:
+        contents[SECTION_FILE] = f"{{\n{example_section(4)}\n}}\n".encode()
     return [_place(userdir / name, content) for name, content in contents.items()]
 
 
-def next_command(userdir: Path) -> str:
-    """The command that starts a dry run with what `scaffold` wrote.
+def next_commands(userdir: Path) -> list[str]:
+    """The commands that lead from what `scaffold` wrote to the first forecast, in a dry run.
 
-    The user's config.json comes last, so that an `lstm` section of their own wins, and
-    `--dry-run` stands there because their configuration may be a live one.
+    The user's config.json comes last, so that what it says wins, and `--dry-run` stands there
+    because it may be that of a live bot. A bot would train by itself, but freqtrade asks for
+    forecasts at a new candle only, so the first would come up to a candle later.
+
+    Raises
+    ------
+    ConfigError
+        Its `lstm` section, or its timeframe, is wrong.
+    DataError
+        Its timeframe is none.
+    """
+    config = _config_of(userdir) or {}
+    timeframe = config.get("timeframe", "5m")
+    names = [CONFIG_FILE] if "lstm" in config else [SECTION_FILE, CONFIG_FILE]
+    words = ["--userdir", str(userdir)]
+    for name in names:
+        words += ["-c", str(userdir / name)]
+    common, days = shlex.join(words), days_to_download(config.get("lstm"), timeframe)
+    return [
+        f"freqtrade download-data {common} --timeframes {timeframe} --days {days}",
+        f"freqtrade-lstm train {common}",
+        f"freqtrade trade --dry-run {common} --strategy LSTMStrategy",
+    ]
+
+
+def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
+    """Days of history that a first training wants, generously rounded.
 
     Examples
     --------
-    >>> next_command(Path("user_data"))  # doctest: +ELLIPSIS
-    'freqtrade trade --dry-run --userdir user_data --strategy LSTMStrategy -c user_data/lstm-...'
+    >>> days_to_download(None, "5m"), days_to_download({"train_candles": 10_000}, "1h")
+    (800, 500)
     """
-    directory = shlex.quote(str(userdir))
-    configs = [shlex.quote(str(userdir / name)) for name in (CONFIG_FILE, "config.json")]
-    return (
-        f"freqtrade trade --dry-run --userdir {directory} --strategy LSTMStrategy "
-        f"-c {configs[0]} -c {configs[1]}"
-    )
+    candle_ms = timeframe_ms(timeframe)
+    settings = parse_settings(section, candle_ms)
+    wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
+    return -(-wanted * candle_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS
 
 
-def example_config() -> bytes:
-    """The `lstm` section with every option at its default, as JSON for freqtrade's `-c`."""
-    section = parse_settings({}).model_dump(mode="json")
-    return (json.dumps({"lstm": section}, indent=4) + "\n").encode()
+def _config_of(userdir: Path) -> dict[str, Any] | None:
+    """The user's config.json; empty if nobody can read it, None if there is none."""
+    from lstm_model.bot.configuration import read_config
+
+    path = userdir / CONFIG_FILE
+    if not (path.exists() or path.is_symlink()):
+        return None
+    try:
+        return read_config(path)
+    except ConfigError:
+        return {}  # freqtrade will say what is wrong with it
+
+
+def _packaged(name: str) -> bytes:
+    return files("lstm_model.commands").joinpath(name).read_bytes()
 
 
 def _strategy_source(name: str) -> bytes:
@@ -124,6 +168,9 @@ def _write_or_compare(path: Path, content: bytes) -> Literal["written", "kept"] 
         with path.open("xb") as handle:
             handle.write(content)
     except FileExistsError:
-        taken = not path.is_file() or path.read_bytes() != content
-        return None if taken else "kept"
+        return "kept" if _holds(path, content) else None
     return "written"
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_model.durations import MIN_BLOCK_WINDOWS, MIN_TRAINING_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.features import FeatureRows, compute_features
@@ -21,7 +22,6 @@ Mask = NDArray[np.bool_]
 
 TARGET_CLIP = 10.0  # chosen: ten standard deviations; a crash must not own the loss
 MAX_EMPTY_FRACTION = 0.25  # chosen: of a window's candles that nothing was traded in
-MIN_TRAINING_WINDOWS = 1_000  # chosen: below, 50 units only memorize
 
 
 def realized_return(candles: Candles, horizon: int, delay: int = 0) -> Floats:
@@ -192,7 +192,7 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
         panel.labelled_within(validation, test),
         panel.labelled_within(test, end),
     )
-    if len(split.train) < MIN_TRAINING_WINDOWS or min(map(len, split)) < 10:
+    if len(split.train) < MIN_TRAINING_WINDOWS or min(map(len, split)) < MIN_BLOCK_WINDOWS:
         raise DataError(_too_few(len(split.train)))
     return split
 

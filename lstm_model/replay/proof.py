@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from freqtrade.persistence.pairlock import PairLock
 
-from lstm_model.bot import configuration
+from lstm_model.bot import assembly, configuration
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
@@ -128,6 +128,6 @@ def known_steps(
     config: dict[str, Any], settings: Settings, pairs: Sequence[str]
 ) -> tuple[Learning, Sequence[Step]]:
     """The learner of a bot, and the steps that it has come along."""
-    learning = configuration.open_learning(config, settings, pairs)
-    head = configuration.open_lineage(config, settings).head
+    learning = assembly.open_learning(config, settings, pairs)
+    head = assembly.open_lineage(config, settings).head
     return learning, learning.resume(head, _MOST_STEPS) if head else ()

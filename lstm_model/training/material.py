@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
@@ -23,7 +24,6 @@ from lstm_model.settings import Settings
 logger = logging.getLogger(__name__)
 
 _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
-_LEAST_RECENT_WINDOWS = 100  # chosen: below, a fine-tuning learns noise
 
 
 class RecentWindows(NamedTuple):
@@ -103,10 +103,10 @@ class Material:
         held_out = max(1, round(recent * settings.validation_fraction))
         begin, validation = (end - count * candle_ms for count in (recent, held_out))
         newest, older = panel.labelled_within(begin, validation), panel.labelled_within(0, begin)
-        if len(newest) < _LEAST_RECENT_WINDOWS:
+        if len(newest) < MIN_RECENT_WINDOWS:
             raise DataError(
                 f"too few recent candles to fine-tune on: {len(newest)} complete windows in the "
-                f"last {recent} candles, {_LEAST_RECENT_WINDOWS} are needed"
+                f"last {recent} candles, {MIN_RECENT_WINDOWS} are needed"
             )
         wanted = min(len(older), round(settings.finetune_replay * len(newest)))
         random = np.random.default_rng((settings.seed, end // candle_ms))

@@ -14,7 +14,8 @@ from e2e import PAIRS, Bot, Outcome, Trading, bot_in, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
 from places import ROOT
 
-from lstm_model.bot.configuration import load_config, open_engine
+from lstm_model.bot.assembly import open_engine
+from lstm_model.bot.configuration import load_config
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 

@@ -22,7 +22,7 @@ from live_world import (  # noqa: F401 - two fixtures
     row_of,
 )
 
-from lstm_model.bot import configuration
+from lstm_model.bot import assembly, configuration
 from lstm_model.errors import TrainingError
 from lstm_model.learning.chain import Step
 from lstm_model.settings import Settings
@@ -45,14 +45,14 @@ class User:
             "lstm": settings.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
         self.root = configuration.store_folder(self.config, settings)
-        self.lineage: Lineage = configuration.open_lineage(self.config, settings)
+        self.lineage: Lineage = assembly.open_lineage(self.config, settings)
         self.told: list[str] = []
 
     def train(self, row: int) -> Step:
         """Candle `row` has closed."""
         self._closed(row)
         self.told.clear()
-        return configuration.train_now(self.config, lambda _: None, self.told.append, now_ms(row))
+        return assembly.train_now(self.config, lambda _: None, self.told.append, now_ms(row))
 
     def bot(self) -> Bot:
         """A bot of the same configuration."""
@@ -71,7 +71,7 @@ class User:
 def make_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., User]:
     series, until_ms = {candles.pair: candles for candles in SERIES}, [0]
     monkeypatch.setattr(
-        configuration, "load_candles", lambda _, pair: series[pair].between(0, until_ms[0])
+        assembly, "load_candles", lambda _, pair: series[pair].between(0, until_ms[0])
     )
 
     def close(row: int) -> None:

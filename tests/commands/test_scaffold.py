@@ -1,6 +1,5 @@
 """`freqtrade-lstm init` adds files to a user's folder and overwrites nothing of theirs."""
 
-import json
 import shlex
 import tomllib
 from pathlib import Path
@@ -8,15 +7,16 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from lstm_model.bot.configuration import read_config
 from lstm_model.commands import scaffold as scaffold_module
 from lstm_model.commands.scaffold import (
     CONFIG_FILE,
+    SECTION_FILE,
     STRATEGY_FILES,
-    example_config,
-    next_command,
+    next_commands,
     scaffold,
 )
-from lstm_model.errors import ConfigError, StoreError
+from lstm_model.errors import ConfigError, DataError, StoreError
 from lstm_model.settings import Settings, parse_settings
 
 MAIN, _, EXAMPLE = STRATEGY_FILES
@@ -70,16 +70,38 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
 
 
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
-    (tmp_path / CONFIG_FILE).symlink_to(tmp_path / "absent")
-    assert scaffold(tmp_path)[-1].path == tmp_path / f"{CONFIG_FILE}.new"
+    (tmp_path / SECTION_FILE).symlink_to(tmp_path / "absent")
+    (tmp_path / CONFIG_FILE).symlink_to(tmp_path / "gone")
+    assert scaffold(tmp_path)[-1].path == tmp_path / f"{SECTION_FILE}.new"
     assert not (tmp_path / "absent").exists()
+    assert not (tmp_path / "gone").exists()
 
 
-def test_example_holds_every_option_at_its_default_and_nothing_else() -> None:
-    example = json.loads(example_config())
+def test_who_has_no_config_gets_a_whole_one_for_a_dry_run(tmp_path: Path) -> None:
+    scaffold(tmp_path)
+    config = read_config(tmp_path / CONFIG_FILE)
+    assert config["dry_run"] is True
+    assert config["exchange"]["key"] == config["exchange"]["secret"] == ""
+    assert parse_settings(config["lstm"]) == Settings()
+    ours = (ROOT / "config.json").read_text()
+    theirs = [line for line in ours.splitlines() if '"strategy_path"' not in line]
+    assert (tmp_path / CONFIG_FILE).read_text().splitlines() == theirs
+
+
+@pytest.mark.parametrize("text", ['{"timeframe": "5m"} // mine', "broken", ""])
+def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIG_FILE).write_text(text)
+    assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
+    assert (tmp_path / CONFIG_FILE).read_text() == text
+    example = read_config(tmp_path / SECTION_FILE)
     assert example.keys() == {"lstm"}
-    assert example["lstm"].keys() == Settings.model_fields.keys()
-    assert parse_settings(example["lstm"]) == parse_settings({})
+    assert parse_settings(example["lstm"]) == Settings()
+
+
+def test_who_has_our_section_keeps_theirs(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text('{"lstm": {"horizon": 3}}')
+    assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
+    assert not (tmp_path / SECTION_FILE).exists()
 
 
 def test_a_wheel_carries_the_strategies_inside_the_package(tmp_path: Path, source: Path) -> None:
@@ -120,8 +142,37 @@ def test_an_unwritable_userdir_is_named(tmp_path: Path) -> None:
         scaffold(tmp_path)
 
 
-def test_next_command_is_a_dry_run_in_which_their_config_wins() -> None:
-    words = shlex.split(next_command(Path("my data")))
-    assert words[:5] == ["freqtrade", "trade", "--dry-run", "--userdir", "my data"]
-    configs = [words[place + 1] for place, word in enumerate(words) if word == "-c"]
-    assert configs == [f"my data/{CONFIG_FILE}", "my data/config.json"]  # the later one wins
+def words_of(userdir: Path, config: str | None) -> list[list[str]]:
+    userdir.mkdir()
+    if config is not None:
+        (userdir / CONFIG_FILE).write_text(config)
+    scaffold(userdir)
+    return [shlex.split(command) for command in next_commands(userdir)]
+
+
+def configs_of(words: list[str]) -> list[str]:
+    return [Path(words[place + 1]).name for place, word in enumerate(words) if word == "-c"]
+
+
+def test_the_next_commands_download_what_is_wanted_and_start_a_dry_run(tmp_path: Path) -> None:
+    download, train, trade = words_of(tmp_path / "my data", None)
+    assert download[:4] == ["freqtrade", "download-data", "--userdir", str(tmp_path / "my data")]
+    assert download[-4:] == ["--timeframes", "5m", "--days", "800"]
+    assert trade[:3] == ["freqtrade", "trade", "--dry-run"]
+    assert train[:2] == ["freqtrade-lstm", "train"]
+    assert configs_of(download) == configs_of(train) == configs_of(trade) == [CONFIG_FILE]
+
+
+def test_in_the_next_commands_their_config_wins_and_names_the_timeframe(tmp_path: Path) -> None:
+    download, _, trade = words_of(tmp_path / "theirs", '{"timeframe": "1h"}')
+    assert download[-4:] == ["--timeframes", "1h", "--days", "800"]
+    assert configs_of(trade) == [SECTION_FILE, CONFIG_FILE]  # the later one wins
+    section = '{"timeframe": "1h", "lstm": {"train_candles": 2000}}'
+    download, _, trade = words_of(tmp_path / "less", section)
+    assert download[-2:] == ["--days", "150"]
+    assert configs_of(trade) == [CONFIG_FILE]
+
+
+def test_a_timeframe_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='timeframe "5 minutes" is not usable'):
+        words_of(tmp_path / "theirs", '{"timeframe": "5 minutes"}')

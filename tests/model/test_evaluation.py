@@ -20,7 +20,7 @@ from lstm_model.model.features import feature_names
 from lstm_model.model.forecast import pinball_loss
 from lstm_model.settings import Settings
 
-SETTINGS = Settings(lookback=10, horizon=2)
+SETTINGS = Settings(lookback=10, horizon=2, validation_fraction=0.1, test_fraction=0.15)
 VOLUME = feature_names(False).index("volume_48")
 # Quantiles of the scaled return as a network that knows nothing but the deviation gives them.
 SPREAD = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
@@ -117,7 +117,7 @@ def test_a_signal_is_worth_at_most_itself() -> None:
 
 
 def test_bid_ask_bounce_pays_at_once_and_not_one_candle_late() -> None:
-    settings = Settings(lookback=10, horizon=1)
+    settings = SETTINGS.model_copy(update={"horizon": 1})
     panel, split = prepared(make_candles(4_000, bounce=0.001), settings=settings)
     made = evaluate(panel, split, settings, fitted(panel, split))
     assert made.scores["reversal"]["r2"] > 0.05

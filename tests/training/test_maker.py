@@ -106,7 +106,7 @@ def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
     "options",
     [
         {"seed": 2}, {"units": 12}, {"horizon": 3}, {"levels": (0.1, 0.5, 0.9)}, {"loss": "mse"},
-        {"learning_rate": 0.01}, {"test_fraction": 0.2}, {"train_candles": 900},
+        {"learning_rate": 0.01}, {"test_fraction": 0.2}, {"train_candles": 1_100},
         {"epoch_windows": 2_000}, {"pool_candles": 20_000},
     ],
 )  # fmt: skip

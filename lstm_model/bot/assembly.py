@@ -1,0 +1,244 @@
+"""Puts the parts together for one bot, backtest or command: history, learner, journal, engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from freqtrade.configuration import TimeRange
+from freqtrade.data.dataprovider import DataProvider
+from freqtrade.exceptions import FreqtradeException, OperationalException
+from freqtrade.misc import deep_merge_dicts
+
+from lstm_model.bot.configuration import (
+    Config,
+    configured_pairs,
+    flow_store,
+    journal_url,
+    lineage,
+    load_candles,
+    settings_of,
+    store_folder,
+    taker_fee,
+    trades_now,
+    training_pairs,
+)
+from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.live import LiveEngine
+from lstm_model.durations import LASTING, in_words, least_train_candles
+from lstm_model.errors import ConfigError
+from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.learner import Wish
+from lstm_model.learning.wording import decisions
+from lstm_model.market.candles import Records, timeframe_ms
+from lstm_model.market.history import Disk
+from lstm_model.settings import Settings
+from lstm_model.store.journal import Journal
+from lstm_model.store.lineage import Lineage
+from lstm_model.store.models import ModelStore
+from lstm_model.store.steps import StepStore
+from lstm_model.stream.trade_stream import TradeStream
+from lstm_model.trading.inside import Guard, InsideCandle, OnTrades
+from lstm_model.trading.outlook import Terms
+from lstm_model.training.maker import ModelMaker, Training
+from lstm_model.training.trainer import ProgressCallback
+
+logger = logging.getLogger(__name__)
+
+_SECRETS = {
+    "secret", "password", "uid", "account_id", "accountId", "wallet_address", "walletAddress",
+    "private_key", "privateKey",
+}  # fmt: skip
+_SHOWN_CANDLES = 6_000  # chosen: freqtrade hands over five requests of at most 1,000 candles
+
+
+def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) -> ModelMaker:
+    """The maker of models for this configuration.
+
+    A study of the past reads each pair's candles from disk once; a running bot reads them anew,
+    because another process may have downloaded more.
+
+    Raises
+    ------
+    ConfigError
+        No pair to learn from, or "train_candles" too small for so few pairs.
+    """
+    pairs = training_pairs(config, settings, whitelist)
+    if not pairs:
+        raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
+    _check_enough(settings, len(pairs))
+    store = ModelStore(store_folder(config, settings))
+    history: Disk = partial(load_candles, config)
+    flow = _known_flow(config)
+    if not trades_now(config):
+        history, flow = lru_cache(maxsize=None)(history), lru_cache(maxsize=None)(flow)
+    return ModelMaker(settings, config["timeframe"], pairs, store, history, flow)
+
+
+def _check_enough(settings: Settings, pairs: int) -> None:
+    """Refuse options that leave too few windows to learn from, however many candles there are."""
+    least = least_train_candles(
+        settings.horizon, settings.validation_fraction, settings.test_fraction, pairs
+    )
+    pooled = settings.pool_candles // pairs
+    for name, found, enough in (
+        ("train_candles", settings.train_candles, least),
+        ("pool_candles", pooled * pairs, least * pairs),
+    ):
+        if found < enough:
+            raise ConfigError(
+                f'config.json, section "lstm": {name} leaves too few windows of {pairs} pair(s) to '
+                f"train, validate and test on, found {found:,}; set it to {enough:,} or more"
+            )
+
+
+def describe_times(config: Config, settings: Settings) -> str:
+    """What the defaults that are times came to with this timeframe, for the log."""
+    own = config.get("lstm") or {}
+    return ", ".join(
+        f"{name} {getattr(settings, name):,} ({in_words(time_ms)})"
+        for name, (time_ms, _) in LASTING.items()
+        if name not in own
+    )
+
+
+def _known_flow(config: Config) -> Callable[[str], Records]:
+    """Stored order flow of a pair: all of it, or what is quick to read at every candle."""
+    store, timeframe = flow_store(config), config["timeframe"]
+    if trades_now(config):
+        return lambda pair: store.newest(pair, timeframe, _SHOWN_CANDLES)
+    return lambda pair: store.read(pair, timeframe)
+
+
+def whitelist_of(provider: DataProvider) -> list[str]:
+    """The whitelist now; empty where freqtrade has none, as in `plot-dataframe`."""
+    try:
+        return list(provider.current_whitelist())
+    except OperationalException:
+        return []
+
+
+def open_engine(
+    config: Config, provider: DataProvider, *, can_short: bool
+) -> WalkForwardEngine | LiveEngine:
+    """The engine for this run: live for dry run and live, walk-forward for everything else.
+
+    Raises
+    ------
+    LstmModelError
+        Settings, pairs, store or journal cannot be used.
+    """
+    settings, whitelist = settings_of(config), whitelist_of(provider)
+    if times := describe_times(config, settings):
+        logger.info("With candles of %s: %s", config["timeframe"], times)
+    learning = open_learning(config, settings, whitelist)
+    fee = taker_fee(config, provider._exchange, learning.maker.pairs[0])
+    terms = Terms(settings, fee, can_short)
+    if not trades_now(config):
+        return WalkForwardEngine(learning, terms, _begin_ms(config))
+    journal = Journal(journal_url(config, settings))
+    inside = partial(_open_inside, config, provider._exchange, terms)
+    engine = LiveEngine(
+        learning, terms, journal, open_lineage(config, settings),
+        inside if settings.trade_stream else None,
+    )  # fmt: skip
+    engine.start(time.time_ns() // 1_000_000)
+    return engine
+
+
+def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) -> Learning:
+    """The learner of this configuration.
+
+    Raises
+    ------
+    ConfigError
+        No pair to learn from.
+    """
+    maker = model_maker(config, settings, whitelist)
+    return Learning(maker, StepStore(maker.store.root), configured_pairs(config, whitelist))
+
+
+def open_lineage(config: Config, settings: Settings) -> Lineage:
+    """What a bot of this configuration has learnt so far."""
+    return Lineage(store_folder(config, settings), lineage(config, settings))
+
+
+def _begin_ms(config: Config) -> int | None:
+    """Start of the time range of a study, if it has one."""
+    start_s = TimeRange.parse_timerange(config.get("timerange")).startts
+    return start_s * 1000 or None
+
+
+def _open_inside(config: Config, exchange: Any, terms: Terms, guard: Guard) -> InsideCandle:
+    """What listens to the trades between candles, over connections like freqtrade's own."""
+    connect, step_ms = partial(_connect, config, exchange), timeframe_ms(config["timeframe"])
+
+    def open_stream(on_trades: OnTrades) -> TradeStream:
+        return TradeStream(connect, step_ms, terms.settings, on_trades)
+
+    return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard)
+
+
+def _connect(config: Config, exchange: Any) -> Any:
+    """A new ccxt.pro object of freqtrade's exchange section, without what could sign an order.
+
+    The key alone opens some exchanges' older trades.
+    """
+    options = exchange._ccxt_config
+    for name in ("ccxt_config", "ccxt_async_config"):
+        options = deep_merge_dicts(config["exchange"].get(name, {}), options)
+    public, options = (
+        {name: value for name, value in section.items() if name not in _SECRETS}
+        for section in (config["exchange"], options)
+    )
+    try:
+        return exchange._init_ccxt(public, False, options)
+    except FreqtradeException as error:
+        raise ConfigError(str(error)) from None
+
+
+def train_now(
+    config: Config, progress: ProgressCallback, tell: Callable[[str], None], now_ms: int
+) -> Step:
+    """Walk the learner to the newest step that is due at `now_ms`, for the next bot to go on from.
+
+    It begins where a bot would: with what was learnt before, if that still counts.
+
+    Parameters
+    ----------
+    tell : gets a line for each of the learner's decisions
+
+    Raises
+    ------
+    LstmModelError
+        Whatever keeps a step from being made; a bot that runs learns by itself.
+    """
+    settings = settings_of(config)
+    learning = open_learning(config, settings, ())
+    due_ms, own = learning.schedule.last_boundary(now_ms), open_lineage(config, settings)
+
+    def lesson(wish: Wish, boundary_ms: int) -> Training:
+        return Training(progress)
+
+    own.acquire()
+    journal = Journal(journal_url(config, settings))
+    try:
+        run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
+        head = own.head
+        found = () if head is None else learning.resume(head)
+        step = next((known for known in found if learning.continues(known, due_ms)), None)
+        steps = learning.walk(learning.origin_of(due_ms), due_ms, run, step)
+        for step in steps:
+            made = decisions(step.events, own.name, learning.card)
+            journal.record_decisions(made)
+            own.advance(step.address, step.model.card.version)
+            for decision in made:
+                tell(decision.text)
+    finally:
+        journal.close()
+        own.release()
+    assert step is not None  # noqa: S101 - a walk without a start begins with one
+    return step

@@ -1,0 +1,64 @@
+"""Options that cannot lead to a model are refused before a bot trades; times are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from series import make_candles
+
+from lstm_model.bot.assembly import describe_times, model_maker
+from lstm_model.durations import least_train_candles
+from lstm_model.errors import ConfigError, DataError
+from lstm_model.settings import parse_settings
+from lstm_model.training.material import Material
+
+PAIRS = ["BTC/USDT", "ETH/USDT", "SOL/USDT"]
+
+
+def config_of(folder: Path, timeframe: str = "5m", **options: Any) -> dict[str, Any]:
+    exchange = {"name": "binance", "pair_whitelist": PAIRS}
+    return {"user_data_dir": folder, "datadir": folder, "timeframe": timeframe,
+            "exchange": exchange, "lstm": options}  # fmt: skip
+
+
+def make(config: dict[str, Any], pairs: int) -> None:
+    config["exchange"]["pair_whitelist"] = PAIRS[:pairs]
+    model_maker(config, parse_settings(config["lstm"]), PAIRS[:pairs])
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"horizon": 200}, {"validation_fraction": 0.01}, {"test_fraction": 0.5 - 1e-9}]
+)
+def test_what_is_said_to_be_enough_is_enough_and_one_less_is_not(
+    tmp_path: Path, pairs: int, options: dict[str, Any]
+) -> None:
+    default = parse_settings(options)
+    fractions = default.validation_fraction, default.test_fraction
+    least = max(1_000, least_train_candles(default.horizon, *fractions, pairs))
+    make(config_of(tmp_path, train_candles=least, **options), pairs)
+    settings = parse_settings({**options, "train_candles": least, "lookback": 8})
+    series = {p: make_candles(least + 400, pair=p, seed=n) for n, p in enumerate(PAIRS[:pairs])}
+    end_ms = int(series[PAIRS[0]].date_ms[-1])
+    material = Material.gather(settings, "5m", tuple(series), end_ms, series.get)
+    assert min(map(len, material.split)) >= 10
+    if least > 1_000:
+        with pytest.raises(ConfigError, match=f"train_candles leaves .* set it to {least:,} or"):
+            make(config_of(tmp_path, train_candles=least - 1, **options), pairs)
+        fewer = settings.model_copy(update={"train_candles": least * 9 // 10})
+        with pytest.raises(DataError, match="too little history"):
+            _ = Material.gather(fewer, "5m", tuple(series), end_ms, series.get).split
+
+
+def test_too_small_a_pool_is_refused_as_well(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pool_candles .* found 9,999; set it to \d"):
+        make(config_of(tmp_path, pool_candles=10_000, horizon=500), 3)
+
+
+def test_the_log_says_what_times_came_to_and_leaves_out_what_is_set(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "1h", step_candles=48)
+    told = describe_times(config, parse_settings(config["lstm"], 3_600_000))
+    assert "retrain_candles 672 (28 days)" in told
+    assert "step_candles" not in told
