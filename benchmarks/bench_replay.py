@@ -39,7 +39,7 @@ from lstm_model.practice.clock import real_sleep
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
 from lstm_model.replay.backtest import backtest
 from lstm_model.replay.fast_forward import Moment
-from lstm_model.replay.run import Rehearsal, Wish, trades
+from lstm_model.replay.run import Replay, Wish, trades
 from lstm_model.store.lineage import lineages
 from lstm_model.store.models import ModelStore
 
@@ -134,7 +134,7 @@ def spread(values: Any) -> list[float]:
     return [*np.percentile(values, (50, 99)).tolist(), float(values.max())]
 
 
-def rehearse(kind: str, folder: Path, chosen: argparse.Namespace) -> Rehearsal:
+def rehearse(kind: str, folder: Path, chosen: argparse.Namespace) -> Replay:
     """A replay with a user of its own."""
     userdir, config = folder / "user", folder / "bench.json"
     userdir.mkdir(parents=True)
@@ -142,7 +142,7 @@ def rehearse(kind: str, folder: Path, chosen: argparse.Namespace) -> Rehearsal:
     config.write_text(json.dumps({"fee": 0.0, "lstm": section}))
     start_ms = int(START.timestamp() * 1000)
     end_ms = start_ms + WARM_UP_MS + round(chosen.hours * HOUR_MS) + LAST_MS
-    return Rehearsal(
+    return Replay(
         Wish(
             chosen.data, start_ms, end_ms, ("config.json", str(config)), userdir=str(userdir),
             folder=folder, strategy="LSTMStrategy", timeframe=TIMEFRAME, pairs=PAIRS,
@@ -154,20 +154,20 @@ def rehearse(kind: str, folder: Path, chosen: argparse.Namespace) -> Rehearsal:
 def measure(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """A replay in this process and, of candles alone, a backtest of its window."""
     with tempfile.TemporaryDirectory(prefix="bench-replay-") as folder:
-        rehearsal = rehearse(kind, Path(folder), chosen)
-        looks = Looks(rehearsal.plan.scenario.start_ms + WARM_UP_MS, rehearsal.files.live)
+        replay = rehearse(kind, Path(folder), chosen)
+        looks = Looks(replay.plan.scenario.start_ms + WARM_UP_MS, replay.files.live)
         profile = Profile(looks.warm) if chosen.profile else None
         with profile or nullcontext():
-            rehearsal.run(told(looks, rehearsal.plan.scenario.end_ms, profile))
+            replay.run(told(looks, replay.plan.scenario.end_ms, profile))
         assert not looks.learning, "the learner was at work while it was measured"
         found = looks.figures()
         found |= {
             "trades": len(trades()),
-            "market": market_facts(rehearsal, looks),
+            "market": market_facts(replay, looks),
             "profile": profile.shares(found["minutes"], found["wall_s"]) if profile else None,
         }
         if kind == "candles":
-            found["backtest"] = time_backtest(rehearsal)
+            found["backtest"] = time_backtest(replay)
         return found
 
 
@@ -184,9 +184,9 @@ def told(looks: Looks, end_ms: int, profile: Profile | None) -> Callable[[Moment
     return watch
 
 
-def market_facts(rehearsal: Rehearsal, looks: Looks) -> dict[str, float]:
+def market_facts(replay: Replay, looks: Looks) -> dict[str, float]:
     """How much was traded while it was measured, in all pairs, per virtual minute."""
-    scenario = rehearsal.plan.scenario
+    scenario = replay.plan.scenario
     span = (looks.at_ms[0], looks.at_ms[-1])
     times = [scenario.listing(pair).trades.time_ms for pair in scenario.pairs]
     within = np.concatenate([t[slice(*np.searchsorted(t, span, side="right"))] for t in times])
@@ -197,20 +197,20 @@ def market_facts(rehearsal: Rehearsal, looks: Looks) -> dict[str, float]:
     }
 
 
-def time_backtest(rehearsal: Rehearsal) -> dict[str, Any]:
+def time_backtest(replay: Replay) -> dict[str, Any]:
     """freqtrade's own backtest of the window; models are in the store, the first is warm-up."""
-    files, scenario, times = rehearsal.files, rehearsal.plan.scenario, []
-    rehearsal.write_candles(files.whole, scenario.end_ms)
+    files, scenario, times = replay.files, replay.plan.scenario, []
+    replay.write_candles(files.whole, scenario.end_ms)
     with LoopbackExchange(scenario.market) as exchange:
         overlay = json.loads(files.overlay.read_text())
         overlay["exchange"] |= loopback_overlay(exchange.url)["exchange"]
         path = files.folder / "backtest.json"
         path.write_text(json.dumps(overlay))
         arguments = {
-            "config": [*rehearsal.plan.configs, str(path)],
-            "user_data_dir": str(rehearsal.plan.userdir),
+            "config": [*replay.plan.configs, str(path)],
+            "user_data_dir": str(replay.plan.userdir),
             "datadir": str(files.whole),
-            "strategy": rehearsal.plan.strategy,
+            "strategy": replay.plan.strategy,
         }
         for _ in range(1 + BACKTESTS):
             began_s = time.perf_counter()

@@ -36,8 +36,9 @@ KNOWS = {  # outside library: the only modules that import it
     "aiohttp": "connection exchange playback serving telegram", "cryptography": "tunnel",
     "sqlalchemy": "journal fast_forward", "psutil": "trainer fast_forward", "jinja2": "report",
     "talib": "features ema_cross", "time_machine": "clock", "subprocess": "trainer demo",
-    "click": "commands.main commands.models commands.reasons commands.replay",
-    "rich": "commands.main commands.models commands.reasons commands.replay comparison_view demo",
+    "click": "commands.main commands.models commands.reasons commands.replay terminal",
+    "rich": "commands.main commands.models commands.reasons commands.replay comparison_view demo "
+            "terminal",
     "pickle": "", "joblib": "", "dill": "",
 }  # fmt: skip
 MODULES_IN_ROOM = {**dict.fromkeys(ROOMS, 12), "practice": 22, "replay": 22}

@@ -10,20 +10,19 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import lstm_model
-from lstm_model.commands.models import (
-    card_verdict,
+from lstm_model.commands.models import card_verdict, models, print_card
+from lstm_model.commands.options import settings_table, times_table
+from lstm_model.commands.reasons import coverage, reasons
+from lstm_model.commands.replay import replay, verify
+from lstm_model.commands.terminal import (
     config_option,
     console,
+    datadir_option,
     load_config,
-    minute,
-    models,
-    print_card,
     userdir_option,
 )
-from lstm_model.commands.options import settings_table, times_table
-from lstm_model.commands.reasons import coverage, datadir_option, reasons
-from lstm_model.commands.replay import replay, verify
 from lstm_model.errors import LstmModelError
+from lstm_model.market.candles import utc_minute
 from lstm_model.market.flow_history import FlowSpan
 
 __all__ = ["card_verdict", "main", "print_card"]
@@ -145,7 +144,7 @@ def _flow_line(known: FlowSpan) -> str:
         return f"{known.pair}: no order flow in this range"
     return (
         f"{known.pair}: order flow of {known.candles:,} candles, {known.covered_fraction:.1%} of "
-        f"the range covered, {minute(known.first_ms)} to {minute(known.last_ms)}"
+        f"the range covered, {utc_minute(known.first_ms)} to {utc_minute(known.last_ms)}"
     )
 
 

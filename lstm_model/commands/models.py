@@ -1,33 +1,23 @@
-"""The commands `freqtrade-lstm models`: which versions there are, which serves, a person's word.
-
-Also what all commands share: the console, the options that name a bot, and a model card in tables.
-"""
+"""The commands `freqtrade-lstm models`: which versions there are, which serves, a person's word."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from lstm_model.commands.terminal import config_option, console, load_config, some, userdir_option
 from lstm_model.errors import StoreError
+from lstm_model.market.candles import utc_minute
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard
 from lstm_model.store.lineage import Lineage, head_record, versions_in_use
 from lstm_model.store.models import ModelStore
 
-console = Console(highlight=False, soft_wrap=True)
-
-config_option = click.option(
-    "-c", "--config", "configs", multiple=True, default=("config.json",), show_default=True,
-    type=click.Path(dir_okay=False), help="freqtrade configuration; repeat to overlay.",
-)  # fmt: skip
-userdir_option = click.option("--userdir", type=click.Path(file_okay=False), help="user_data.")
 _last_option = click.option(
     "--last", default=20, show_default=True, type=click.IntRange(1), help="How many of the newest."
 )
@@ -40,7 +30,6 @@ _LEGEND = (
     "R2 against zero return; late: entered one candle after the forecast; Winkler against EWMA "
     "volatility; p of the mean's skill"
 )
-_NAMED = 5  # chosen: as many versions or features an error names
 
 
 @dataclass(frozen=True)
@@ -74,18 +63,8 @@ class _Bot:
         problem = "several models start" if fits else "no model starts"
         raise click.ClickException(
             f'{problem} with "{prefix}" in {self.store.root}; there are, newest first: '
-            f"{_some(list(reversed(fits or list(cards)))) or 'none'}"
+            f"{some(list(reversed(fits or list(cards)))) or 'none'}"
         )
-
-
-def load_config(configs: Sequence[str], userdir: str | None, **others: Any) -> dict[str, Any]:
-    """Read the configuration that the options of a command name; empty options are left out."""
-    from lstm_model.bot import configuration
-
-    overrides = {"user_data_dir": userdir, **others}
-    return configuration.load_config(
-        configs, {name: value for name, value in overrides.items() if value}
-    )
 
 
 def _for_bot(function: Callable[..., None]) -> Callable[..., None]:
@@ -187,7 +166,7 @@ def log(bot: _Bot, last: int) -> None:
     if not decisions:
         console.print(f"No decisions about lineage {bot.lineage.name} yet.")
     for decision in reversed(decisions):
-        console.print(f"{minute(decision.at_ms)}  {decision.text}", markup=False)
+        console.print(f"{utc_minute(decision.at_ms)}  {decision.text}", markup=False)
 
 
 def _list(bot: _Bot, last: int) -> None:
@@ -216,7 +195,7 @@ def _versions(cards: Sequence[ModelCard], roles: Mapping[str | None, str]) -> Ta
 
 
 def _state(name: str, record: Mapping[str, Any], pinned: str | None) -> str:
-    step = f"newest step {minute(record['boundary_ms'])}" if record else "no step yet"
+    step = f"newest step {utc_minute(record['boundary_ms'])}" if record else "no step yet"
     champion = record.get("champion", "none")
     return f"Lineage {name}: {step}, champion {champion}, pinned {pinned or 'none'}"
 
@@ -234,7 +213,7 @@ def _roles(record: Mapping[str, Any], pinned: str | None) -> dict[str | None, st
 
 def _figures(card: ModelCard) -> Iterator[str]:
     """The cells from "trained until" on; a score that the card lacks stays empty."""
-    yield minute(card.train_end_ms)
+    yield utc_minute(card.train_end_ms)
     skill = card.skill
     pair = [f"{skill[key]:+.2%}" for key in ("r2_vs_zero", "r2_vs_zero_delayed") if key in skill]
     yield f"{pair[0]} ({pair[1]})" if len(pair) == 2 else ""
@@ -273,12 +252,7 @@ def _misfits(bot: _Bot, card: ModelCard) -> Iterator[str]:
     wanted = feature_names(bot.settings.order_flow)
     if card.feature_names != wanted:
         differing = sorted(set(card.feature_names) ^ set(wanted)) or ["in another order"]
-        yield f"made for other features: {_some(differing)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    others = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {others} more" if others > 0 else "")
+        yield f"made for other features: {some(differing)}"
 
 
 def print_card(card: ModelCard) -> None:
@@ -297,8 +271,8 @@ def _facts(card: ModelCard) -> Table:
         "what it is": _origin(card),
         "pairs": ", ".join(card.pairs),
         "timeframe, horizon": f"{card.timeframe}, {options['horizon']} candles",
-        "data": f"{minute(card.train_start_ms)} to {minute(card.train_end_ms)}",
-        "serves from": minute(card.serves_from_ms),
+        "data": f"{utc_minute(card.train_start_ms)} to {utc_minute(card.train_end_ms)}",
+        "serves from": utc_minute(card.serves_from_ms),
         "windows": ", ".join(f"{name} {count:,}" for name, count in card.windows.items()),
         "training": f"{card.epochs} epochs, {card.seconds:.0f} s, seed {options['seed']}",
         "shrinkage of the mean": f"{card.calibration['shrinkage'][0]:.2f}",
@@ -371,8 +345,3 @@ def card_verdict(card: ModelCard) -> str:
         + ("proven at 5 %." if card.proven else "NOT proven; with require_skill no entries.")
         + f" Intervals against EWMA volatility: Winkler {skill['winkler_vs_zero']:+.1%}."
     )
-
-
-def minute(time_ms: int) -> str:
-    """A time in UTC as `2026-01-31 12:00`."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

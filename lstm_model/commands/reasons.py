@@ -16,9 +16,16 @@ import click
 import numpy as np
 from rich.table import Table
 
-from lstm_model.commands.models import config_option, console, load_config, minute, userdir_option
-from lstm_model.errors import ConfigError
-from lstm_model.market.candles import Candles, Floats, Ints
+from lstm_model.commands.terminal import (
+    config_option,
+    console,
+    datadir_option,
+    load_config,
+    plain_table,
+    some,
+    userdir_option,
+)
+from lstm_model.market.candles import Candles, Floats, Ints, utc_minute
 from lstm_model.model.reliability import WINDOW, Reliability, constant_interval, ewma_interval
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal, JournalRow
@@ -27,9 +34,6 @@ from lstm_model.trading.sizing import REASONS
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-datadir_option = click.option(
-    "--datadir", type=click.Path(file_okay=False), help="Where freqtrade keeps candles."
-)
 _DAY_MS = 86_400_000
 _BPS = 1e4
 _LEGEND = (
@@ -37,7 +41,6 @@ _LEGEND = (
     "Winkler score in bps, lower is better, beside EWMA: normal with zero mean and EWMA "
     "volatility, and constant: the best that never changes, known in hindsight"
 )
-_NAMED = 5  # chosen: as many pairs a remark names
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class _Question:
 
     @property
     def span(self) -> str:
-        return f"from {minute(self.start_ms)} to {minute(self.end_ms)} UTC"
+        return f"from {utc_minute(self.start_ms)} to {utc_minute(self.end_ms)} UTC"
 
 
 def _days_option(days: int) -> Callable[[Command], Command]:
@@ -69,8 +72,6 @@ def _days_option(days: int) -> Callable[[Command], Command]:
 def _asked(config: dict[str, Any], days: int) -> Iterator[_Question]:
     from lstm_model.bot import configuration
 
-    if not config.get("timeframe"):
-        raise ConfigError('the configuration has no "timeframe", e.g. "5m": set it')
     settings = configuration.settings_of(config)
     journal = Journal(configuration.journal_url(config, settings))
     journal.check_exists()
@@ -100,7 +101,7 @@ def reasons(configs: tuple[str, ...], userdir: str | None, days: int) -> None:
 
 def _meanings(totals: Counter[str]) -> Table:
     """How often each reason was the last word, and what it means."""
-    table = _plain_table("reason")
+    table = plain_table("reason")
     for column in ("candles", "share"):
         table.add_column(column, justify="right")
     table.add_column("which means")
@@ -113,7 +114,7 @@ def _meanings(totals: Counter[str]) -> Table:
 def _by_pair(counts: Mapping[tuple[str, str], int]) -> Table:
     """A row for each pair and one for all, a column for each reason that there was."""
     totals, pairs = _totals(counts), sorted({pair for pair, _ in counts})
-    table = _plain_table("pair")
+    table = plain_table("pair")
     for column in ("candles", *totals):
         table.add_column(column.replace("_", "_\n"), justify="right", overflow="fold")
     for pair in pairs:
@@ -135,13 +136,6 @@ def _totals(counts: Mapping[tuple[str, str], int]) -> Counter[str]:
     return Counter(dict(sorted(totals.items(), key=lambda item: (-item[1], item[0]))))
 
 
-def _plain_table(first: str) -> Table:
-    """A table that fits into 80 columns; its first column is never cut."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    return table
-
-
 @click.command()
 @config_option
 @userdir_option
@@ -158,7 +152,7 @@ def coverage(configs: tuple[str, ...], userdir: str | None, datadir: str | None,
     newest_ms = max((pair.newest_ms or 0 for pair in judged), default=0)
     console.print(
         f"{matured:,} of {made:,} forecasts {asked.span} have come true in the candles of "
-        f"{asked.config['datadir']}" + (f", until {minute(newest_ms)}." if newest_ms else "."),
+        f"{asked.config['datadir']}" + (f", until {utc_minute(newest_ms)}." if newest_ms else "."),
         markup=False,
     )
     for line in _remarks(judged):
@@ -263,22 +257,17 @@ def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:
     if others := sum(pair.others for pair in judged):
         yield f"{others:,} were made for another horizon or other levels and are left out."
     if without := [pair.pair for pair in judged if pair.newest_ms is None]:
-        yield f"No candles of {_some(without)}: `freqtrade download-data` gets them."
+        yield f"No candles of {some(without)}: `freqtrade download-data` gets them."
     if behind := [pair.pair for pair in judged if pair.newest_ms and pair.is_behind]:
         yield (
-            f"No forecast of {_some(behind)} has come true in these candles: `freqtrade "
+            f"No forecast of {some(behind)} has come true in these candles: `freqtrade "
             "download-data` gets newer ones."
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    others = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {others} more" if others > 0 else "")
-
-
 def _scores(judged: Sequence[_Judged], settings: Settings) -> Table:
     level = _level(settings)
-    table = _plain_table("pair")
+    table = plain_table("pair")
     for column in ("matured", "cover", "worst fifth", "worst run", "Winkler", "EWMA", "constant"):
         table.add_column(column, justify="right")
     parts = [_with_baselines(pair, settings.horizon, level) for pair in judged]

@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lstm_model.commands.models import config_option, console, load_config, minute, userdir_option
-from lstm_model.commands.reasons import datadir_option
+from lstm_model.commands.terminal import (
+    config_option,
+    console,
+    datadir_option,
+    load_config,
+    userdir_option,
+)
+from lstm_model.market.candles import utc_minute
 
 if TYPE_CHECKING:  # freqtrade takes a second to import, which other commands would wait for
     from lstm_model.replay.facts import ReplayFacts
     from lstm_model.replay.fast_forward import Moment
     from lstm_model.replay.reproduction import Finding
-    from lstm_model.replay.run import Rehearsal, Wish
+    from lstm_model.replay.run import Replay, Wish
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}
 _FORMS = ("%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y%m%dT%H%M")
@@ -111,12 +117,12 @@ def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
 @_with_window
 def replay(report: Path | None, **options: Any) -> None:
     """Run the real bot, in a dry run, over the past: as fast as it goes, the same every time."""
-    rehearsal = _prepared(_wish(**options))
-    facts = _replayed(rehearsal, report)
-    files = rehearsal.files
+    prepared = _prepared(_wish(**options))
+    facts = _replayed(prepared, report)
+    files = prepared.files
     console.print(f"Everything is in {files.folder}, e.g.", markup=False)
     console.print(f"  freqtrade show-trades --db-url sqlite:///{files.database}", markup=False)
-    if _was_stopped(rehearsal, facts):
+    if _was_stopped(prepared, facts):
         sys.exit(_INTERRUPTED)
 
 
@@ -139,11 +145,11 @@ def verify(
     from lstm_model.commands.comparison_view import renderables
     from lstm_model.replay.proof import prove
 
-    rehearsal = _prepared(_wish(**options))
-    if _was_stopped(rehearsal, _replayed(rehearsal, report)):
+    prepared = _prepared(_wish(**options))
+    if _was_stopped(prepared, _replayed(prepared, report)):
         sys.exit(_INTERRUPTED)
     with console.status("Backtesting the same window ..."):
-        comparison = prove(rehearsal)
+        comparison = prove(prepared)
     console.print()
     for part in renderables(comparison):
         console.print(part)
@@ -168,24 +174,24 @@ def _check_journal(
         console.print(f"{len(findings):,} {kind}", markup=False)
         for finding in findings[:_NAMED] if kind != "equal" else []:
             row = finding.row
-            console.print(f"  {row.pair} {minute(row.candle_ms)}: {finding.text}", markup=False)
+            console.print(f"  {row.pair} {utc_minute(row.candle_ms)}: {finding.text}", markup=False)
     return 0 if (found["equal"] or found["late step"]) and not found["differs"] else 1
 
 
-def _prepared(wish: Wish) -> Rehearsal:
-    from lstm_model.replay.run import Rehearsal
+def _prepared(wish: Wish) -> Replay:
+    from lstm_model.replay.run import Replay
 
     with console.status("Opening the market ..."):
-        return Rehearsal(wish)
+        return Replay(wish)
 
 
-def _replayed(rehearsal: Rehearsal, report: Path | None) -> ReplayFacts:
+def _replayed(prepared: Replay, report: Path | None) -> ReplayFacts:
     from lstm_model.replay.outcome import facts_of
     from lstm_model.replay.report import render_html, summary_lines
 
-    with _bar(rehearsal) as watch:
-        ran = rehearsal.run(watch)
-    facts = facts_of(rehearsal, ran)
+    with _bar(prepared) as watch:
+        ran = prepared.run(watch)
+    facts = facts_of(prepared, ran)
     for line in summary_lines(facts):
         console.print(line, markup=False)
     if report is not None:
@@ -194,14 +200,14 @@ def _replayed(rehearsal: Rehearsal, report: Path | None) -> ReplayFacts:
     return facts
 
 
-def _was_stopped(rehearsal: Rehearsal, facts: ReplayFacts) -> bool:
-    return facts.end_ms < rehearsal.plan.scenario.end_ms
+def _was_stopped(prepared: Replay, facts: ReplayFacts) -> bool:
+    return facts.end_ms < prepared.plan.scenario.end_ms
 
 
 @contextmanager
-def _bar(rehearsal: Rehearsal) -> Iterator[Callable[[Moment], None]]:
+def _bar(prepared: Replay) -> Iterator[Callable[[Moment], None]]:
     """What shows how far a replay is."""
-    scenario, began_s, shown_s = rehearsal.plan.scenario, time.monotonic(), 0.0
+    scenario, began_s, shown_s = prepared.plan.scenario, time.monotonic(), 0.0
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Starting the bot", total=scenario.end_ms - scenario.start_ms)

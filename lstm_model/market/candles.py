@@ -255,3 +255,14 @@ def utc_text(time_ms: Any) -> str:
     '2023-11-14T22:13:20Z'
     """
     return str(np.datetime64(int(time_ms), "ms").astype("datetime64[s]")) + "Z"
+
+
+def utc_minute(time_ms: int) -> str:
+    """The time as tables and reports show it, to the minute.
+
+    Examples
+    --------
+    >>> utc_minute(1_700_000_000_000)
+    '2023-11-14 22:13'
+    """
+    return utc_text(time_ms)[:16].replace("T", " ")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from lstm_model.bot import configuration
-from lstm_model.market.candles import Candles, timeframe_ms
+from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
 from lstm_model.model.dataset import realized_return
 from lstm_model.model.reliability import Reliability
 from lstm_model.practice.scenario import INVENTED, Scenario, known_candles
 from lstm_model.replay.facts import Balance, Moment, ReplayFacts
 from lstm_model.replay.forecasts import first_words
-from lstm_model.replay.run import Ran, Rehearsal, Wish, trades
+from lstm_model.replay.run import Ran, Replay, Wish, trades
 from lstm_model.store.journal_rows import JournalRow
 
 _WARNING = re.compile(
@@ -29,61 +29,61 @@ _VARYING = re.compile(r"[A-Z0-9]+/[A-Z0-9]+|\d+")
 _DECISIONS = 1_000  # far more than a window has
 
 
-def facts_of(rehearsal: Rehearsal, ran: Ran) -> ReplayFacts:
+def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
     """The facts of a replay that is over."""
-    scenario, config = rehearsal.plan.scenario, rehearsal.config()
-    rows, last = rehearsal.rows(), ran.equity[-1] if ran.equity else None
-    with rehearsal.journal() as journal:
+    scenario, config = replay.plan.scenario, replay.config()
+    rows, last = replay.rows(), ran.equity[-1] if ran.equity else None
+    with replay.journal() as journal:
         counts = journal.count_verdicts(scenario.timeframe, scenario.start_ms, ran.end_ms)
         lineage = configuration.lineage(config, configuration.settings_of(config))
         decisions = journal.decisions(lineage, _DECISIONS)
     return ReplayFacts(
-        data=_words(rehearsal.wish),
+        data=_words(replay.wish),
         pairs=scenario.pairs,
         timeframe=scenario.timeframe,
         start_ms=scenario.start_ms,
         end_ms=ran.end_ms,
         stake_currency=str(config["stake_currency"]),
-        wallet_start=rehearsal.plan.wallet,
+        wallet_start=replay.plan.wallet,
         wallet_end=last.equity if last else None,
         wall_s=ran.wall_s,
-        step_s=float(rehearsal.plan.step_s),
-        strategy=rehearsal.plan.strategy,
+        step_s=float(replay.plan.step_s),
+        strategy=replay.plan.strategy,
         equity=[Balance(at.now_ms, at.equity, at.open_trades) for at in ran.equity],
         prices={pair: _prices(scenario, pair, ran.end_ms) for pair in scenario.pairs},
         fee_fraction=ran.fee_fraction,
         trades=trades(),
         reasons=_by_pair(counts),
         forecasts=sum(row.candle_ms >= scenario.start_ms for row in chain(*rows.values())),
-        intervals=dict(_intervals(rehearsal, rows, ran.end_ms)),
+        intervals=dict(_intervals(replay, rows, ran.end_ms)),
         decisions=[Moment(row.at_ms, row.text) for row in reversed(decisions)],
-        incidents=_warnings(rehearsal.files.log),
-        messages=len(rehearsal.files.messages.read_text().splitlines()),
+        incidents=_warnings(replay.files.log),
+        messages=len(replay.files.messages.read_text().splitlines()),
         notes=_notes(ran, scenario.end_ms),
     )
 
 
 def _intervals(
-    rehearsal: Rehearsal, rows: dict[str, list[JournalRow]], end_ms: int
+    replay: Replay, rows: dict[str, list[JournalRow]], end_ms: int
 ) -> Iterator[tuple[str, Reliability]]:
     """What the intervals of forecasts were worth that have come true by the end."""
-    level = rehearsal.settings.levels[-1] - rehearsal.settings.levels[0]
-    parts = [_come_true(rehearsal, pair, mine, end_ms) for pair, mine in rows.items()]
+    level = replay.settings.levels[-1] - replay.settings.levels[0]
+    parts = [_come_true(replay, pair, mine, end_ms) for pair, mine in rows.items()]
     for pair, part in zip(rows, parts, strict=True):
         yield pair, _reliability(part, level)
     numbers = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
     yield "all pairs", _reliability(np.concatenate(parts, axis=1), level, numbers)
 
 
-def _come_true(rehearsal: Rehearsal, pair: str, rows: list[JournalRow], end_ms: int) -> Any:
+def _come_true(replay: Replay, pair: str, rows: list[JournalRow], end_ms: int) -> Any:
     """(4, N) low, high, realized and volatility of a pair's forecasts."""
-    scenario = rehearsal.plan.scenario
+    scenario = replay.plan.scenario
     known = Candles.from_frame(
         known_candles(scenario, pair, end_ms), pair, scenario.timeframe
     ).on_grid()
     said = list(first_words(rows).values())
     dates = np.array([row.candle_ms for row in said], np.int64)
-    realized = realized_return(known, rehearsal.settings.horizon)
+    realized = realized_return(known, replay.settings.horizon)
     places = np.searchsorted(known.date_ms, dates)
     numbers = np.array([(row.low, row.high, row.volatility) for row in said]).reshape(-1, 3)
     low, high, volatility = numbers.T
@@ -133,11 +133,7 @@ def _notes(ran: Ran, end_ms: int) -> list[str]:
     """What a reader must know first."""
     notes = []
     if ran.end_ms < end_ms:
-        notes.append(f"Stopped at {_minute(ran.end_ms)} UTC, before its end.")
+        notes.append(f"Stopped at {utc_minute(ran.end_ms)} UTC, before its end.")
     for what, count in Counter(ran.missed).items():
         notes.append(f"The bot waited in vain for {what}, {count} time(s): a run may differ.")
     return notes
-
-
-def _minute(time_ms: int) -> str:
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}"

@@ -20,7 +20,7 @@ from lstm_model.replay.causes import Evidence
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import compare_forecasts
 from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
-from lstm_model.replay.run import Rehearsal, trades
+from lstm_model.replay.run import Replay, trades
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
@@ -29,7 +29,7 @@ _MOST_STEPS = 10_000  # far more than a window has
 _FOREVER_MS = 2**62
 
 
-def prove(rehearsal: Rehearsal) -> Comparison:
+def prove(replay: Replay) -> Comparison:
     """Backtest the window of a replay that is over, and hold one against the other.
 
     The backtest has a store of its own: it trains what the bot has trained.
@@ -39,20 +39,20 @@ def prove(rehearsal: Rehearsal) -> Comparison:
     ConfigError
         The backtest cannot be run.
     """
-    scenario = rehearsal.plan.scenario
-    rehearsal.write_candles(rehearsal.files.whole, scenario.end_ms)
-    tested, rows = _backtest(rehearsal), rehearsal.rows()
+    scenario = replay.plan.scenario
+    replay.write_candles(replay.files.whole, scenario.end_ms)
+    tested, rows = _backtest(replay), replay.rows()
     step_ms = timeframe_ms(scenario.timeframe)
     forecasts = compare_forecasts(
         tested.forecasts, rows, step_ms, scenario.start_ms, scenario.end_ms
     )
-    replayed = _account(rehearsal, rows, step_ms)
+    replayed = _account(replay, rows, step_ms)
     rules = Rules(step_ms, scenario.end_ms, tested.max_open_trades)
-    return compare(forecasts, tested.account, replayed, rules, _evidence(rehearsal, replayed))
+    return compare(forecasts, tested.account, replayed, rules, _evidence(replay, replayed))
 
 
-def _backtest(rehearsal: Rehearsal) -> BacktestRun:
-    files, plan = rehearsal.files, rehearsal.plan
+def _backtest(replay: Replay) -> BacktestRun:
+    files, plan = replay.files, replay.plan
     scenario = plan.scenario
     with LoopbackExchange(scenario.market) as exchange:
         overlay = json.loads(files.overlay.read_text())
@@ -70,25 +70,25 @@ def _backtest(rehearsal: Rehearsal) -> BacktestRun:
         return backtest(arguments, scenario.start_ms, scenario.end_ms)
 
 
-def _account(rehearsal: Rehearsal, rows: dict[str, list[JournalRow]], step_ms: int) -> Account:
-    scenario = rehearsal.plan.scenario
+def _account(replay: Replay, rows: dict[str, list[JournalRow]], step_ms: int) -> Account:
+    scenario = replay.plan.scenario
     span = (scenario.start_ms - step_ms, scenario.end_ms)
-    with rehearsal.journal() as journal:
+    with replay.journal() as journal:
         verdicts = journal.verdicts(scenario.timeframe, *span)
     locks = [Lock.of(lock.to_json()) for lock in PairLock.get_all_locks().all()]
     every = [row for mine in rows.values() for row in mine]
     return Account(tuple(trades()), tuple(verdicts), tuple(locks), first_in_time(every, step_ms))
 
 
-def _evidence(rehearsal: Rehearsal, replayed: Account) -> Evidence:
-    config = rehearsal.config()
-    settings, pairs = configuration.settings_of(config), rehearsal.plan.scenario.pairs
+def _evidence(replay: Replay, replayed: Account) -> Evidence:
+    config = replay.config()
+    settings, pairs = configuration.settings_of(config), replay.plan.scenario.pairs
     in_force = StepsInForce(*known_steps(config, settings, pairs))
 
-    whole: dict[str, Any] = {**config, "datadir": rehearsal.files.whole}
+    whole: dict[str, Any] = {**config, "datadir": replay.files.whole}
 
     def given(pair: str) -> Candles | None:
-        seen = rehearsal.seen.get(pair)
+        seen = replay.seen.get(pair)
         return Candles.from_frame(pd.concat(seen), pair, config["timeframe"]) if seen else None
 
     return Evidence(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
+from lstm_model.market.candles import utc_minute
 from lstm_model.model.reliability import WINDOW
 from lstm_model.model.reliability import line as interval_line
 from lstm_model.replay.facts import (
@@ -76,7 +76,7 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
     return [
         f"Simulated on {_safe(facts.data)}, no order reached an exchange: "
         f"{', '.join(facts.pairs)}, {facts.timeframe}",
-        f"{_when(facts.start_ms)} to {_when(facts.end_ms)} UTC, {_pace(facts)}",
+        f"{utc_minute(facts.start_ms)} to {utc_minute(facts.end_ms)} UTC, {_pace(facts)}",
         *(_safe(note) for note in facts.notes),
         f"Wallet {_wallet(facts)}; {_HELD} {_share(held_curve(facts).gain)}",
         f"Deepest drawdown {_depth(wallet_curve(facts).deepest)}; of {_HELD} "
@@ -141,7 +141,7 @@ def _page() -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "when": _when, "span": _span, "count": _count, "price": _price, "safe_text": _safe,
+        "when": utc_minute, "span": _span, "count": _count, "price": _price, "safe_text": _safe,
         "share": lambda ratio: _minus(_share(ratio)), "plain_share": _plain_share, "tone": _tone,
         "bps": lambda value: UNKNOWN if math.isnan(value) else f"{_BPS * value:.1f}",
         "money": lambda amount, size, unit="": _minus(_money(amount, size, unit)),
@@ -231,7 +231,7 @@ def _reasons(facts: ReplayFacts) -> list[Reason]:
 def _first(moments: Sequence[Moment]) -> tuple[list[tuple[str, str]], int]:
     """Time and text of the first ones, in their order, and how many more there are."""
     ordered = sorted(moments, key=lambda moment: moment.date_ms)
-    shown = [(_when(moment.date_ms), _safe(moment.text)) for moment in ordered[:MOST_LINES]]
+    shown = [(utc_minute(moment.date_ms), _safe(moment.text)) for moment in ordered[:MOST_LINES]]
     return shown, len(ordered) - len(shown)
 
 
@@ -277,7 +277,7 @@ def _depth(fall: Drawdown | None) -> str:
 def _fall(fall: Drawdown | None) -> str:
     if fall is None or not fall.depth > 0.0:
         return _depth(fall)
-    return f"{fall.depth:.2%}, from {_when(fall.peak_ms)} to {_when(fall.trough_ms)}"
+    return f"{fall.depth:.2%}, from {utc_minute(fall.peak_ms)} to {utc_minute(fall.trough_ms)}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -331,10 +331,6 @@ def _tone(number: float | None) -> str:
     if not number or not math.isfinite(number):
         return ""
     return "gain" if number > 0.0 else "loss"
-
-
-def _when(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _span(seconds: float) -> str:

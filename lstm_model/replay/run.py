@@ -93,7 +93,7 @@ class Ran:
     fee_fraction: float
 
 
-class Rehearsal:
+class Replay:
     """A replay whose market is open and for which the candles known before it are written.
 
     Attributes
