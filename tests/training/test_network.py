@@ -28,7 +28,14 @@ from lstm_model.training.trainer import TrainingJob, TrainingResult, run_trainin
 pytestmark = pytest.mark.slow
 
 SMALL = Settings(
-    lookback=12, units=8, batch_size=64, max_epochs=3, dropout=0.2, train_timeout_s=120, seed=5
+    layers=2,
+    lookback=12,
+    units=8,
+    batch_size=64,
+    max_epochs=3,
+    dropout=0.2,
+    train_timeout_s=120,
+    seed=5,
 )
 
 
