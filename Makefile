@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help install demo test fast lint bench exchange clean
 
 help:
-	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 6 min)"
+	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
 	@echo "make test      lint and the whole test suite"
 	@echo "make fast      the fast tests alone"
 	@echo "make bench     speed of training, serving, the trade stream, learning and replay, beside peers"

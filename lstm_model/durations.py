@@ -15,6 +15,7 @@ MIN_RECENT_WINDOWS = 100  # chosen: below, a fine-tuning learns noise
 MIN_BLOCK_WINDOWS = 10  # chosen: of validation and test block each
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+_TOO_MANY = 1e9  # candles; no option allows so many
 
 
 class Lasting(NamedTuple):
@@ -60,7 +61,8 @@ def in_candles(options: Mapping[str, Any], candle_ms: int) -> dict[str, int]:
     def number(name: str) -> float:
         """What is no number is told elsewhere."""
         value = options.get(name, chosen.get(name))
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+        usable = isinstance(value, int | float) and abs(value) < _TOO_MANY
+        return float(value) if usable and math.isfinite(value) else 0.0
 
     horizon, held_out = int(number("horizon")), number("validation_fraction")
     # A step begins a candle after its boundary, and takes a while.
@@ -72,7 +74,7 @@ def in_candles(options: Mapping[str, Any], candle_ms: int) -> dict[str, int]:
         "retrain_candles": step,
         "finetune_candles": step,
         "stale_model_candles": 3 * step,
-        "finetune_recent_candles": _holding(MIN_RECENT_WINDOWS, horizon, 1.0 - held_out),
+        "finetune_recent_candles": least_recent_candles(horizon, held_out),
         "train_candles": least_train_candles(horizon, held_out, number("test_fraction")),
     }
     return {name: max(count, floors.get(name, 0)) for name, count in chosen.items()}
@@ -86,7 +88,7 @@ def least_train_candles(
     Examples
     --------
     >>> least_train_candles(12, 0.05, 0.07), least_train_candles(12, 0.05, 0.07, pairs=10)
-    (1155, 302)
+    (1154, 282)
     """
     training, block = -(-MIN_TRAINING_WINDOWS // pairs), -(-MIN_BLOCK_WINDOWS // pairs)
     return max(
@@ -96,10 +98,25 @@ def least_train_candles(
     )
 
 
+def least_recent_candles(horizon: int, validation_fraction: float, pairs: int = 1) -> int:
+    """Newest candles per pair that give a fine-tuning enough windows, and some to stop by.
+
+    Examples
+    --------
+    >>> least_recent_candles(12, 0.05), least_recent_candles(12, 0.05, pairs=10)
+    (462, 282)
+    """
+    recent, block = -(-MIN_RECENT_WINDOWS // pairs), -(-MIN_BLOCK_WINDOWS // pairs)
+    return max(
+        _holding(recent, horizon, 1.0 - validation_fraction),
+        _holding(block, horizon, validation_fraction),
+    )
+
+
 def _holding(windows: int, horizon: int, fraction: float) -> int:
     """Candles of which a fraction holds so many windows whose outcome is known."""
     # At the end of a block, outcomes reach into the next.
-    return math.ceil((windows + horizon + 2) / fraction) + 2 if fraction > 0.0 else 0
+    return math.ceil((windows + horizon + 1) / fraction) + 2 if fraction > 0.0 else 0
 
 
 def in_words(time_ms: int) -> str:

@@ -30,7 +30,7 @@ _NOT_IN_VERSION = {
     "finetune_replay", "finetune_epochs", "finetune_learning_rate", "promotion_error",
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
     "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
-    "stop_multiple", "max_leverage", "stale_model_candles",
+    "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -146,10 +146,10 @@ class Settings(BaseModel):
         " to train: it begins a candle after the end.",
     )  # fmt: skip
     validation_fraction: float = Field(
-        0.05, gt=0.0, lt=0.5, description="Share of the candles kept for early stopping."
+        0.05, ge=0.01, lt=0.5, description="Share of the candles kept for early stopping."
     )
     test_fraction: float = Field(
-        0.07, gt=0.0, lt=0.5, description="Newest share, never trained on: scores and calibration."
+        0.07, ge=0.01, lt=0.5, description="Newest share, never trained on: scores and calibration."
     )
     train_pairs: tuple[str, ...] | None = Field(
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
@@ -214,6 +214,11 @@ class Settings(BaseModel):
     trade_stream: bool = Field(
         True, description="In dry run and live, follow every trade and forecast inside the candle."
     )
+    inside_exits: bool = Field(
+        False,
+        description="In dry run and live, let forecasts inside the candle move stops and end "
+        "trades too. A backtest has no twin of that: what it promised is then not kept.",
+    )
     tape_trades: int = Field(
         20_000, ge=1_000, le=1_000_000, description="Newest trades kept in memory per pair."
     )
@@ -248,6 +253,12 @@ class Settings(BaseModel):
         if not all(0.0 < a < b < 1.0 for a, b in itertools.pairwise(levels)):
             raise ValueError("must rise strictly and lie between 0 and 1")
         return levels
+
+    @field_validator("learn_from", mode="before")
+    @classmethod
+    def _accept_number(cls, value: Any) -> Any:
+        """An environment variable of freqtrade's that looks like a number arrives as one."""
+        return str(value) if type(value) is int else value
 
     @field_validator("learn_from")
     @classmethod
@@ -341,6 +352,8 @@ def parse_settings(
     >>> hourly.step_candles, hourly.retrain_candles, hourly.training_lag_candles
     (24, 672, 2)
     """
+    if not isinstance(section, Mapping | None):
+        raise ConfigError(f'config.json: "lstm" must be a section in braces, found {section!r}')
     given = dict(section or {})
     try:
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)

@@ -35,7 +35,7 @@ class LSTMStrategy(LSTMRisk, IStrategy):
         super().__init__(config)
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
-        return self.lstm_enter(dataframe, metadata, self.lstm_min_edge.value)
+        return self.lstm_enter(dataframe, metadata)
 
     def populate_exit_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """None: `custom_exit` knows the trade."""

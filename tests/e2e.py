@@ -171,10 +171,12 @@ class Trading(Running):
         super().__init__(command, bot.userdir / "trade.log")
 
 
-def run_lstm(*arguments: str, script: Sequence[str] = ("-m", "lstm_model")) -> Outcome:
-    """Our own command, or a script that runs it, to its end."""
+def run_lstm(
+    *arguments: str, script: Sequence[str] = ("-m", "lstm_model"), folder: Path = ROOT
+) -> Outcome:
+    """Our own command, or a script that runs it, in this folder to its end."""
     done = subprocess.run(
-        [sys.executable, *script, *arguments], cwd=ROOT, env=environment(), text=True,
+        [sys.executable, *script, *arguments], cwd=folder, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300.0, check=False,
     )  # fmt: skip
     return Outcome(done.returncode, done.stdout)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from places import ROOT
 
+_BY_NAME = ("import_module", "__import__")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -21,7 +23,7 @@ MODULES = {name: ast.parse(text) for name, text in TEXTS.items() if not name.end
 
 
 def imports(module: str) -> set[str]:
-    """Full names of what a module imports, wherever the import stands."""
+    """Full names of what a module imports, wherever and however it does."""
     found = set()
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
@@ -29,14 +31,28 @@ def imports(module: str) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in _BY_NAME:
+            assert isinstance(node.args[0], ast.Constant), "import of a computed name"
+            found.add(str(node.args[0].value))
     return found
 
 
 def ours(module: str) -> set[str]:
-    """The modules of the package that a module imports."""
-    parts = [name.split(".") for name in imports(module)]
+    """The modules of the package that a module imports; of a whole room, or of the public face, its
+    `__init__`."""
+    names = imports(module) - {"lstm_model", "lstm_model.__version__"}
+    parts = [name.split(".") for name in names]
     begun = {".".join(part[:length]) for part in parts for length in range(len(part) + 1)}
-    return begun & MODULES.keys()
+    whole = {f"{name}.__init__" for name in names}
+    known = (begun | whole) & TEXTS.keys()
+    faced = {part[1] for part in parts if part[0] == "lstm_model"} - {room_of(m) for m in known}
+    return known | ({"lstm_model.__init__"} if faced else set())
+
+
+def outside(module: str) -> set[str]:
+    """The libraries that a module imports and Python does not bring."""
+    roots = {name.split(".")[0] for name in imports(module)}
+    return roots - set(sys.stdlib_module_names) - {"lstm_model", "ema_cross"}
 
 
 def room_of(module: str) -> str:

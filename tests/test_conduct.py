@@ -11,18 +11,18 @@ from source import MODULES, ROOT, TEXTS, Function
 
 
 def calls() -> list[tuple[str, str]]:
-    """Module and name of every call of a plain name."""
+    """Module and name of everything that is called."""
     return [
-        (module, node.func.id)
+        (module, ast.unparse(node.func))
         for module, tree in MODULES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if isinstance(node, ast.Call)
     ]
 
 
 def test_nothing_prints_but_the_commands_through_their_console() -> None:
-    unwanted = ("print", "eval", "exec", "input", "breakpoint")
-    assert not [call for call in calls() if call[1] in unwanted]
+    unwanted = re.compile(r"(builtins\.)?(print|eval|exec|input|breakpoint)|os\.(system|popen)")
+    assert not [call for call in calls() if unwanted.fullmatch(call[1])]
 
 
 def test_nothing_is_unpickled() -> None:
@@ -38,7 +38,7 @@ def test_there_is_one_blind_except_and_it_answers_no_trade() -> None:
         for module, tree in MODULES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler)
-        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and (node.type is None or re.search(r"\b(Base)?Exception\b", ast.unparse(node.type)))
     ]
     assert blind == ["lstm_model.bot.live"]
 

@@ -69,6 +69,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "stale_model_candles": (2_000, False),
     "order_flow": (True, True),
     "trade_stream": (False, False),
+    "inside_exits": (True, False),
     "tape_trades": (5_000, False),
     "stream_silence_s": (30, False),
     "require_fresh_stream": (True, False),
@@ -109,7 +110,7 @@ def test_an_option_like_no_other_gets_the_list() -> None:
         ("stop_multiple", 0.2), ("stop_multiple", 10.1), ("max_leverage", 0.9),
         ("max_leverage", 21.0), ("stale_model_candles", 49), ("stale_model_candles", 1_000_001),
         ("min_edge", float("nan")), ("stop_multiple", float("inf")), ("store_dir", ""),
-        ("learn_from", "20240230"), ("learn_from", "2024"), ("learn_from", 20240229),
+        ("learn_from", "20240230"), ("learn_from", "2024"),
         ("finetune_candles", -1), ("promotion_error", 0.5), ("step_candles", 9),
         ("loss", "mae"), ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
         ("dropout", float("nan")), ("slippage_fraction", float("inf")), ("lookback", True),
@@ -221,7 +222,8 @@ def test_a_bound_itself_is_allowed(name: str, edge: float) -> None:
 
 
 def test_learning_may_begin_on_a_day() -> None:
-    assert parse_settings({"learn_from": "20240229"}).learn_from_ms == 1_709_164_800_000
+    for day in ("20240229", 20240229):  # from an environment variable
+        assert parse_settings({"learn_from": day}).learn_from_ms == 1_709_164_800_000
     assert parse_settings({}).learn_from_ms is None
 
 
@@ -234,7 +236,7 @@ def test_a_default_that_is_a_time_is_so_many_candles_of_any_timeframe(timeframe:
     made = parse_settings({}, candle_ms)
     for name, (time_ms, least) in LASTING.items():
         assert getattr(made, name) >= max(time_ms / candle_ms, least)
-    if timeframe in TIMEFRAMES[:6]:  # until an hour a day holds enough candles
+    if timeframe in TIMEFRAMES[:5]:  # then a day, or two weeks, hold too few candles
         lasting = {name: -(-time_ms // candle_ms) for name, (time_ms, _) in LASTING.items()}
         lasting["training_lag_candles"] = max(lasting["training_lag_candles"], 2)
         assert {name: getattr(made, name) for name in LASTING} == lasting

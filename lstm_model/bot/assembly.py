@@ -28,7 +28,7 @@ from lstm_model.bot.configuration import (
 )
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
-from lstm_model.durations import LASTING, in_words, least_train_candles
+from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
 from lstm_model.errors import ConfigError
 from lstm_model.learning.chain import Learning, Run, Step
 from lstm_model.learning.learner import Wish
@@ -80,15 +80,15 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
 
 def _check_enough(settings: Settings, pairs: int) -> None:
     """Refuse options that leave too few windows to learn from, however many candles there are."""
-    least = least_train_candles(
-        settings.horizon, settings.validation_fraction, settings.test_fraction, pairs
-    )
-    pooled = settings.pool_candles // pairs
-    for name, found, enough in (
-        ("train_candles", settings.train_candles, least),
-        ("pool_candles", pooled * pairs, least * pairs),
+    horizon, held_out = settings.horizon, settings.validation_fraction
+    least = least_train_candles(horizon, held_out, settings.test_fraction, pairs)
+    recent = least_recent_candles(horizon, held_out, pairs) if settings.finetune_candles else 0
+    for name, enough in (
+        ("train_candles", least),
+        ("pool_candles", least * pairs),
+        ("finetune_recent_candles", recent),
     ):
-        if found < enough:
+        if (found := getattr(settings, name)) < enough:
             raise ConfigError(
                 f'config.json, section "lstm": {name} leaves too few windows of {pairs} pair(s) to '
                 f"train, validate and test on, found {found:,}; set it to {enough:,} or more"

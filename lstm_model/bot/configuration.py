@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from freqtrade.configuration import setup_utils_configuration
-from freqtrade.configuration.load_config import load_config_file
+from freqtrade.configuration.load_config import load_from_files
 from freqtrade.data.history import load_pair_history
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import FreqtradeException
@@ -129,7 +129,7 @@ def journal_url(config: Config, settings: Settings) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """One configuration file as it stands, comments left out.
+    """A configuration file and those that it adds, as they stand.
 
     Raises
     ------
@@ -137,9 +137,10 @@ def read_config(path: Path) -> Config:
         What freqtrade has against it.
     """
     try:
-        return cast(Config, load_config_file(str(path)))
-    except (FreqtradeException, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(error)) from None
+        found = load_from_files([str(path)])
+    except (FreqtradeException, OSError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    return cast(Config, found)
 
 
 def load_config(files: Sequence[str], overrides: Config) -> Config:

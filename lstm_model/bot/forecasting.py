@@ -25,6 +25,8 @@ from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import opened_ms
 from lstm_model.trading.outlook import Outlook
 
+# Options that hyperopt may tune, by a parameter named with `lstm_` before; nothing is trained anew.
+PARAMETERS = ("min_edge", "kelly_fraction", "stop_multiple")
 # Telegram refuses a message with half a pair of these, and swallows whole pairs.
 _MARKUP = re.compile(r"([_*`\[])")
 
@@ -56,7 +58,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         with _as_freqtrade_errors():
-            self.lstm_settings = configuration.settings_of(config, self.timeframe)
+            self.lstm_settings = configuration.settings_of(config, getattr(self, "timeframe", None))
         needed = WARM_UP + self.lstm_settings.lookback
         self.startup_candle_count = max(self.startup_candle_count, needed)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
@@ -112,20 +114,24 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
         freqtrade lists those of the class, which all strategies of a process would share.
         """
-        for name in [name for name in dir(type(self)) if name.startswith("lstm_")]:
-            option, parameter = name.removeprefix("lstm_"), getattr(type(self), name)
-            if option not in Settings.model_fields:
-                continue
+        for name in [name for name in dir(self) if name.startswith("lstm_")]:
+            option, parameter = name.removeprefix("lstm_"), getattr(self, name)
             if not isinstance(parameter, BaseParameter):
+                continue
+            if option in Settings.model_fields and option not in PARAMETERS:
                 raise OperationalException(
-                    f"{name} of a strategy must be a parameter such as RealParameter, found "
-                    f'{parameter!r}. A fixed value belongs into the "lstm" section of config.json '
-                    f'as "{option}".'
+                    f'{name} cannot be a parameter of a strategy: set "{option}" in the "lstm" '
+                    f"section of config.json. Parameters are {', '.join(PARAMETERS)}."
                 )
             own = copy(parameter)
-            if option in self.lstm_settings.model_fields_set:
+            if option in self.lstm_settings.model_fields_set & {*PARAMETERS}:
                 own.value = getattr(self.lstm_settings, option)
             setattr(self, name, own)
+
+    def _lstm_parameter(self, option: str) -> float:
+        """The value in force of an option that a strategy may tune; a plain number is fixed."""
+        found = getattr(self, f"lstm_{option}", getattr(self.lstm_settings, option))
+        return float(found.value if isinstance(found, BaseParameter) else found)
 
     def _lstm_outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
         if live := self._lstm_live:  # freqtrade makes one line of our errors here

@@ -93,8 +93,8 @@ class LSTMRisk(LSTMForecasts):
 
     Options are in the `lstm` section of config.json. A class attribute of yours named
     `lstm_stop_multiple` or `lstm_kelly_fraction` replaces that parameter; config.json, where it
-    names the option, replaces its default; freqtrade's parameter file replaces its value. All that
-    the mixin adds to a strategy begins with `lstm_` or `_lstm_`.
+    names the option, replaces its default; freqtrade's parameter file and `buy_params` replace its
+    value; a plain number is fixed. All that the mixin adds begins with `lstm_` or `_lstm_`.
     """
 
     stoploss: float
@@ -192,16 +192,10 @@ class LSTMRisk(LSTMForecasts):
             for key, value in facts.items():
                 trade.set_custom_data(key, value)
 
-    def lstm_enter(
-        self, dataframe: DataFrame, metadata: dict[str, Any], min_edge: float | None = None
-    ) -> DataFrame:
-        """Enter by the forecast: for `populate_entry_trend`.
-
-        Parameters
-        ----------
-        min_edge : least expected return after all costs, as a fraction; the setting's by default
-        """
-        least = self.lstm_settings.min_edge if min_edge is None else min_edge
+    def lstm_enter(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Enter by the forecast, where it exceeds all costs by `min_edge`: for
+        `populate_entry_trend`."""
+        least = self._lstm_parameter("min_edge")
         dataframe = mark_entries(dataframe, least, can_short=self.can_short)
         if live := self._lstm_live:
             live.note(metadata["pair"], opened_ms(dataframe), dataframe["lstm_reason"].iloc[-1])
@@ -220,7 +214,7 @@ class LSTMRisk(LSTMForecasts):
         side, frame, live = side_of(trade), self.lstm_analyzed(pair), self._lstm_live
         if has_turned(frame, side):
             return "lstm_turned"
-        if live and live.wants_exit(pair, side, current_rate):
+        if live and self.lstm_settings.inside_exits and live.wants_exit(pair, side, current_rate):
             return "lstm_turned_inside"
         horizon = timedelta(milliseconds=timeframe_ms(self.timeframe)) * self.lstm_settings.horizon
         is_over = current_time - trade.open_date_utc >= horizon
@@ -285,11 +279,17 @@ class LSTMRisk(LSTMForecasts):
             leverage=entry.leverage,
             holdings=self._lstm_holdings(entry),
         )
-        return stake_of(request, self.lstm_settings, kelly_fraction=self.lstm_kelly_fraction.value)
+        return stake_of(
+            request, self.lstm_settings, kelly_fraction=self._lstm_parameter("kelly_fraction")
+        )
 
     def lstm_stop_rate(self, pair: str, side: int, leverage: float) -> float | None:
-        """By the forecast inside the candle, else by the last closed candle's, else None."""
-        multiple, live = self.lstm_stop_multiple.value, self._lstm_live
+        """By the last closed candle's forecast, else None.
+
+        With `inside_exits`, by the forecast inside the candle where there is one.
+        """
+        multiple = self._lstm_parameter("stop_multiple")
+        live = self._lstm_live if self.lstm_settings.inside_exits else None
         inside = live.stop_price(pair, side, multiple) if live else None
         if inside is not None and math.isfinite(inside):
             return inside

@@ -12,6 +12,7 @@ from rich.text import Text
 from lstm_model.market.candles import utc_text
 from lstm_model.replay.comparison import Comparison
 from lstm_model.replay.forecasts import ForecastComparison, ForecastDifference
+from lstm_model.replay.money import MoneyComparison
 from lstm_model.replay.trades import LoneTrade, MatchedTrade, TradeComparison
 
 _SHOWN = 20  # chosen: trades that are listed one by one
@@ -19,7 +20,11 @@ _SHOWN = 20  # chosen: trades that are listed one by one
 
 def renderables(comparison: Comparison) -> Iterator[RenderableType]:
     """What a command prints, one after the other; no markup is read in what comes from outside."""
-    forecasts, trades = comparison.forecasts, comparison.trades
+    forecasts, trades, money = comparison.forecasts, comparison.trades, comparison.money
+    yield _money_line(money)
+    if money.broken:
+        yield _broken_table(money)
+    yield Text("")
     yield _forecasts_line(forecasts)
     if forecasts.pairs:
         yield _forecasts_table(forecasts)
@@ -34,6 +39,33 @@ def renderables(comparison: Comparison) -> Iterator[RenderableType]:
         yield _alone_table(trades)
     yield Text("")
     yield _verdict(comparison)
+
+
+def _money_line(money: MoneyComparison) -> Text:
+    """Both totals and their difference."""
+    wallet, amounts = money.purse.wallet, (money.promised, money.kept)
+    promised, kept = (f"{amount / wallet:+.2%} ({amount:+,.2f})" for amount in amounts)
+    points = f"{100.0 * money.difference:+.2f} points, {money.kept - money.promised:+,.2f}"
+    return Text(
+        f"Profit: promised {promised}, kept {kept}: {points}",
+        style="" if money.ok else "bold red",
+    )
+
+
+def _broken_table(money: MoneyComparison) -> Table:
+    """The trades that ended elsewhere, by which rule and by what was known."""
+    table = _table("profit not kept", "promised", "kept", "points", "money", "how it ended")
+    for found in money.broken[:_SHOWN]:
+        trade = found.trade
+        table.add_row(
+            Text(f"{trade.pair} {trade.side} {utc_text(trade.open_ms)}"),
+            f"{found.promised:+.2%}", f"{found.kept:+.2%}", f"{100.0 * found.difference:+.2f}",
+            f"{found.money:+,.2f}", Text(found.why),
+        )  # fmt: skip
+    if len(money.broken) > _SHOWN:
+        table.add_row(f"and {len(money.broken) - _SHOWN:,} more", "", "", "", "", "")
+    table.columns[-1].justify = "left"
+    return table
 
 
 def _forecasts_line(forecasts: ForecastComparison) -> Text:
@@ -122,13 +154,25 @@ def _trade(lone: LoneTrade) -> str:
 
 def _verdict(comparison: Comparison) -> Text:
     if comparison.ok:
-        return Text("The bot did what the backtest says it would have done.", style="bold green")
+        text = "The bot did what the backtest says it would have done, and kept its profit"
+        return Text(f"{text} {_within(comparison.money)}.", style="bold green")
     problems = []
     if not comparison.forecasts.ok:
         problems.append("forecasts are not proven equal")
     if unexplained := len(comparison.trades.unexplained):
         problems.append(f"{unexplained:,} trade(s) have no explanation")
+    if not comparison.money.ok:
+        problems.append(_not_kept(comparison.money))
     return Text(f"Not verified: {' and '.join(problems)}.", style="bold red")
+
+
+def _within(money: MoneyComparison) -> str:
+    return f"within {100.0 * money.purse.tolerance:g} points, trade by trade and in all"
+
+
+def _not_kept(money: MoneyComparison) -> str:
+    count, points = len(money.broken), f"{100.0 * money.difference:+.2f} points"
+    return f"the profit was not kept {_within(money)} ({count:,} trade(s) apart, {points} in all)"
 
 
 def _table(first: str, *others: str) -> Table:

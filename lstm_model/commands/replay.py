@@ -133,12 +133,17 @@ def replay(report: Path | None, **options: Any) -> None:
 @click.option("--days", default=7, show_default=True, type=click.IntRange(1),
               help="How far back, of --journal.")  # fmt: skip
 @datadir_option
+@click.option("--tolerance", default=0.3, show_default=True, type=click.FloatRange(0.0),
+              help="Percentage points by which fills may change a profit: of a trade as a share of "
+              "its stake, in all as a share of the wallet.")  # fmt: skip
 def verify(
-    report: Path | None, of_journal: bool, days: int, datadir: str | None, **options: Any
-) -> None:
-    """Replay and backtest the same window: are the forecasts equal to the last bit?
+    report: Path | None, of_journal: bool, days: int, datadir: str | None, tolerance: float,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Replay and backtest the same window: did the bot keep what the backtest promised?
 
-    Ends with status 1 if a forecast differs, or a trade without a cause.
+    Ends with status 1 if a profit differs, trade by trade or in all, or a forecast by a bit, or a
+    trade has no cause.
     """
     if of_journal:
         sys.exit(_check_journal(options["configs"], options["userdir"], datadir, days))
@@ -149,7 +154,7 @@ def verify(
     if _was_stopped(prepared, _replayed(prepared, report)):
         sys.exit(_INTERRUPTED)
     with console.status("Backtesting the same window ..."):
-        comparison = prove(prepared)
+        comparison = prove(prepared, tolerance / 100.0)
     console.print()
     for part in renderables(comparison):
         console.print(part)

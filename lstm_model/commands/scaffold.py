@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lstm_model.commands.options import example_section
 from lstm_model.durations import DAY_MS
@@ -22,6 +22,7 @@ from lstm_model.settings import parse_settings
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
+_TIMEFRAME = "5m"  # of our strategies
 _ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
 
 
@@ -55,7 +56,10 @@ def scaffold(userdir: Path) -> list[Action]:
     Raises
     ------
     ConfigError
-        If `userdir` does not exist or this installation lacks a strategy file.
+        If `userdir` does not exist, this installation lacks a strategy file, or the user's own
+        `lstm` section is wrong.
+    DataError
+        If the user's timeframe is none.
     StoreError
         If `userdir` is not writable.
 
@@ -70,11 +74,12 @@ def scaffold(userdir: Path) -> list[Action]:
         command = f"freqtrade create-userdir --userdir {shlex.quote(str(userdir))}"
         raise ConfigError(f'there is no folder {userdir}: run "{command}" first')
     contents = {f"strategies/{name}": _strategy_source(name) for name in STRATEGY_FILES}
-    config, whole = _config_of(userdir), _packaged("example.json")
-    if config is None or _holds(userdir / CONFIG_FILE, whole):
+    theirs, whole = _Theirs.of(userdir), _packaged("example.json")
+    days_to_download(theirs.section, theirs.timeframe)  # refuses what is wrong before it writes
+    if theirs.path is None or _holds(userdir / CONFIG_FILE, whole):
         contents[CONFIG_FILE] = whole
-    elif "lstm" not in config:
-        contents[SECTION_FILE] = f"{{\n{example_section(4)}\n}}\n".encode()
+    elif theirs.section is None:
+        contents[SECTION_FILE] = _section_alone(theirs)
     return [_place(userdir / name, content) for name, content in contents.items()]
 
 
@@ -87,20 +92,18 @@ def next_commands(userdir: Path) -> list[str]:
 
     Raises
     ------
-    ConfigError
-        Its `lstm` section, or its timeframe, is wrong.
-    DataError
-        Its timeframe is none.
+    ConfigError, DataError
+        As `scaffold`.
     """
-    config = _config_of(userdir) or {}
-    timeframe = config.get("timeframe", "5m")
-    names = [CONFIG_FILE] if "lstm" in config else [SECTION_FILE, CONFIG_FILE]
+    theirs = _Theirs.of(userdir)
+    own = theirs.path or userdir / CONFIG_FILE
+    files = [own] if theirs.section is not None else [userdir / SECTION_FILE, own]
     words = ["--userdir", str(userdir)]
-    for name in names:
-        words += ["-c", str(userdir / name)]
-    common, days = shlex.join(words), days_to_download(config.get("lstm"), timeframe)
+    for file in files:
+        words += ["-c", str(file)]
+    common, days = shlex.join(words), days_to_download(theirs.section, theirs.timeframe)
     return [
-        f"freqtrade download-data {common} --timeframes {timeframe} --days {days}",
+        f"freqtrade download-data {common} --timeframes {theirs.timeframe} --days {days}",
         f"freqtrade-lstm train {common}",
         f"freqtrade trade --dry-run {common} --strategy LSTMStrategy",
     ]
@@ -120,17 +123,40 @@ def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
     return -(-wanted * candle_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS
 
 
-def _config_of(userdir: Path) -> dict[str, Any] | None:
-    """The user's config.json; empty if nobody can read it, None if there is none."""
-    from lstm_model.bot.configuration import read_config
+class _Theirs(NamedTuple):
+    """What the user has already.
 
-    path = userdir / CONFIG_FILE
-    if not (path.exists() or path.is_symlink()):
-        return None
-    try:
-        return read_config(path)
-    except ConfigError:
-        return {}  # freqtrade will say what is wrong with it
+    Attributes
+    ----------
+    path : of their configuration: in their folder, else in this one; None without
+    section : of ours in it, None without
+    timeframe : theirs, else that of our strategies
+    names_timeframe : whether it is theirs
+    """
+
+    path: Path | None
+    section: Any
+    timeframe: Any
+    names_timeframe: bool
+
+    @classmethod
+    def of(cls, userdir: Path) -> _Theirs:
+        from lstm_model.bot.configuration import read_config
+
+        places = (userdir / CONFIG_FILE, Path(CONFIG_FILE))  # as freqtrade looks for it
+        path = next((place for place in places if place.exists() or place.is_symlink()), None)
+        try:
+            config = {} if path is None else read_config(path)
+        except ConfigError:
+            config = {}  # freqtrade will say what is wrong with it
+        named = "timeframe" in config
+        return cls(path, config.get("lstm"), config.get("timeframe", _TIMEFRAME), named)
+
+
+def _section_alone(theirs: _Theirs) -> bytes:
+    """An example of our section, and the timeframe where they name none."""
+    timeframe = "" if theirs.names_timeframe else f'    "timeframe": "{_TIMEFRAME}",\n'
+    return f"{{\n{timeframe}{example_section(4)}\n}}\n".encode()
 
 
 def _packaged(name: str) -> bytes:

@@ -183,7 +183,7 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
     """
     dates = panel.date_ms[panel.usable]
     if not len(dates):
-        raise DataError(_too_few(0))
+        raise DataError(_too_few("train", 0, MIN_TRAINING_WINDOWS))
     begin, end = int(dates.min()), int(panel.label_ms[panel.usable].max())
     test = end - round((end - begin) * settings.test_fraction)
     validation = test - round((end - begin) * settings.validation_fraction)
@@ -192,16 +192,19 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
         panel.labelled_within(validation, test),
         panel.labelled_within(test, end),
     )
-    if len(split.train) < MIN_TRAINING_WINDOWS or min(map(len, split)) < MIN_BLOCK_WINDOWS:
-        raise DataError(_too_few(len(split.train)))
+    for name, rows in split._asdict().items():
+        least = MIN_TRAINING_WINDOWS if name == "train" else MIN_BLOCK_WINDOWS
+        if len(rows) < least:
+            raise DataError(_too_few(name, len(rows), least))
     return split
 
 
-def _too_few(found: int) -> str:
+def _too_few(block: str, found: int, least: int) -> str:
+    what = {"train": "to train on", "validation": "to stop by", "test": "to score on"}[block]
     return (
-        f"too little history to train on: {found:,} complete windows, {MIN_TRAINING_WINDOWS:,} are "
-        "needed. Download more candles with `freqtrade download-data` (see --days, --timerange) or "
-        'reduce "lookback" and "horizon".'
+        f"too little history {what}: {found:,} complete windows, {least:,} are needed. Download "
+        "more candles with `freqtrade download-data` (see --days, --timerange) or reduce "
+        '"lookback" and "horizon".'
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a bot did what a backtest says it would have done: forecasts first, then trades."""
+"""Whether a bot did what a backtest says it would have done: forecasts, trades, and money."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lstm_model.replay.accounts import Account, Rules
 from lstm_model.replay.causes import Evidence, Explanation, explain
 from lstm_model.replay.forecasts import ForecastComparison
+from lstm_model.replay.money import MoneyComparison, Purse, reckon
 from lstm_model.replay.trades import TradeComparison, compare_trades
 
 
@@ -22,18 +23,20 @@ class Comparison:
     forecasts: ForecastComparison
     explanation: Explanation | None
     trades: TradeComparison
+    money: MoneyComparison
 
     @property
     def ok(self) -> bool:
-        """Whether all forecasts are equal, and every trade has its like or a cause."""
-        return self.forecasts.ok and self.trades.ok
+        """Whether all forecasts are equal, every trade is explained, and the profit was kept."""
+        return self.forecasts.ok and self.trades.ok and self.money.ok
 
 
 def compare(
     forecasts: ForecastComparison, backtest: Account, replay: Account, rules: Rules,
-    evidence: Evidence,
+    evidence: Evidence, purse: Purse,
 ) -> Comparison:  # fmt: skip
-    """Explain the first difference of forecasts, and compare the trades."""
+    """Explain the first difference of forecasts, compare the trades, and reckon their profits."""
     first = forecasts.first
     explanation = None if first is None else explain(first, evidence)
-    return Comparison(forecasts, explanation, compare_trades(backtest, replay, forecasts, rules))
+    trades = compare_trades(backtest, replay, forecasts, rules)
+    return Comparison(forecasts, explanation, trades, reckon(trades, rules, purse))

@@ -19,6 +19,7 @@ from lstm_model.replay.backtest import BacktestRun, backtest
 from lstm_model.replay.causes import Evidence
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import compare_forecasts
+from lstm_model.replay.money import Purse
 from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
 from lstm_model.replay.run import Replay, trades
 from lstm_model.settings import Settings
@@ -29,10 +30,14 @@ _MOST_STEPS = 10_000  # far more than a window has
 _FOREVER_MS = 2**62
 
 
-def prove(replay: Replay) -> Comparison:
+def prove(replay: Replay, tolerance: float) -> Comparison:
     """Backtest the window of a replay that is over, and hold one against the other.
 
     The backtest has a store of its own: it trains what the bot has trained.
+
+    Parameters
+    ----------
+    tolerance : difference of profits that fills may make, see `lstm_model.replay.money.Purse`
 
     Raises
     ------
@@ -48,7 +53,18 @@ def prove(replay: Replay) -> Comparison:
     )
     replayed = _account(replay, rows, step_ms)
     rules = Rules(step_ms, scenario.end_ms, tested.max_open_trades)
-    return compare(forecasts, tested.account, replayed, rules, _evidence(replay, replayed))
+    evidence, purse = _evidence(replay, replayed), _purse(replay, tolerance)
+    return compare(forecasts, tested.account, replayed, rules, evidence, purse)
+
+
+def _purse(replay: Replay, tolerance: float) -> Purse:
+    scenario, last = replay.plan.scenario, {}
+    whole = {**replay.config(), "datadir": replay.files.whole}
+    for pair in scenario.pairs:
+        candles = configuration.load_candles(whole, pair)
+        if candles is not None and len(known := candles.between(0, scenario.end_ms)):
+            last[pair] = float(known.close[-1])
+    return Purse(replay.plan.wallet, last, tolerance, replay.settings.inside_exits)
 
 
 def _backtest(replay: Replay) -> BacktestRun:

@@ -53,7 +53,7 @@ def test_what_is_said_to_be_enough_is_enough_and_one_less_is_not(
 
 
 def test_too_small_a_pool_is_refused_as_well(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pool_candles .* found 9,999; set it to \d"):
+    with pytest.raises(ConfigError, match=r"pool_candles .* found 10,000; set it to \d"):
         make(config_of(tmp_path, pool_candles=10_000, horizon=500), 3)
 
 

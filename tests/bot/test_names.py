@@ -108,11 +108,34 @@ def test_a_parameter_of_ours_can_be_replaced_and_config_json_sets_its_value(tmp_
     assert (set_there.lstm_stop_multiple.value, set_there.lstm_stop_multiple.high) == (5.0, 9.0)
 
 
-def test_a_plain_number_in_place_of_a_parameter_is_refused_with_what_to_write(
+IN_CLASS = "lstm_stop_multiple = 3.0"
+BEFORE = """def __init__(self, config):
+        self.lstm_stop_multiple = 3.0
+        super().__init__(config)"""
+AFTER = """def __init__(self, config):
+        super().__init__(config)
+        self.lstm_stop_multiple = 3.0"""
+
+
+@pytest.mark.parametrize("own", [IN_CLASS, BEFORE, AFTER], ids=["class", "before", "after"])
+def test_a_plain_number_in_place_of_a_parameter_is_fixed(tmp_path: Path, own: str) -> None:
+    mine = safer(tmp_path, own, stop_multiple=2.0)
+    assert mine._lstm_parameter("stop_multiple") == 3.0
+
+
+@pytest.mark.parametrize("option", ["horizon", "risk_fraction", "units"])
+def test_an_option_that_no_parameter_can_tune_is_refused_as_one(
+    tmp_path: Path, option: str
+) -> None:
+    with pytest.raises(OperationalException, match=f'lstm_{option} cannot be .* set "{option}" in'):
+        safer(tmp_path, f"lstm_{option} = DecimalParameter(1, 9, default=4, space='buy')")
+
+
+def test_dictionaries_of_a_class_win_over_config_json_as_for_every_parameter(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(OperationalException, match=r'lstm_stop_multiple .* found 3\.0.*"stop_mul'):
-        safer(tmp_path, "lstm_stop_multiple = 3.0")
+    mine = safer(tmp_path, 'sell_params = {"lstm_stop_multiple": 2.5}', stop_multiple=2.0)
+    assert mine._lstm_parameter("stop_multiple") == 2.5
 
 
 def test_two_strategies_do_not_share_a_parameter() -> None:

@@ -327,6 +327,12 @@ def test_without_any_candle_there_is_no_stake_no_stop_and_no_exit(strategy: Any)
     assert exit_reason(strategy, trade_of()) == ""
 
 
+def asking_inside(strategy: Any) -> Any:
+    """The strategy, whose exits may come from inside the candle now."""
+    strategy.lstm_settings = strategy.lstm_settings.model_copy(update={"inside_exits": True})
+    return strategy
+
+
 def broken(*_: Any) -> Any:
     raise KeyError("something of ours")
 
@@ -336,7 +342,7 @@ def broken(*_: Any) -> Any:
     [
         lambda strategy: setattr(strategy.dp, "get_analyzed_dataframe", broken),
         lambda strategy: setattr(strategy.wallets, "get_total_stake_amount", broken),
-        lambda strategy: setattr(strategy._lstm_engine, "stop_price", broken),
+        lambda strategy: setattr(asking_inside(strategy)._lstm_engine, "stop_price", broken),
         lambda strategy: setattr(strategy._lstm_engine, "coverage", broken),
         lambda strategy: setattr(strategy, "_lstm_facts", broken),
     ],
@@ -468,15 +474,28 @@ def for_properties(futures: Any) -> None:
     FUTURES[:] = [futures]
 
 
-def test_a_stop_comes_from_inside_the_candle_when_it_is_known(strategy: Any) -> None:
+@pytest.fixture
+def inside(strategy: Any) -> Any:
+    return asking_inside(strategy)
+
+
+def test_by_default_only_closed_candles_move_a_stop_or_end_a_trade(strategy: Any) -> None:
+    """What a backtest cannot see must not decide about exits."""
+    strategy._lstm_engine.inside, strategy._lstm_engine.unwanted = 99.5, True
+    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
+    assert exit_reason(strategy, trade_of()) == ""
+
+
+def test_a_stop_comes_from_inside_the_candle_when_it_is_known(inside: Any) -> None:
+    strategy = inside
     strategy._lstm_engine.inside = 99.5
     assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == 99.5
     strategy._lstm_engine.inside = math.nan
     assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
 
 
-def test_a_failing_stop_leaves_the_old_one_and_the_exit_at_it(strategy: Any) -> None:
-    trade = trade_of()
+def test_a_failing_stop_leaves_the_old_one_and_the_exit_at_it(inside: Any) -> None:
+    strategy, trade = inside, trade_of()
     strategy._lstm_engine.stop_price = strategy._lstm_engine.wants_exit = broken
     assert exit_reason(strategy, trade, rate=95.0) == ""
     assert trade.stop_loss == pytest.approx(90.0)
@@ -693,7 +712,8 @@ def test_it_leaves_when_the_forecast_has_turned(strategy: Any, futures: Any) -> 
     assert exit_reason(futures, trade_of(is_short=True, enter_tag=SHORT_TAG)) == "lstm_turned"
 
 
-def test_it_leaves_when_the_forecast_has_turned_inside_the_candle(strategy: Any) -> None:
+def test_it_leaves_when_the_forecast_has_turned_inside_the_candle(inside: Any) -> None:
+    strategy = inside
     strategy._lstm_engine.unwanted = True
     assert exit_reason(strategy, trade_of()) == "lstm_turned_inside"
 

@@ -43,14 +43,14 @@ def test_the_printed_commands_lead_to_the_first_forecast(
 ) -> None:
     userdir = tmp_path / "user_data"
     userdir.mkdir()
-    printed = run_lstm("init", "--userdir", str(userdir))
+    printed = run_lstm("init", "--userdir", str(userdir), folder=tmp_path)
     assert printed.code == 0, printed.text
     config = userdir / "config.json"
     text = re.sub(
         r'"pair_whitelist": \[.*\]', f'"pair_whitelist": {json.dumps(PAIRS)}', config.read_text()
     )
     config.write_text(text.replace('"timeframe": "5m"', f'"timeframe": "{timeframe}"'))
-    printed = run_lstm("init", "--userdir", str(userdir))
+    printed = run_lstm("init", "--userdir", str(userdir), folder=tmp_path)
     *before, trade = (line for line in printed.text.splitlines() if line.startswith("  freqtrade"))
 
     overlay = tmp_path / "address.json"

@@ -31,6 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     for name in STRATEGY_FILES:
         (folder / name).write_text(f"class Of{name.title().removesuffix('.Py')}: ...\n")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     monkeypatch.setattr(
         scaffold_module, "__file__", str(root / "lstm_model" / "commands" / "scaffold.py")
     )
@@ -94,8 +95,40 @@ def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: s
     assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
     assert (tmp_path / CONFIG_FILE).read_text() == text
     example = read_config(tmp_path / SECTION_FILE)
-    assert example.keys() == {"lstm"}
+    assert example["timeframe"] == "5m" if "timeframe" not in text else "timeframe" not in example
     assert parse_settings(example["lstm"]) == Settings()
+
+
+@pytest.mark.parametrize("text", ["null", "[1, 2]", "5", '"x"'])
+def test_a_config_that_is_no_configuration_is_theirs_too(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIG_FILE).write_text(text)
+    assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
+    assert next_commands(tmp_path)[0].endswith("--timeframes 5m --days 800")
+
+
+@pytest.mark.parametrize("section", ["[1]", '"x"', "5", '{"horizn": 3}'])
+def test_a_section_that_is_wrong_is_refused_before_anything_is_written(
+    tmp_path: Path, section: str
+) -> None:
+    (tmp_path / CONFIG_FILE).write_text(f'{{"lstm": {section}}}')
+    with pytest.raises(ConfigError, match=r"config\.json.*lstm"):
+        scaffold(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [CONFIG_FILE]
+
+
+def test_a_config_beside_the_user_data_is_theirs_and_not_taken_over(tmp_path: Path) -> None:
+    Path(CONFIG_FILE).write_text('{"timeframe": "15m", "dry_run": false}')
+    assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
+    assert not (tmp_path / CONFIG_FILE).exists()
+    for command in next_commands(tmp_path):
+        assert f"-c {tmp_path / SECTION_FILE} -c {CONFIG_FILE}" in command
+
+
+def test_what_their_configuration_adds_counts(tmp_path: Path) -> None:
+    (tmp_path / "more.json").write_text('{"timeframe": "1h", "lstm": {"train_candles": 2000}}')
+    (tmp_path / CONFIG_FILE).write_text('{"add_config_files": ["more.json"]}')
+    assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
+    assert next_commands(tmp_path)[0].endswith("--timeframes 1h --days 150")
 
 
 def test_who_has_our_section_keeps_theirs(tmp_path: Path) -> None:
@@ -176,3 +209,5 @@ def test_in_the_next_commands_their_config_wins_and_names_the_timeframe(tmp_path
 def test_a_timeframe_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='timeframe "5 minutes" is not usable'):
         words_of(tmp_path / "theirs", '{"timeframe": "5 minutes"}')
+    with pytest.raises(DataError, match='timeframe "None" is not usable'):
+        words_of(tmp_path / "null", '{"timeframe": null}')

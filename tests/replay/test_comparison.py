@@ -31,6 +31,7 @@ from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
 from lstm_model.replay.causes import Evidence, Explanation, explain
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
+from lstm_model.replay.money import Purse
 from lstm_model.replay.reproduction import NUMBERS, Candidate, inputs_at, reproduce
 from lstm_model.replay.trade_facts import TradeFacts
 from lstm_model.replay.trades import TradeComparison, compare_trades, match_trades
@@ -370,6 +371,7 @@ def test_why_the_backtest_has_no_forecast() -> None:
 # ---- trades ----------------------------------------------------------------------------------
 
 RULES = Rules(STEP_MS, open_of(100), max_open_trades=2)
+PURSE = Purse(1_000.0, {PAIR: 100.0, OTHER: 100.0}, 0.003, inside_exits=False)
 EQUAL = ForecastComparison(())
 BEGUN = {PAIR: open_of(0), OTHER: open_of(0), "SOL/USDT": open_of(0)}
 
@@ -590,7 +592,7 @@ def whole(frame: DataFrame, rows: Sequence[JournalRow], *sides: Account) -> Comp
     known: Callable[[str], Candles | None] = CANDLES.get
     backtest, replay = sides or (account(), account())
     evidence = Evidence(SETTINGS, known, known, lambda row: [Candidate(RIGHT, "in force", "")])
-    return compare(compared(frame, rows), backtest, replay, RULES, evidence)
+    return compare(compared(frame, rows), backtest, replay, RULES, evidence, PURSE)
 
 
 def shown(comparison: Comparison) -> str:
@@ -607,7 +609,8 @@ def test_a_bot_that_did_as_the_backtest_is_verified() -> None:
     text = shown(found)
     assert "20 of 20 are equal to the last bit" in text
     assert "1 made by both" in text
-    assert text.endswith("The bot did what the backtest says it would have done.")
+    assert text.startswith("Profit: promised +0.10% (+1.00), kept +0.10% (+1.00): +0.00 points")
+    assert text.endswith("and kept its profit within 0.3 points, trade by trade and in all.")
 
 
 def test_an_unlike_forecast_is_shown_with_its_cause() -> None:
@@ -628,7 +631,7 @@ def test_a_trade_without_explanation_is_shown_first() -> None:
     table = text[text.index("trade     ") :].splitlines()
     assert table[1].startswith("ETH/USDT long")
     assert "and 21 more" in text
-    assert text.endswith("Not verified: 1 trade(s) have no explanation.")
+    assert "Not verified: 1 trade(s) have no explanation and the profit was not kept" in text
 
 
 def test_what_comes_from_a_database_is_not_read_as_markup() -> None:

@@ -1,0 +1,172 @@
+"""What a backtest promised and what the bot kept, in money: trade by trade, and in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lstm_model.market.candles import utc_text
+from lstm_model.replay.accounts import Rules
+from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.replay.trades import BACKTEST, BOT, LoneTrade, MatchedTrade, TradeComparison
+
+# Exits by a price inside the candle; a backtest knows of it that it was between high and low.
+_BY_PRICE = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "roi", "liquidation")
+_BY_FORECAST_INSIDE = "lstm_turned_inside"
+_OF_THE_END = "force_exit"  # how a backtest ends trades that are left
+
+
+class Purse(NamedTuple):
+    """What profits are reckoned by.
+
+    Attributes
+    ----------
+    wallet : with which both began, in stake currency
+    last : pair -> price at the window's end, for trades that are open then
+    tolerance : difference of profits that fills may make: of a trade as a fraction of its stake, in
+        all as a fraction of the wallet
+    inside_exits : whether forecasts inside the candle moved stops and ended trades of the bot
+    """
+
+    wallet: float
+    last: Mapping[str, float]
+    tolerance: float
+    inside_exits: bool
+
+
+@dataclass(frozen=True)
+class TradeMoney:
+    """One trade: the profit promised and the profit kept, after fees, as fractions of its stake.
+
+    Attributes
+    ----------
+    trade : of the backtest, or of the bot where it alone made one
+    promised, kept : 0.0 where that side made no such trade
+    money : kept less promised, in stake currency
+    why : where it ended, by which rule and by what was known, on either side
+    """
+
+    trade: TradeFacts
+    promised: float
+    kept: float
+    money: float
+    why: str
+
+    @property
+    def difference(self) -> float:
+        """Kept less promised."""
+        return self.kept - self.promised
+
+
+@dataclass(frozen=True)
+class MoneyComparison:
+    """All trades of both.
+
+    Attributes
+    ----------
+    promised, kept : profit of all trades, open ones at the last price, in stake currency
+    """
+
+    purse: Purse
+    promised: float
+    kept: float
+    trades: tuple[TradeMoney, ...]
+
+    @property
+    def difference(self) -> float:
+        """Kept less promised, as a fraction of the wallet."""
+        return (self.kept - self.promised) / self.purse.wallet
+
+    @property
+    def broken(self) -> tuple[TradeMoney, ...]:
+        """Trades that differ by more than fills may make, the largest difference first."""
+        found = [t for t in self.trades if abs(t.difference) > self.purse.tolerance]
+        return tuple(sorted(found, key=lambda trade: -abs(trade.difference)))
+
+    @property
+    def ok(self) -> bool:
+        """Whether the bot kept what the backtest promised: trade by trade, and in all."""
+        return not self.broken and abs(self.difference) <= self.purse.tolerance
+
+
+def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparison:
+    """Hold the profits of both sides against each other."""
+    matched = [_of_both(couple, rules, purse) for couple in trades.matched]
+    alone = [_of_one(lone, purse) for lone in trades.alone]
+    every = sorted((*matched, *alone), key=lambda each: each.trade.open_ms)
+    backtests = [couple.backtest for couple in trades.matched]
+    bots = [(couple.replay, couple.backtest) for couple in trades.matched]
+    backtests += [lone.trade for lone in trades.alone if lone.who == BACKTEST]
+    bots += [(lone.trade, lone.trade) for lone in trades.alone if lone.who == BOT]
+    return MoneyComparison(
+        purse,
+        sum(_money(trade, _ratio(trade, trade, purse)) for trade in backtests),
+        sum(_money(trade, _ratio(trade, like, purse)) for trade, like in bots),
+        tuple(every),
+    )
+
+
+def _of_both(couple: MatchedTrade, rules: Rules, purse: Purse) -> TradeMoney:
+    tested, made = couple.backtest, couple.replay
+    promised, kept = _ratio(tested, tested, purse), _ratio(made, tested, purse)
+    money = _money(made, kept) - _money(tested, promised)
+    return TradeMoney(tested, promised, kept, money, _why(tested, made, rules, purse))
+
+
+def _of_one(lone: LoneTrade, purse: Purse) -> TradeMoney:
+    ratio = _ratio(lone.trade, lone.trade, purse)
+    promised, kept = (ratio, 0.0) if lone.who == BACKTEST else (0.0, ratio)
+    money = _money(lone.trade, ratio) * (-1.0 if lone.who == BACKTEST else 1.0)
+    why = f"made by {lone.who} alone: {lone.cause.kind}, {lone.cause.text}"
+    return TradeMoney(lone.trade, promised, kept, money, why)
+
+
+def _ratio(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
+    """Profit after fees as a fraction of the stake; of an open trade as if it were left now.
+
+    At the price at which a backtest left its like in the end, so that both are priced alike.
+    """
+    if not trade.is_open and trade.profit_ratio is not None:
+        return trade.profit_ratio
+    in_the_end = like.exit_reason == _OF_THE_END and like.close_rate is not None
+    rate = like.close_rate if in_the_end else purse.last.get(trade.pair)
+    if rate is None:
+        return 0.0
+    side = -1.0 if trade.is_short else 1.0
+    paid = trade.open_rate * (1.0 + side * (trade.fee_open or 0.0))
+    got = rate * (1.0 - side * (trade.fee_close or 0.0))
+    return side * (got / paid - 1.0) * trade.leverage
+
+
+def _money(trade: TradeFacts, ratio: float) -> float:
+    """Profit in stake currency."""
+    closed = not trade.is_open and trade.profit is not None
+    return trade.profit if closed and trade.profit is not None else ratio * trade.stake
+
+
+def _why(tested: TradeFacts, made: TradeFacts, rules: Rules, purse: Purse) -> str:
+    """Where the two ended, and by what; empty where they ended alike."""
+    ends = [_end(trade, purse.inside_exits and trade is made) for trade in (tested, made)]
+    same_candle = (
+        tested.close_ms is not None
+        and made.close_ms is not None
+        and rules.candle(tested.close_ms) == rules.candle(made.close_ms)
+    )
+    if same_candle and tested.exit_reason == made.exit_reason:
+        prices = f"{tested.close_rate:.8g}, live {made.close_rate:.8g}"
+        return f"{tested.exit_reason} in the same candle, at {prices}"
+    return f"backtest: {ends[0]}; live: {ends[1]}"
+
+
+def _end(trade: TradeFacts, moved_inside: bool) -> str:
+    if trade.close_ms is None:
+        return "still open"
+    reason = trade.exit_reason or "no reason"
+    text = f"{reason} at {utc_text(trade.close_ms)}"
+    if reason == _BY_FORECAST_INSIDE:
+        return f"{text}, by a forecast inside the candle"
+    if reason in _BY_PRICE:
+        what = "a stop that forecasts inside the candle move" if moved_inside else "a price"
+        return f"{text}, by {what} inside the candle"
+    return f"{text}, by closed candles"
