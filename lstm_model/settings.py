@@ -30,7 +30,7 @@ _NOT_IN_VERSION = {
     "finetune_replay", "finetune_epochs", "finetune_learning_rate", "promotion_error",
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
     "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
-    "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits",
+    "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits", "stop",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -199,8 +199,14 @@ class Settings(BaseModel):
         description="Stop distance in multiples of the adverse excursion that 95 % of horizons "
         "stay within.",
     )  # fmt: skip
-    max_leverage: float = Field(
-        1.0, ge=1.0, le=20.0, description="Most leverage on futures markets."
+    max_leverage: float | None = Field(
+        None, ge=1.0, le=20.0, description="Most leverage on futures markets; null: the strategy's."
+    )
+    stop: Literal["strategy", "forecast"] | None = Field(
+        None,
+        description="`strategy`: its own stop rules are the only ones, and stakes follow from its "
+        "`stoploss`; `forecast`: also a stop by the forecast, never looser; null: `forecast` for "
+        "`LSTMStrategy`, `strategy` for all others.",
     )
     stale_model_candles: int = _lasting(
         "stale_model_candles", 1_000_000,

@@ -21,18 +21,31 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     INTERFACE_VERSION = 3
 
     timeframe = "5m"
-    can_short = False
+    can_short = None
     stoploss = -0.10
     minimal_roi = {"0": 10.0}  # noqa: RUF012 - freqtrade's own form
     process_only_new_candles = True
     use_exit_signal = True
 
+    lstm_sets_stop = True
     lstm_min_edge = RealParameter(0.0, 0.01, default=0.0, space="buy")
     lstm_kelly_fraction = RealParameter(0.05, 1.0, default=0.25, space="buy")
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.can_short = config.get("trading_mode", "spot") != "spot"
+        if type(self).can_short is None:  # yours may say False on futures
+            self.can_short = config.get("trading_mode", "spot") != "spot"
         super().__init__(config)
+
+    def leverage(
+        self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
+        max_leverage: float, entry_tag: str | None, side: str, **kwargs: Any,
+    ) -> float:  # fmt: skip
+        """As the settings say, within what the exchange allows; the stake shrinks with it."""
+        return min(self.lstm_settings.max_leverage or 1.0, max_leverage)
+
+    @property
+    def protections(self) -> list[dict[str, Any]]:
+        return self.lstm_protections
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         return self.lstm_enter(dataframe, metadata)
@@ -45,7 +58,10 @@ class LSTMStrategy(LSTMRisk, IStrategy):
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
         current_profit: float, **kwargs: Any,
     ) -> str | None:  # fmt: skip
-        return self.lstm_exit(pair, trade, current_time, current_rate)
+        turned = self.lstm_exit(pair, trade, current_time, current_rate)
+        return turned or super().custom_exit(
+            pair, trade, current_time, current_rate, current_profit, **kwargs
+        )
 
     def adjust_trade_position(  # noqa: PLR0913 - freqtrade's signature
         self, trade: Trade, current_time: datetime, current_rate: float, current_profit: float,

@@ -70,6 +70,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "order_flow": (True, True),
     "trade_stream": (False, False),
     "inside_exits": (True, False),
+    "stop": ("forecast", False),
     "tape_trades": (5_000, False),
     "stream_silence_s": (30, False),
     "require_fresh_stream": (True, False),

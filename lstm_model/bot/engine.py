@@ -39,7 +39,12 @@ class WalkForwardEngine:
         self._run = Run(self._maker.history.of, _lesson)
 
     def outlook(self, candles: Candles, skip: int) -> Outlook:
-        """Forecast every candle but the first `skip`, which only warm up.
+        """Forecast every candle of the study, and none that only warms up.
+
+        Parameters
+        ----------
+        skip : candles that warm up, where the study has no beginning; else what is before that.
+            freqtrade may hand over more of them than were asked for, for another strategy
 
         Raises
         ------
@@ -49,6 +54,8 @@ class WalkForwardEngine:
             A model could not be made.
         """
         outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        if self._begin_ms is not None:
+            skip = int(np.searchsorted(candles.date_ms, self._begin_ms))
         closes = candles.date_ms[skip:] + candles.step_ms
         if not len(closes):
             return outlook

@@ -9,6 +9,7 @@ from copy import copy
 from datetime import datetime
 from typing import Any, cast
 
+import numpy as np
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
@@ -18,6 +19,7 @@ from pandas import DataFrame
 from lstm_model.bot import assembly, configuration
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
+from lstm_model.bot.theirs import check_order, merged_plot
 from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP
@@ -31,6 +33,22 @@ PARAMETERS = ("min_edge", "kelly_fraction", "stop_multiple")
 _MARKUP = re.compile(r"([_*`\[])")
 
 
+_PLOT: dict[str, Any] = {
+    "main_plot": {
+        "lstm_price_low": {
+            "color": "#9ecae1", "fill_to": "lstm_price_high",
+            "fill_label": "forecast interval", "fill_color": "rgba(66, 146, 198, 0.15)",
+        },
+        "lstm_price": {"color": "#2171b5"}, "lstm_price_high": {"color": "#9ecae1"},
+        "lstm_price_lowest": {"color": "#fb6a4a"}, "lstm_price_highest": {"color": "#fb6a4a"},
+    },
+    "subplots": {
+        "return": {"lstm_mean": {"color": "#2171b5"}, "lstm_edge": {"color": "#cb181d"}},
+        "Kelly": {"lstm_kelly": {"color": "#238b45", "type": "bar"}},
+    },
+}  # fmt: skip
+
+
 class LSTMForecasts(IStrategy):  # type: ignore[misc]
     """The `lstm_*` columns beside your own indicators; it enters, sizes and exits nothing.
 
@@ -41,29 +59,15 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     startup_candle_count: int
 
-    plot_config = {  # noqa: RUF012 - freqtrade's own form
-        "main_plot": {
-            "lstm_price_low": {
-                "color": "#9ecae1", "fill_to": "lstm_price_high",
-                "fill_label": "forecast interval", "fill_color": "rgba(66, 146, 198, 0.15)",
-            },
-            "lstm_price": {"color": "#2171b5"}, "lstm_price_high": {"color": "#9ecae1"},
-            "lstm_price_lowest": {"color": "#fb6a4a"}, "lstm_price_highest": {"color": "#fb6a4a"},
-        },
-        "subplots": {
-            "return": {"lstm_mean": {"color": "#2171b5"}, "lstm_edge": {"color": "#cb181d"}},
-            "Kelly": {"lstm_kelly": {"color": "#238b45", "type": "bar"}},
-        },
-    }  # fmt: skip
-
     def __init__(self, config: dict[str, Any]) -> None:
+        check_order(type(self), LSTMForecasts)
         with _as_freqtrade_errors():
             self.lstm_settings = configuration.settings_of(config, getattr(self, "timeframe", None))
-        needed = WARM_UP + self.lstm_settings.lookback
-        self.startup_candle_count = max(self.startup_candle_count, needed)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
         self._lstm_own_parameters()
         super().__init__(config)
+        self.startup_candle_count = max(self.startup_candle_count, self._lstm_warm_up)
+        self.plot_config: dict[str, Any] = merged_plot(getattr(self, "plot_config", None), _PLOT)
 
     def bot_start(self, **kwargs: Any) -> None:
         """Load the champion before the first candle; a second start begins from nothing.
@@ -88,13 +92,13 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
             live.foresee(list(self._lstm_new_candles(live)))
             for news in live.take_news():
                 self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
-        super().bot_loop_start(current_time, **kwargs)
+        super().bot_loop_start(current_time=current_time, **kwargs)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
-        """Add the `lstm_*` columns."""
+        """Theirs, and the `lstm_*` columns: of the candles before theirs had them."""
+        candles = Candles.from_frame(dataframe, metadata["pair"], self.timeframe).copy()
         dataframe = super().populate_indicators(dataframe, metadata)
-        outlook = self._lstm_outlook(dataframe, metadata["pair"])
-        return dataframe.assign(**outlook.columns(dataframe["close"].to_numpy(dtype="float64")))
+        return with_columns(dataframe, candles, self._lstm_outlook(candles))
 
     def __getstate__(self) -> dict[str, Any]:
         """`hyperopt -j` pickles strategies: its workers read the columns and need no engine."""
@@ -133,14 +137,18 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         found = getattr(self, f"lstm_{option}", getattr(self.lstm_settings, option))
         return float(found.value if isinstance(found, BaseParameter) else found)
 
-    def _lstm_outlook(self, dataframe: DataFrame, pair: str) -> Outlook:
+    @property
+    def _lstm_warm_up(self) -> int:
+        """Candles before the first that can be forecast."""
+        return WARM_UP + self.lstm_settings.lookback
+
+    def _lstm_outlook(self, candles: Candles) -> Outlook:
         if live := self._lstm_live:  # freqtrade makes one line of our errors here
-            return live.outlook(Candles.from_frame(dataframe, pair, self.timeframe))
+            return live.outlook(candles)
         with _as_freqtrade_errors():
             self._lstm_engine = self._lstm_engine or self._lstm_open()
-            candles = Candles.from_frame(dataframe, pair, self.timeframe)
             studied = cast(WalkForwardEngine, self._lstm_engine)
-            return studied.outlook(candles, self.startup_candle_count)
+            return studied.outlook(candles, max(self.startup_candle_count, self._lstm_warm_up))
 
     def _lstm_new_candles(self, live: LiveEngine) -> Iterator[Candles]:
         for pair in self.dp.current_whitelist():
@@ -155,6 +163,16 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         if live := self._lstm_live:
             live.stop()
         self._lstm_engine = None
+
+
+def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFrame:
+    """The frame with the outlook's columns; by date, as it may have lost or gained candles."""
+    columns = outlook.columns(candles.close)
+    dates = frame["date"].astype("datetime64[ns, UTC]").astype("int64").to_numpy() // 1_000_000
+    if np.array_equal(dates, candles.date_ms):
+        return frame.assign(**columns)
+    ours = DataFrame(columns, index=candles.date_ms).reindex(dates)
+    return frame.assign(**{name: ours[name].to_numpy() for name in columns})
 
 
 @contextmanager

@@ -1,43 +1,37 @@
-"""LSTMRisk: stake, stop, leverage and reasons for any freqtrade strategy.
+"""LSTMRisk: bounds of stake and leverage, a stop if asked for, and reasons, for any strategy.
 
-What freqtrade does when a callback fails decides how each is written: after `custom_stake_amount`
-and `confirm_trade_entry` it would go on and buy, so these two answer "no entry" themselves; after
-all others it goes on without the answer, which leaves stops and exits as they were.
+Theirs first: where a user's strategy answers a callback too, it is asked as freqtrade would ask it,
+and ours only bounds what it says. What freqtrade does when a callback fails decides how each is
+written: after `custom_stake_amount` and `confirm_trade_entry` it would go on and buy, so these two
+answer "no entry" themselves; after all others it goes on without the answer, which leaves stops and
+exits as they were.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from datetime import datetime
+from typing import Any, cast
 
 from freqtrade.persistence import Order, Trade
 from freqtrade.strategy import RealParameter, stoploss_from_absolute
-from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from pandas import DataFrame
 
+from lstm_model.bot import own_trades
+from lstm_model.bot.entry import FORCED_TAG, Entry, side_of, sign
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.market.candles import timeframe_ms
+from lstm_model.bot.theirs import Said, hears_fills, or_else
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import forecast_facts, log_returns, newest, opened_ms
-from lstm_model.trading.own_trades import (
-    LONG_TAG,
-    SHORT_TAG,
-    enters_again,
-    has_turned,
-    is_own,
-    mark_entries,
-)
-from lstm_model.trading.sizing import ERROR, NO_DATA, NO_EDGE, NO_SKILL, REASONS, TOO_SMALL
+from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
+from lstm_model.trading.sizing import ERROR, NO_DATA, NO_SKILL, REASONS, STALE_STREAM
 from lstm_model.trading.stake import (
     Holding,
     Request,
     Stake,
     correlations,
-    reduction,
+    has_passed,
     stake_of,
     stop_distance,
     stop_price,
@@ -46,60 +40,30 @@ from lstm_model.trading.stake import (
 
 logger = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
-
-FORCED_TAG = "force_entry"  # freqtrade's own, of /forcelong and the REST API
+STOP_PASSED = "lstm_stop_passed"  # the price is beyond a stop that was to be set
 _COMMON_CANDLES = 288  # chosen: a day of 5m candles to correlate pairs over
-# freqtrade keeps a position only if it exceeds the exchange's minimum by a reserve for the stop, at
-# most 1.5 times; chosen above that, because the price may fall meanwhile.
-_KEPT_MINIMA = 2.0
 _FAILED = Stake(0.0, ERROR, "0: it could not be worked out, see the log")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An entry that freqtrade proposes, or a trade that is weighed anew; money in stake currency.
-
-    Attributes
-    ----------
-    side : 1 long, -1 short
-    proposed, free, least : freqtrade's own stake; most and least that may be staked
-    trade_id : of the trade that this is already, which is no holding beside it
-    """
-
-    pair: str
-    tag: str | None
-    side: int
-    rate: float
-    leverage: float
-    proposed: float
-    free: float
-    least: float
-    trade_id: int | None = None
-
-    @property
-    def is_forecasts(self) -> bool:
-        """Whether it is the forecast's, and so staked by its edge."""
-        return self.tag in (LONG_TAG, SHORT_TAG)
-
-
 class LSTMRisk(LSTMForecasts):
-    """Forecast columns, stake, stop and reasons beside your own entries and exits.
+    """Forecast columns, bounds of stake and leverage, and reasons beside your own strategy.
 
     `class MyStrategy(LSTMRisk, IStrategy)`, or `class Safer(LSTMRisk, MyStrategy)` for one that you
-    have. Stake, stop and leverage are LSTMRisk's; where you override another callback that it has
-    (`populate_indicators`, `bot_start`, ...), call `super()`. Entries by `lstm_enter` count as the
-    forecast's and are staked by its edge; all others by their risk alone.
+    have: its callbacks are asked first, and ours may only make a stake or a leverage smaller, or a
+    stop tighter. It enters where yours does. With `"stop": "forecast"` in config.json it sets a
+    stop by the forecast; else your own stays the only one, and stakes follow from it.
 
-    Options are in the `lstm` section of config.json. A class attribute of yours named
-    `lstm_stop_multiple` or `lstm_kelly_fraction` replaces that parameter; config.json, where it
-    names the option, replaces its default; freqtrade's parameter file and `buy_params` replace its
-    value; a plain number is fixed. All that the mixin adds begins with `lstm_` or `_lstm_`.
+    Entries by `lstm_enter` count as the forecast's and are staked by its edge, too. Options are in
+    the `lstm` section of config.json. A class attribute of yours named `lstm_stop_multiple` or
+    `lstm_kelly_fraction` replaces that parameter; config.json, where it names the option, replaces
+    its default; freqtrade's parameter file and `buy_params` replace its value; a plain number is
+    fixed. All that the mixin adds begins with `lstm_` or `_lstm_`.
     """
 
     stoploss: float
-    use_custom_stoploss = True
+    use_custom_stoploss: bool
 
+    lstm_sets_stop = False  # unless config.json says `"stop": "forecast"`
     lstm_stop_multiple = RealParameter(0.5, 3.0, default=default_of("stop_multiple"), space="sell")
     lstm_kelly_fraction = RealParameter(
         0.05, 1.0, default=default_of("kelly_fraction"), space="buy", optimize=False
@@ -107,14 +71,18 @@ class LSTMRisk(LSTMForecasts):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self._lstm_plans: dict[
-            str, dict[str, Any]
-        ] = {}  # by pair: what to note of a trade once filled
+        self._lstm_plans: dict[str, dict[str, Any]] = {}  # by pair, of a trade once filled
         self._lstm_told: dict[str, tuple[int, str]] = {}
+        self._lstm_said = Said()
+        if (stop := self.lstm_settings.stop) is not None:
+            self.lstm_sets_stop = stop == "forecast"
+        # freqtrade asks one method; whether theirs is to be asked too is their own word.
+        self._lstm_asks_their_stop = bool(self.use_custom_stoploss)
+        self.use_custom_stoploss = self._lstm_asks_their_stop or self.lstm_sets_stop
 
     @property
-    def protections(self) -> list[dict[str, Any]]:
-        """Pauses in horizons, all chosen. A list of yours replaces them.
+    def lstm_protections(self) -> list[dict[str, Any]]:
+        """Pauses in horizons, all chosen, for a strategy's `protections`.
 
         A backtest heeds them with `--enable-protections` only.
         """
@@ -135,46 +103,127 @@ class LSTMRisk(LSTMForecasts):
         min_stake: float | None, max_stake: float, leverage: float, entry_tag: str | None,
         side: str, **kwargs: Any,
     ) -> float:  # fmt: skip
-        """What risk, portfolio and certainty allow of the proposed stake; 0 is no entry."""
+        """What risk, portfolio and certainty allow of their stake; 0 is no entry."""
+        theirs = or_else(super().custom_stake_amount, proposed_stake)(
+            pair=pair, current_time=current_time, current_rate=current_rate,
+            proposed_stake=proposed_stake, min_stake=min_stake, max_stake=max_stake,
+            leverage=leverage, entry_tag=entry_tag, side=side, **kwargs,
+        )  # fmt: skip
+        if not theirs:
+            return 0.0
         entry = Entry(
-            pair, entry_tag, _sign(side), current_rate, leverage, proposed_stake, max_stake,
+            pair, entry_tag, sign(side), current_rate, leverage, theirs, max_stake,
             min_stake or 0.0,
         )  # fmt: skip
-        return _or_else(self._lstm_settle, 0.0)(entry)
+        return or_else(self._lstm_settle, 0.0)(entry)
 
     def confirm_trade_entry(  # noqa: PLR0913 - freqtrade's signature
         self, pair: str, order_type: str, amount: float, rate: float, time_in_force: str,
         current_time: datetime, entry_tag: str | None, side: str, **kwargs: Any,
     ) -> bool:  # fmt: skip
-        """Veto an entry whose edge is gone by the trades since the candle, or that they forbid."""
+        """Theirs; and a veto where the edge is gone by the trades since the candle."""
+        confirmed = or_else(super().confirm_trade_entry, True)(
+            pair=pair, order_type=order_type, amount=amount, rate=rate,
+            time_in_force=time_in_force, current_time=current_time, entry_tag=entry_tag, side=side,
+            **kwargs,
+        )  # fmt: skip
         ours = entry_tag in (LONG_TAG, SHORT_TAG)
-        if not _or_else(self._lstm_is_free, False)(pair, _sign(side), rate, ours):
-            return False
-        return _or_else(super().confirm_trade_entry, False)(
-            pair, order_type, amount, rate, time_in_force, current_time, entry_tag, side, **kwargs
-        )
+        free = or_else(self._lstm_is_free, not ours)
+        return bool(confirmed) and free(pair, sign(side), rate, ours)
 
     def leverage(
         self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
         max_leverage: float, entry_tag: str | None, side: str, **kwargs: Any,
     ) -> float:  # fmt: skip
-        """As the settings say, within what the exchange allows; the stake shrinks with it."""
-        return min(self.lstm_settings.max_leverage, max_leverage)
+        """Theirs, within `max_leverage` of the settings; the stake shrinks with it."""
+        theirs = super().leverage(
+            pair=pair, current_time=current_time, current_rate=current_rate,
+            proposed_leverage=proposed_leverage, max_leverage=max_leverage, entry_tag=entry_tag,
+            side=side, **kwargs,
+        )  # fmt: skip
+        most = self.lstm_settings.max_leverage
+        if most is None or theirs <= most:
+            return cast(float, theirs)
+        self._lstm_said.once(
+            "leverage", "Leverage %g of the strategy is bounded to max_leverage %g", theirs, most
+        )
+        return most
 
     def custom_stoploss(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
         current_profit: float, after_fill: bool, **kwargs: Any,
     ) -> float | None:  # fmt: skip
-        """Stop where the newest forecast says that few horizons get to, only towards profit.
+        """Theirs, unless the forecast's stop is asked for and tighter; only towards profit.
 
-        freqtrade alone would move it away too, after an order was filled.
+        Ours is answered only where it is tighter than the trade's by more than rounding: freqtrade
+        rounds what it is given towards the price, so that a stop handed back would creep.
         """
+        theirs, asked = None, super().custom_stoploss
+        if self._lstm_asks_their_stop and (not after_fill or hears_fills(asked)):
+            given = {"after_fill": after_fill} if hears_fills(asked) else {}
+            theirs = asked(
+                pair=pair, trade=trade, current_time=current_time, current_rate=current_rate,
+                current_profit=current_profit, **given, **kwargs,
+            )  # fmt: skip
         side, leverage = side_of(trade), trade.leverage or 1.0
-        stop = self.lstm_stop_rate(pair, side, leverage)
-        if stop is None:
+        stop = self.lstm_stop_rate(pair, side, leverage) if self.lstm_sets_stop else None
+        if stop is None or has_passed(current_rate, stop, side):
+            return cast("float | None", theirs)
+        known = [trade.stop_loss or None]
+        if theirs and math.isfinite(theirs):
+            known.append(current_rate * (1.0 - side * abs(theirs) / leverage))
+        if any(tighter(rate, stop - side * self._lstm_step(trade), side) == rate for rate in known):
+            return cast("float | None", theirs)
+        return cast(float, stoploss_from_absolute(stop, current_rate, trade.is_short, leverage))
+
+    def custom_exit(
+        self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
+        current_profit: float, **kwargs: Any,
+    ) -> str | bool | None:  # fmt: skip
+        """Theirs; and out where the price is beyond the forecast's stop before it could be set."""
+        theirs = super().custom_exit(
+            pair=pair, trade=trade, current_time=current_time, current_rate=current_rate,
+            current_profit=current_profit, **kwargs,
+        )  # fmt: skip
+        if theirs or not self._lstm_may_stop():
+            return cast("str | bool | None", theirs)
+        stop = self.lstm_stop_rate(pair, side_of(trade), trade.leverage or 1.0)
+        is_new = trade.open_date_utc.timestamp() * 1000 > opened_ms(self.lstm_analyzed(pair))
+        passed = stop is not None and has_passed(current_rate, stop, side_of(trade))
+        return STOP_PASSED if passed and not is_new else None
+
+    def adjust_trade_position(  # noqa: PLR0913 - freqtrade's signature
+        self, trade: Trade, current_time: datetime, current_rate: float, current_profit: float,
+        min_stake: float | None, max_stake: float, current_entry_rate: float,
+        current_exit_rate: float, current_entry_profit: float, current_exit_profit: float,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Theirs, an addition bounded as a first stake is: for the whole position."""
+        theirs = super().adjust_trade_position(
+            trade=trade, current_time=current_time, current_rate=current_rate,
+            current_profit=current_profit, min_stake=min_stake, max_stake=max_stake,
+            current_entry_rate=current_entry_rate, current_exit_rate=current_exit_rate,
+            current_entry_profit=current_entry_profit, current_exit_profit=current_exit_profit,
+            **kwargs,
+        )  # fmt: skip
+        amount, *tag = theirs if isinstance(theirs, tuple) else (theirs,)
+        if not amount or amount < 0.0:
+            return theirs
+        least = min_stake or 0.0
+        whole = Entry.of(
+            trade, current_entry_rate, trade.stake_amount + amount,
+            trade.stake_amount + max_stake, least,
+        )  # fmt: skip
+        room = or_else(self.lstm_stake_for, _FAILED)(whole).amount - trade.stake_amount
+        if room >= amount * (1.0 - 1e-9):
+            return theirs
+        self._lstm_said.once(
+            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g by risk and "
+            "portfolio", trade.pair, amount, max(room, 0.0) if room >= least else 0.0,
+        )  # fmt: skip
+        if room < max(least, 1e-9):
             return None
-        rate = tighter(trade.stop_loss or None, stop, side)
-        return cast(float, stoploss_from_absolute(rate, current_rate, trade.is_short, leverage))
+        return (room, *tag) if tag else room
 
     def order_filled(
         self, pair: str, trade: Trade, order: Order, current_time: datetime, **kwargs: Any
@@ -183,7 +232,9 @@ class LSTMRisk(LSTMForecasts):
 
         Not in backtests, where nobody could read it and each entry takes longer than the last.
         """
-        super().order_filled(pair, trade, order, current_time, **kwargs)
+        super().order_filled(
+            pair=pair, trade=trade, order=order, current_time=current_time, **kwargs
+        )
         is_entry = order.ft_order_side == trade.entry_side
         if self._lstm_live and is_entry and trade.nr_of_successful_entries == 1:
             facts = self._lstm_plans.pop(pair, None)
@@ -195,11 +246,7 @@ class LSTMRisk(LSTMForecasts):
     def lstm_enter(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Enter by the forecast, where it exceeds all costs by `min_edge`: for
         `populate_entry_trend`."""
-        least = self._lstm_parameter("min_edge")
-        dataframe = mark_entries(dataframe, least, can_short=self.can_short)
-        if live := self._lstm_live:
-            live.note(metadata["pair"], opened_ms(dataframe), dataframe["lstm_reason"].iloc[-1])
-        return dataframe
+        return own_trades.enter(self, dataframe, metadata)
 
     def lstm_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float
@@ -209,16 +256,7 @@ class LSTMRisk(LSTMForecasts):
         The forecast is against it, or too old and not made anew. A trade that something else
         entered is left to that.
         """
-        if not is_own(trade.enter_tag):
-            return None
-        side, frame, live = side_of(trade), self.lstm_analyzed(pair), self._lstm_live
-        if has_turned(frame, side):
-            return "lstm_turned"
-        if live and self.lstm_settings.inside_exits and live.wants_exit(pair, side, current_rate):
-            return "lstm_turned_inside"
-        horizon = timedelta(milliseconds=timeframe_ms(self.timeframe)) * self.lstm_settings.horizon
-        is_over = current_time - trade.open_date_utc >= horizon
-        return "lstm_horizon" if is_over and not enters_again(frame, side) else None
+        return own_trades.leave(self, pair, trade, current_time, current_rate)
 
     def lstm_reduce(
         self, trade: Trade, current_rate: float, min_stake: float | None
@@ -227,43 +265,20 @@ class LSTMRisk(LSTMForecasts):
 
         What the newest forecast would not stake, if it is more than half.
         """
-        side = side_of(trade)
-        turned = has_turned(self.lstm_analyzed(trade.pair), side)
-        if turned or trade.has_open_orders or not is_own(trade.enter_tag):
-            return None
-        least, free = min_stake or 0.0, trade.stake_amount
-        tag, wealth = LONG_TAG if side > 0 else SHORT_TAG, self.wallets.get_total_stake_amount()
-        held = Entry(
-            trade.pair,
-            tag,
-            side,
-            current_rate,
-            trade.leverage or 1.0,
-            wealth,
-            free,
-            least,
-            trade.id,
-        )
-        wanted = self.lstm_stake_for(held)
-        if wanted.reason not in ("", NO_EDGE, TOO_SMALL):
-            return None  # nothing is known against the position
-        surplus = reduction(trade.stake_amount, wanted.amount, _KEPT_MINIMA * least)
-        return (-surplus, "lstm_reduced") if surplus else None
+        return own_trades.reduce(self, trade, current_rate, min_stake)
 
     def lstm_stake_for(self, entry: Entry) -> Stake:
         """The stake of an entry, with the reason and the bound that decided.
 
-        An entry by hand needs no forecast: without one, the hard stop bounds its risk.
+        One of a strategy of the user's own, or by hand, needs no forecast where the stop in force
+        is theirs: that bounds its risk.
         """
-        frame, forced, live = (
-            self.lstm_analyzed(entry.pair),
-            entry.tag == FORCED_TAG,
-            self._lstm_live,
-        )
-        gate = "" if forced else _gate(frame)
+        frame, live = self.lstm_analyzed(entry.pair), self._lstm_live
+        foretold = entry.tag != FORCED_TAG and (entry.is_forecasts or self._lstm_may_stop())
+        gate = _gate(frame) if foretold else ""
         if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
             return Stake(0.0, gate, f"0: {REASONS[gate]}")
-        stop, is_new = self._lstm_first_stop(entry), entry.trade_id is None
+        stop, is_new = self._lstm_first_stop(entry, foretold), entry.trade_id is None
         if stop is None:
             return Stake(0.0, NO_DATA, "0: there is no forecast to set a stop by")
         request = Request(
@@ -273,15 +288,14 @@ class LSTMRisk(LSTMForecasts):
             least=entry.least,
             stop_distance=stop_distance(entry.rate, stop, entry.side),
             kelly=newest(frame, "lstm_kelly") if entry.is_forecasts else None,
-            trust=1.0 if forced else newest(frame, "lstm_trust"),
-            coverage=live.coverage(entry.pair) if live and is_new and not forced else 1.0,
+            trust=newest(frame, "lstm_trust") if foretold else 1.0,
+            coverage=live.coverage(entry.pair) if live and is_new and foretold else 1.0,
             side=entry.side,
             leverage=entry.leverage,
             holdings=self._lstm_holdings(entry),
         )
-        return stake_of(
-            request, self.lstm_settings, kelly_fraction=self._lstm_parameter("kelly_fraction")
-        )
+        kelly_fraction = self._lstm_parameter("kelly_fraction")
+        return stake_of(request, self.lstm_settings, kelly_fraction=kelly_fraction)
 
     def lstm_stop_rate(self, pair: str, side: int, leverage: float) -> float | None:
         """By the last closed candle's forecast, else None.
@@ -294,22 +308,34 @@ class LSTMRisk(LSTMForecasts):
         if inside is not None and math.isfinite(inside):
             return inside
         frame, column = self.lstm_analyzed(pair), "lstm_lowest" if side > 0 else "lstm_highest"
-        close, excursion = newest(frame, "close"), newest(frame, column)
-        return stop_price(close, excursion, multiple, side, self._lstm_hard_stop_fraction(leverage))
+        close, excursion = newest(frame, "lstm_close"), newest(frame, column)
+        return stop_price(close, excursion, multiple, side, abs(self.stoploss) / leverage)
+
+    def _lstm_may_stop(self) -> bool:
+        """Whether the forecast's stop is in force: freqtrade must ask for it, too."""
+        return bool(self.lstm_sets_stop and self.use_custom_stoploss)
+
+    def _lstm_step(self, trade: Trade) -> float:
+        """What a stop may differ by from itself after it went through a ratio: two ticks."""
+        tick = trade.price_precision or 0.0
+        is_tick = trade.precision_mode_price == 4  # ccxt's TICK_SIZE; else significant digits
+        return 2.0 * tick if is_tick else 1e-6 * (trade.stop_loss or 0.0)
 
     def _lstm_settle(self, entry: Entry) -> float:
-        stake = _or_else(self.lstm_stake_for, _FAILED)(entry)
+        stake = or_else(self.lstm_stake_for, _FAILED)(entry)
         if stake.amount == 0.0:
             self._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
         elif self._lstm_live:
             self._lstm_plans[entry.pair] = self._lstm_facts(entry, stake)
+        if 0.0 < stake.amount < entry.proposed * (1.0 - 1e-9) and not entry.is_forecasts:
+            self._lstm_said.once("stake", "Stake %.6g is bounded: %s", entry.proposed, stake.text)
         return stake.amount
 
     def _lstm_is_free(self, pair: str, side: int, rate: float, ours: bool) -> bool:
-        """Whether the trades since the candle leave an entry be; a lost edge ends only ours."""
+        """Whether the trades since the candle leave an entry be; theirs, while they are known."""
         live = self._lstm_live
         code = live.veto(pair, side, rate) if live else ""
-        if not code or (code == NO_EDGE and not ours):
+        if not code or (code != STALE_STREAM and not ours):
             return True
         self._lstm_deny(pair, code, "vetoed by the trades since the candle closed")
         return False
@@ -325,7 +351,7 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
         """What `/list_custom_data` shows of a trade."""
-        stop = self._lstm_first_stop(entry)
+        stop = self._lstm_first_stop(entry, entry.tag != FORCED_TAG)
         distance = stop_distance(entry.rate, stop, entry.side)
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
@@ -333,12 +359,13 @@ class LSTMRisk(LSTMForecasts):
             "lstm_stop": {"rate": stop, "distance": round(distance, 6)},
         }
 
-    def _lstm_first_stop(self, entry: Entry) -> float | None:
+    def _lstm_first_stop(self, entry: Entry, foretold: bool) -> float | None:
         """Where the trade would be stopped, never looser than the hard stop."""
-        stop = self.lstm_stop_rate(entry.pair, entry.side, entry.leverage)
-        if stop is None and entry.tag != FORCED_TAG:
+        sets = self._lstm_may_stop()
+        stop = self.lstm_stop_rate(entry.pair, entry.side, entry.leverage) if sets else None
+        if stop is None and sets and foretold:
             return None
-        hard = entry.rate * (1.0 - entry.side * self._lstm_hard_stop_fraction(entry.leverage))
+        hard = entry.rate * (1.0 - entry.side * abs(self.stoploss) / entry.leverage)
         return tighter(hard, stop, entry.side)
 
     def _lstm_holdings(self, entry: Entry) -> tuple[Holding, ...]:
@@ -353,25 +380,7 @@ class LSTMRisk(LSTMForecasts):
             for trade in trades
         )
 
-    def _lstm_hard_stop_fraction(self, leverage: float) -> float:
-        """Of the price; freqtrade's `stoploss` is of the stake."""
-        return abs(self.stoploss) / leverage
-
 
 def _gate(frame: DataFrame) -> str:
     """What forbids an entry by the newest candle's forecast, whatever its edge."""
     return str(frame["lstm_gate"].iloc[-1]) if len(frame) else NO_DATA
-
-
-def side_of(trade: Trade) -> int:
-    """1 long, -1 short."""
-    return -1 if trade.is_short else 1
-
-
-def _sign(side: str) -> int:
-    return -1 if side == "short" else 1
-
-
-def _or_else(work: Callable[..., Answer], otherwise: Answer) -> Callable[..., Answer]:
-    """The work; with freqtrade's own guard, which logs any failure, the answer that then counts."""
-    return cast(Callable[..., Answer], strategy_safe_wrapper(work, default_retval=otherwise))

@@ -64,9 +64,12 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "boolean":
         return "`true`, `false`"
+    if "anyOf" in schema:
+        allowed = [_allowed(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return ", ".join([*dict.fromkeys(allowed), "`null`"])
     low = _bound(schema, "minimum", "from ") or _bound(schema, "exclusiveMinimum", "above ")
     high = _bound(schema, "maximum", "to ") or _bound(schema, "exclusiveMaximum", "below ")
-    return " ".join(part for part in (low, high) if part) or "see text"
+    return " ".join(part for part in (low, high) if part) or "text"
 
 
 def _bound(schema: Mapping[str, Any], key: str, word: str) -> str:

@@ -45,7 +45,7 @@ def log_returns(frames: Mapping[str, DataFrame], count: int) -> dict[str, Floats
     --------
     >>> from pandas import date_range
     >>> dates = date_range("2026-01-01", periods=3, freq="5min", tz="UTC")
-    >>> frame = DataFrame({"date": dates, "close": [1.0, 1.0, 1.0]})
+    >>> frame = DataFrame({"date": dates, "lstm_close": [1.0, 1.0, 1.0]})
     >>> log_returns({"A/USDT": frame, "B/USDT": frame[:2], "C/USDT": DataFrame()}, 3)
     {'A/USDT': array([0., 0.]), 'B/USDT': array([ 0., nan])}
     """
@@ -55,7 +55,7 @@ def log_returns(frames: Mapping[str, DataFrame], count: int) -> dict[str, Floats
     returns = {}
     for pair, tail in tails.items():
         closes = np.full(len(every), np.nan)
-        closes[np.searchsorted(every, opened[pair])] = tail["close"].to_numpy()
+        closes[np.searchsorted(every, opened[pair])] = tail["lstm_close"].to_numpy()
         returns[pair] = np.diff(np.log(closes))
     return returns
 

@@ -130,6 +130,7 @@ class Outlook:
         columns = {
             **returns,
             **prices,
+            "close": close,
             "volatility": forecast.volatility,
             "edge": decision.edge,
             "kelly": decision.kelly,

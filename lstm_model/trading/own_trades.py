@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pandas import DataFrame
 
 from lstm_model.trading.analyzed import newest
@@ -49,3 +51,28 @@ def has_turned(frame: DataFrame, side: int) -> bool:
 def enters_again(frame: DataFrame, side: int) -> bool:
     """Whether the newest candle would enter the same position."""
     return newest(frame, "enter_long" if side > 0 else "enter_short") == 1.0
+
+
+def reduction(held: float, wanted: float, kept: float, least: float) -> float:
+    """Stake to give back when the newest forecast wants less than half of what is held.
+
+    Half, because every change costs fees. Both what is given back and what stays are orders that
+    the exchange takes, or nothing is given back.
+
+    Parameters
+    ----------
+    held, wanted : stake now, and the one that would be taken now, in stake currency
+    kept : smallest stake that may stay
+    least : smallest stake that the exchange takes
+
+    Examples
+    --------
+    >>> reduction(100.0, 40.0, 20.0, 10.0), reduction(100.0, 60.0, 20.0, 10.0)
+    (60.0, 0.0)
+    >>> reduction(100.0, 0.0, 20.0, 10.0), reduction(11.0, 0.0, 10.5, 10.0)
+    (80.0, 0.0)
+    """
+    if not wanted < 0.5 * held or not math.isfinite(held + wanted + kept + least):
+        return 0.0
+    surplus = held - max(wanted, kept)
+    return surplus if surplus > 0.0 and surplus >= least else 0.0

@@ -254,26 +254,6 @@ def _final(bound: Bound, least: float) -> Stake:
     return Stake(bound.amount, "", f"{bound.amount:.6g}: {bound.text}")
 
 
-def reduction(held: float, wanted: float, least: float) -> float:
-    """Stake to give back when the newest forecast wants less than half of what is held.
-
-    Half, because every change costs fees; what stays is never below the exchange's minimum.
-
-    Parameters
-    ----------
-    held, wanted : stake now, and the one that would be taken now, in stake currency
-    least : smallest stake that the exchange takes
-
-    Examples
-    --------
-    >>> reduction(100.0, 40.0, 10.0), reduction(100.0, 60.0, 10.0), reduction(100.0, 0.0, 10.0)
-    (60.0, 0.0, 90.0)
-    """
-    if not wanted < 0.5 * held or not math.isfinite(held + wanted + least):
-        return 0.0
-    return max(held - max(wanted, least), 0.0)
-
-
 def stop_price(
     close: float, excursion: float, multiple: float, side: int, hard_stop_fraction: float
 ) -> float | None:
@@ -323,6 +303,17 @@ def tighter(old: float | None, new: float | None, side: int) -> float | None:
     if not known:
         return None
     return max(known) if side > 0 else min(known)
+
+
+def has_passed(rate: float, stop: float, side: int) -> bool:
+    """Whether a price is at a stop or beyond it.
+
+    Examples
+    --------
+    >>> has_passed(99.0, 100.0, 1), has_passed(101.0, 100.0, 1), has_passed(101.0, 100.0, -1)
+    (True, False, True)
+    """
+    return side * (rate - stop) <= 0.0
 
 
 def stop_distance(rate: float, stop: float | None, side: int) -> float:

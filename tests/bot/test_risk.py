@@ -68,6 +68,7 @@ def calm_frame(seed: int) -> DataFrame:
     close = CLOSE * np.exp(noise.cumsum() - noise.sum())  # ends at CLOSE
     dates = date_range(START, periods=COUNT, freq=STEP)
     frame = DataFrame({"date": dates, "close": close, "enter_long": 0, "enter_short": 0})
+    frame["lstm_close"] = close
     return frame.assign(enter_tag=None, **GOOD)
 
 
@@ -309,7 +310,7 @@ def test_an_entry_by_hand_needs_no_forecast_and_is_bounded_by_the_hard_stop(stra
 
 
 NUMBERS = [name for name, value in GOOD.items() if isinstance(value, float)]
-USED = ("lstm_lowest", "lstm_kelly", "lstm_trust", "close")
+USED = ("lstm_lowest", "lstm_kelly", "lstm_trust", "lstm_close")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None], ids=str)
@@ -421,10 +422,11 @@ def test_a_gate_forbids_every_entry_but_that_of_skill_only_the_forecasts(strateg
     assert stake(strategy, tag="ema_cross") > 0.0
 
 
-def test_leverage_is_the_settings_within_the_exchanges(futures: Any) -> None:
+def test_leverage_is_the_settings_within_the_exchanges(futures: Any, spot: Any) -> None:
     asked = (PAIR, NOW, CLOSE, 1.0)
     assert futures.leverage(*asked, 50.0, LONG_TAG, "long") == 3.0
     assert futures.leverage(*asked, 2.0, LONG_TAG, "long") == 2.0
+    assert spot.leverage(*asked, 50.0, LONG_TAG, "long") == 1.0  # unless it is asked for
 
 
 def test_a_short_is_the_mirror_of_a_long(futures: Any) -> None:
@@ -459,7 +461,7 @@ def test_a_stop_is_never_looser_than_the_hard_stop_and_never_moves_away(
     stops = [trade.stop_loss]
     assert stops == [pytest.approx(CLOSE * (1 - side * 0.1))]
     for rate, close, down, up, filled in steps:
-        show(strategy, close=close, lstm_lowest=-down, lstm_highest=up)
+        show(strategy, lstm_close=close, lstm_lowest=-down, lstm_highest=up)
         strategy.ft_stoploss_adjust(rate, trade, NOW, 0.0, 0, after_fill=filled)
         stops.append(trade.stop_loss)
     assert (np.diff(stops) * side >= -1e-9).all()
@@ -581,7 +583,7 @@ def test_the_warm_up_is_the_longer_of_the_networks_and_the_users() -> None:
 def test_a_users_indicators_and_the_forecasts_columns_stand_together() -> None:
     class Columns:
         def columns(self, close: np.ndarray) -> dict[str, np.ndarray]:
-            return {"lstm_mean": np.zeros(len(close))}
+            return {"lstm_mean": np.zeros(len(close)), "lstm_close": close}
 
     mine = load("EmaCrossLSTM")
     mine._lstm_engine.outlook = lambda _: Columns()

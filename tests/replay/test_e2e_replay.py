@@ -308,13 +308,21 @@ def test_a_replay_does_the_same_again_also_while_it_trains(whole: Replay, proof:
 
 def test_verify_proves_that_all_forecasts_are_those_of_a_backtest(proof: Replay) -> None:
     text = proof.outcome.text
-    assert proof.outcome.code == 0, text
     opened = range(at_ms(START), at_ms(EARLIER), MINUTE_MS)
     made = {(row["pair"], row["candle_ms"]) for row in proof.journal("forecast")}
     count = sum((pair, candle) in made for pair in PAIRS for candle in opened)
     assert count > 170
     assert f"Forecasts: {count} of {count} are equal to the last bit" in text
     assert re.search(r"Trades: \d+ made by both", text)
+
+
+def test_a_profit_that_was_not_kept_is_no_success(proof: Replay) -> None:
+    """A backtest takes 0.3 % wherever a candle's high has been; who looks once a minute does not."""
+    text = proof.outcome.text
+    assert proof.outcome.code == 1, text
+    assert re.search(r"\nProfit: promised .* kept .* points", text)
+    assert "backtest: roi at" in text
+    assert "Not verified: the profit was not kept within 0.3 points" in text
 
 
 def test_the_backtest_learnt_for_itself_what_the_bot_learnt(proof: Replay) -> None:

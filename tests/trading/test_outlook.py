@@ -34,7 +34,8 @@ TERMS = Terms(SETTINGS, fee_fraction=0.001, can_short=True)
 GROWN = HASTE * SETTINGS.horizon
 COLUMNS = {
     "mean", "mean_error", "low", "high", "lowest", "highest", "volatility", "price", "price_low",
-    "price_high", "price_lowest", "price_highest", "edge", "kelly", "trust", "side", "gate",
+    "price_high", "price_lowest", "price_highest", "close",
+    "edge", "kelly", "trust", "side", "gate",
     "reason", "version",
 }  # fmt: skip
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from lstm_model.errors import DataError
 from lstm_model.settings import Settings
+from lstm_model.trading.own_trades import reduction
 from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
 from lstm_model.trading.stake import (
     ENOUGH_COMMON,
     Holding,
     Request,
     correlations,
-    reduction,
     stake_of,
     stop_distance,
     stop_price,
@@ -317,25 +317,29 @@ def test_correlated_entries_in_a_row_do_not_pass_the_cap_of_all_stakes() -> None
 def test_a_reduction_only_ever_gives_back_and_keeps_the_minimum(
     held: float, wanted: float, least: float
 ) -> None:
-    given_back = reduction(held, wanted, least)
+    given_back = reduction(held, wanted, least, 0.0)
     assert 0.0 <= given_back <= held
     assert given_back == 0.0 or wanted < 0.5 * held
     assert given_back == 0.0 or held - given_back >= max(least, wanted) - 1e-9 * held
 
 
 @pytest.mark.parametrize(
-    "numbers", [(NAN, 1.0, 1.0), (9.0, NAN, 1.0), (9.0, 1.0, NAN), (INF, 1, 1)]
+    "numbers",
+    [(NAN, 1.0, 1.0, 1), (9.0, NAN, 1.0, 1), (9.0, 1.0, NAN, 1), (9, 1, 1, NAN), (INF, 1, 1, 1)],
 )
-def test_a_reduction_by_what_is_no_number_is_none(numbers: tuple[float, float, float]) -> None:
+def test_a_reduction_by_what_is_no_number_is_none(
+    numbers: tuple[float, float, float, float],
+) -> None:
     assert reduction(*numbers) == 0.0
 
 
 def test_nothing_is_given_back_below_the_minimum_or_above_half() -> None:
-    assert reduction(100.0, 50.0, 10.0) == 0.0
-    assert reduction(100.0, 49.0, 10.0) == 51.0
-    assert reduction(100.0, 0.0, 10.0) == 90.0
-    assert reduction(8.0, 0.0, 10.0) == 0.0
-    assert reduction(100.0, -5.0, 0.0) == 100.0
+    assert reduction(100.0, 50.0, 10.0, 5.0) == 0.0
+    assert reduction(100.0, 49.0, 10.0, 5.0) == 51.0
+    assert reduction(100.0, 0.0, 10.0, 5.0) == 90.0
+    assert reduction(8.0, 0.0, 10.0, 5.0) == 0.0
+    assert reduction(100.0, -5.0, 0.0, 0.0) == 100.0
+    assert reduction(11.0, 0.0, 10.5, 10.0) == 0.0  # what is given back is an order, too
 
 
 PRICES = st.floats(1e-6, 1e6)

@@ -1,0 +1,402 @@
+"""A user's strategy under `LSTMRisk`: theirs is asked as freqtrade asks, ours only bounds it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from freqtrade.enums import RunMode
+from freqtrade.exceptions import OperationalException
+from freqtrade.persistence import LocalTrade, Order, disable_database_use, enable_database_use
+from freqtrade.resolvers import StrategyResolver
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+from series import make_candles, to_frame
+
+from lstm_model.trading.outlook import Outlook, Terms
+
+PAIR, CLOSE = "BTC/USDT", 100.0
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+HEAD = """
+from freqtrade.strategy import IStrategy
+from lstm_model import LSTMRisk
+HEARD = []
+
+class {name}({bases}):
+    timeframe = "5m"
+    can_short = True
+    stoploss = -0.10
+    minimal_roi = {{"0": 10.0}}
+    def populate_entry_trend(self, dataframe, metadata): return dataframe
+    def populate_exit_trend(self, dataframe, metadata): return dataframe
+    def populate_indicators(self, dataframe, metadata): return dataframe
+"""
+# Every callback with its answer, in the signatures that freqtrade accepts.
+FULL = """
+    use_custom_stoploss = True
+    def custom_stake_amount(self, pair, current_time, current_rate, proposed_stake, min_stake,
+                            max_stake, leverage, entry_tag, side, **kwargs):
+        HEARD.append(("stake", pair, proposed_stake, entry_tag, side)); return 40.0
+    def leverage(self, pair, current_time, current_rate, proposed_leverage, max_leverage, entry_tag,
+                 side, **kwargs):
+        HEARD.append(("leverage", pair, max_leverage, side)); return 2.0
+    def confirm_trade_entry(self, pair, order_type, amount, rate, time_in_force, current_time,
+                            entry_tag, side, **kwargs):
+        HEARD.append(("confirm", pair, amount, rate, side)); return rate < 150.0
+    def custom_stoploss(self, pair, trade, current_time, current_rate, current_profit, after_fill,
+                        **kwargs):
+        HEARD.append(("stoploss", pair, current_rate, after_fill)); return -0.03
+    def custom_exit(self, pair, trade, current_time, current_rate, current_profit, **kwargs):
+        HEARD.append(("exit", pair, current_rate)); return "mine" if current_rate > 150.0 else None
+    def adjust_trade_position(self, trade, current_time, current_rate, current_profit, min_stake,
+                              max_stake, current_entry_rate, current_exit_rate,
+                              current_entry_profit, current_exit_profit, **kwargs):
+        HEARD.append(("adjust", trade.pair, min_stake, max_stake)); return 25.0, "more"
+    def bot_start(self, **kwargs): HEARD.append(("start",))
+    def bot_loop_start(self, current_time, **kwargs): HEARD.append(("loop", current_time))
+    def order_filled(self, pair, trade, order, current_time, **kwargs):
+        HEARD.append(("filled", pair, order.ft_order_side))
+"""
+SHORT = """
+    use_custom_stoploss = True
+    def custom_stake_amount(self, pair, proposed_stake, entry_tag, side, **kwargs):
+        HEARD.append(("stake", pair, proposed_stake, entry_tag, side)); return 40.0
+    def leverage(self, pair, max_leverage, side, **kwargs):
+        HEARD.append(("leverage", pair, max_leverage, side)); return 2.0
+    def confirm_trade_entry(self, pair, order_type, amount, rate, time_in_force, **kwargs):
+        HEARD.append(("confirm", pair, amount, rate, kwargs["side"])); return rate < 150.0
+    def custom_stoploss(self, pair, trade, current_time, current_rate, current_profit, **kwargs):
+        HEARD.append(("stoploss", pair, current_rate, False)); return -0.03
+    def custom_exit(self, pair, trade, current_time, current_rate, **kwargs):
+        HEARD.append(("exit", pair, current_rate)); return "mine" if current_rate > 150.0 else None
+    def adjust_trade_position(self, trade, current_time, current_rate, current_profit, min_stake,
+                              max_stake, **kwargs):
+        HEARD.append(("adjust", trade.pair, min_stake, max_stake)); return 25.0, "more"
+    def bot_start(self, **kwargs): HEARD.append(("start",))
+    def bot_loop_start(self, **kwargs): HEARD.append(("loop", kwargs["current_time"]))
+    def order_filled(self, pair, trade, order, **kwargs):
+        HEARD.append(("filled", pair, order.ft_order_side))
+"""
+WORDS = """
+    use_custom_stoploss = True
+    def custom_stake_amount(self, **k):
+        HEARD.append(("stake", k["pair"], k["proposed_stake"], k["entry_tag"], k["side"]))
+        return 40.0
+    def leverage(self, **k):
+        HEARD.append(("leverage", k["pair"], k["max_leverage"], k["side"])); return 2.0
+    def confirm_trade_entry(self, **k):
+        HEARD.append(("confirm", k["pair"], k["amount"], k["rate"], k["side"]))
+        return k["rate"] < 150.0
+    def custom_stoploss(self, **k):
+        HEARD.append(("stoploss", k["pair"], k["current_rate"], False)); return -0.03
+    def custom_exit(self, **k):
+        HEARD.append(("exit", k["pair"], k["current_rate"]))
+        return "mine" if k["current_rate"] > 150.0 else None
+    def adjust_trade_position(self, **k):
+        HEARD.append(("adjust", k["trade"].pair, k["min_stake"], k["max_stake"]))
+        return 25.0, "more"
+    def bot_start(self, **k): HEARD.append(("start",))
+    def bot_loop_start(self, **k): HEARD.append(("loop", k["current_time"]))
+    def order_filled(self, **k): HEARD.append(("filled", k["pair"], k["order"].ft_order_side))
+"""
+SIGNATURES = {"full": FULL, "short": SHORT, "words": WORDS}
+
+
+class Provider:
+    """No candle has been forecast yet, unless a test says so."""
+
+    def __init__(self) -> None:
+        self.frame = pd.DataFrame()
+
+    def get_analyzed_dataframe(self, pair: str, timeframe: str) -> tuple[pd.DataFrame, datetime]:
+        return self.frame, NOW
+
+    def current_whitelist(self) -> list[str]:
+        return [PAIR]
+
+
+class Wallets:
+    def get_total_stake_amount(self) -> float:
+        return 1_000.0
+
+
+def written(folder: Path, body: str, *, mixin: bool) -> str:
+    """A file of a user's strategy, alone or as they write it under the mixin; the class's name."""
+    text = HEAD.format(name="Theirs", bases="IStrategy") + body
+    if mixin:
+        text += "\nclass Safer(LSTMRisk, Theirs):\n    pass\n"
+    (folder / ("safer.py" if mixin else "plain.py")).write_text(text)
+    return "Safer" if mixin else "Theirs"
+
+
+def load(folder: Path, body: str = "", *, mixin: bool = True, **options: Any) -> Any:
+    own = folder / ("mixed" if mixin else "alone")
+    own.mkdir(exist_ok=True)
+    config = {
+        "strategy": written(own, body, mixin=mixin), "strategy_path": str(own),
+        "user_data_dir": Path("nowhere"), "timeframe": "5m", "stake_currency": "USDT",
+        "stake_amount": 100.0, "max_open_trades": 3, "dry_run": True,
+        "runmode": RunMode.BACKTEST, "trading_mode": "futures", "margin_mode": "isolated",
+        "exchange": {"name": "binance"}, "lstm": options.pop("lstm", {}), **options,
+    }  # fmt: skip
+    strategy = StrategyResolver.load_strategy(config)
+    strategy.dp, strategy.wallets = Provider(), Wallets()
+    if hasattr(strategy, "_lstm_open"):
+        strategy._lstm_open = lambda: None
+    return strategy
+
+
+def foretell(strategy: Any, lowest: float = -0.02, highest: float = 0.02) -> None:
+    """The newest candle closed at 100 with these reaches."""
+    opened = NOW - timedelta(minutes=5)
+    strategy.dp.frame = pd.DataFrame(
+        {"date": [pd.Timestamp(opened)], "lstm_close": [CLOSE], "lstm_lowest": [lowest],
+         "lstm_highest": [highest], "lstm_gate": [""], "lstm_trust": [1.0], "lstm_kelly": [0.0]}
+    )  # fmt: skip
+
+
+def trade_of(short: bool = False, **fields: Any) -> LocalTrade:
+    facts = {
+        "id": 1, "pair": PAIR, "stake_amount": 50.0, "amount": 0.5, "open_rate": CLOSE,
+        "open_date": NOW - timedelta(hours=2), "fee_open": 0.0, "fee_close": 0.0, "is_open": True,
+        "is_short": short, "leverage": 1.0, "exchange": "binance", "orders": [],
+        "precision_mode_price": 4, "price_precision": 0.01, "enter_tag": "mine",
+    }  # fmt: skip
+    return LocalTrade(**{**facts, **fields})
+
+
+def order_of(trade: LocalTrade) -> Order:
+    side = trade.entry_side
+    return Order(ft_order_side=side, ft_pair=PAIR, ft_is_open=False, side=side, order_id="1")
+
+
+def asked(strategy: Any) -> dict[str, Any]:
+    """All callbacks as freqtrade asks them; what they answered."""
+    trade, of_pair = trade_of(), {"pair": PAIR, "current_time": NOW, "current_rate": CLOSE}
+    entry = {"entry_tag": "mine", "side": "long"}
+    of_trade = {**of_pair, "trade": trade, "current_profit": 0.01}
+    confirm = {"pair": PAIR, "order_type": "limit", "amount": 1.0, "time_in_force": "GTC",
+               "current_time": NOW, **entry}  # fmt: skip
+    adjust = {"trade": trade, "current_time": NOW, "current_rate": CLOSE, "current_profit": 0.0,
+              "min_stake": 5.0, "max_stake": 800.0, "current_entry_rate": CLOSE,
+              "current_exit_rate": CLOSE, "current_entry_profit": 0.0,
+              "current_exit_profit": 0.0}  # fmt: skip
+
+    def ask(name: str, **words: Any) -> Any:
+        return strategy_safe_wrapper(getattr(strategy, name), default_retval="failed")(**words)
+
+    return {
+        "start": ask("bot_start"),
+        "loop": ask("bot_loop_start", current_time=NOW),
+        "stake": ask("custom_stake_amount", **of_pair, proposed_stake=330.0, min_stake=5.0,
+                     max_stake=900.0, leverage=1.0, **entry),
+        "leverage": ask("leverage", **of_pair, proposed_leverage=1.0, max_leverage=20.0, **entry),
+        "confirm": [ask("confirm_trade_entry", **confirm, rate=rate) for rate in (CLOSE, 200.0)],
+        "stop": ask("custom_stoploss", **of_trade, after_fill=False),
+        "exit": [ask("custom_exit", **{**of_trade, "current_rate": rate}) for rate in (CLOSE, 200)],
+        "adjust": ask("adjust_trade_position", **adjust),
+        "filled": ask("order_filled", pair=PAIR, trade=trade, order=order_of(trade),
+                      current_time=NOW),
+    }  # fmt: skip
+
+
+def heard(strategy: Any) -> list[Any]:
+    of_theirs = next(cls for cls in type(strategy).__mro__ if cls.__name__ == "Theirs")
+    found: list[Any] = of_theirs.populate_indicators.__globals__["HEARD"]
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> Any:
+    disable_database_use("5m")
+    yield
+    enable_database_use()
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_every_callback_of_theirs_is_asked_alike_and_its_answer_stands(
+    tmp_path: Path, signature: str
+) -> None:
+    plain = load(tmp_path, SIGNATURES[signature], mixin=False)
+    safer = load(tmp_path, SIGNATURES[signature])
+    answers = asked(plain)
+    assert "failed" not in answers.values()
+    assert asked(safer) == answers
+    assert answers["stake"] == 40.0
+    assert answers["adjust"] == (25.0, "more")
+    assert heard(safer) == heard(plain)
+    assert len(heard(plain)) == 11
+
+
+def test_without_callbacks_of_theirs_freqtrades_own_answers_stand(tmp_path: Path) -> None:
+    answers = asked(load(tmp_path, mixin=False))
+    mixed = asked(load(tmp_path))
+    assert mixed.pop("stake") == pytest.approx(1_000 * 0.01 / 0.10)  # 1 % lost at their stop
+    assert answers.pop("stake") == 330.0
+    stop, none = answers.pop("stop"), mixed.pop("stop")  # freqtrade does not ask for it
+    assert (stop, none) == (-0.10, None)
+    assert mixed == answers
+
+
+def test_a_stake_and_a_leverage_are_bounded_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    safer = load(tmp_path, FULL.replace("return 40.0", "return 300.0"), lstm={"max_leverage": 1.5})
+    for _ in range(3):
+        answers = asked(safer)
+    assert answers["leverage"] == 1.5
+    assert answers["stake"] == pytest.approx(100.0)
+    said = [record.message for record in caplog.records if "said once" in record.message]
+    assert len(said) == len({text.split(":")[0] for text in said}) == 2
+
+
+def stoploss(strategy: Any, trade: LocalTrade, rate: float = CLOSE) -> None:
+    strategy.ft_stoploss_adjust(rate, trade, NOW, trade.calc_profit_ratio(rate), 0.0)
+
+
+def test_a_break_even_stop_of_theirs_stands(tmp_path: Path) -> None:
+    body = FULL.replace("return -0.03", "return -1e-4 if current_profit > 0.01 else -0.03")
+    for options in ({}, {"stop": "forecast"}):
+        plain, safer = load(tmp_path, body, mixin=False), load(tmp_path, body, lstm=options)
+        foretell(safer, lowest=-0.08)
+        one, other = trade_of(), trade_of()
+        for rate in (100.0, 102.0, 101.99):
+            stoploss(plain, one, rate)
+            stoploss(safer, other, rate)
+        assert other.stop_loss == one.stop_loss
+        assert other.stop_loss > 101.9
+
+
+def test_a_stop_by_the_forecast_is_only_ever_tighter_than_theirs(tmp_path: Path) -> None:
+    safer = load(tmp_path, FULL, lstm={"stop": "forecast"})
+    for lowest, wanted in ((-0.02, 98.02), (-0.06, 97.0)):
+        foretell(safer, lowest=lowest)
+        trade = trade_of()
+        stoploss(safer, trade)
+        assert trade.stop_loss == pytest.approx(wanted, abs=0.011)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_stop_does_not_creep_towards_the_price(tmp_path: Path, short: bool) -> None:
+    """A short at 25.0 with a tick of 0.001 was once stopped out after 3,153 calls."""
+    safer = load(tmp_path, lstm={"stop": "forecast"})
+    foretell(safer, lowest=-0.0301, highest=0.0299)
+    safer.dp.frame["lstm_close"] = 25.0
+    trade = trade_of(short, open_rate=25.0, price_precision=0.001)
+    random, stops = np.random.default_rng(1), set()
+    for rate in 25.0 * (1.0 + random.uniform(-0.001, 0.001, 4_000)):
+        stoploss(safer, trade, float(rate))
+        stops.add(trade.stop_loss)
+    assert len(stops) == 1
+    assert trade.stop_loss == pytest.approx(25.0 * math.exp(0.0299 if short else -0.0301), rel=1e-4)
+
+
+def test_a_price_beyond_the_stop_that_was_to_be_set_ends_the_trade_by_name(tmp_path: Path) -> None:
+    safer, trade = load(tmp_path, lstm={"stop": "forecast"}), trade_of()
+    foretell(safer)
+    words = {"pair": PAIR, "trade": trade, "current_time": NOW, "current_profit": 0.0}
+    assert safer.custom_exit(**words, current_rate=98.5) is None
+    assert safer.custom_exit(**words, current_rate=97.5) == "lstm_stop_passed"
+    stoploss(safer, trade, 97.5)
+    assert trade.stop_loss == pytest.approx(90.0)  # freqtrade could not have set it
+    fresh = trade_of(open_date=NOW + timedelta(seconds=5))
+    assert safer.custom_exit(**{**words, "trade": fresh}, current_rate=97.5) is None
+    plain = load(tmp_path)
+    foretell(plain)
+    assert plain.custom_exit(**words, current_rate=97.5) is None
+
+
+@pytest.mark.parametrize("where", ["class", "config"])
+def test_a_stake_follows_from_the_stop_that_is_in_force(tmp_path: Path, where: str) -> None:
+    """With `use_custom_stoploss` off nobody sets the forecast's stop."""
+    own = {"use_custom_stoploss": False} if where == "config" else {}
+    options = {"stop": "forecast"} if where == "config" else {}
+    safer = load(tmp_path, lstm=options, **own)
+    foretell(safer, lowest=-0.02)
+    assert asked(safer)["stake"] == pytest.approx(100.0)  # 1 % lost at 10 %, not at 2 %
+
+
+def test_additions_are_bounded_for_the_whole_position(tmp_path: Path) -> None:
+    """freqtrade asks neither stake nor confirmation for them."""
+    body = FULL.replace('return 25.0, "more"', 'return 700.0, "more"')
+    safer = load(tmp_path, body, lstm={"risk_fraction": 0.02, "max_portfolio_fraction": 0.5})
+    assert asked(safer)["adjust"] == (pytest.approx(1_000 * 0.02 / 0.10 - 50.0), "more")
+    full = load(tmp_path, body, lstm={"risk_fraction": 0.005})
+    assert asked(full)["adjust"] is None  # the position is as large as its risk allows
+    less = load(tmp_path, FULL.replace("return 25.0", "return -25.0"))
+    assert asked(less)["adjust"] == (-25.0, "more")
+
+
+ATTRIBUTES = """
+    protections = [{"method": "CooldownPeriod", "stop_duration_candles": 99}]
+    plot_config = {"main_plot": {"ema": {}}, "subplots": {"RSI": {"rsi": {}}, "return": {"x": {}}}}
+    startup_candle_count = 400
+"""
+IN_INIT = """
+    def __init__(self, config):
+        super().__init__(config)
+        self.protections = []
+        self.plot_config = {"main_plot": {"ema": {}}}
+        self.startup_candle_count = 30
+"""
+
+
+def test_their_attributes_are_theirs(tmp_path: Path) -> None:
+    safer = load(tmp_path, ATTRIBUTES)
+    assert [each["method"] for each in safer.protections] == ["CooldownPeriod"]
+    assert {"ema", "lstm_price"} <= set(safer.plot_config["main_plot"])
+    assert safer.plot_config["subplots"]["RSI"] == {"rsi": {}}
+    assert safer.plot_config["subplots"]["return"] == {"x": {}}
+    assert safer.startup_candle_count == 400
+    later = load(tmp_path, IN_INIT)
+    assert later.protections == []
+    assert {"ema", "lstm_price"} <= set(later.plot_config["main_plot"])
+    assert later.startup_candle_count > 300  # what a forecast needs
+
+
+def test_whoever_stands_in_front_of_the_mixin_is_told_to_go_behind(tmp_path: Path) -> None:
+    body = "\nclass Wrong(Theirs, LSTMRisk):\n    pass\n"
+    own = tmp_path / "mixed"
+    own.mkdir()
+    (own / "wrong.py").write_text(HEAD.format(name="Theirs", bases="IStrategy") + body)
+    config = {"strategy": "Wrong", "strategy_path": str(own), "user_data_dir": tmp_path,
+              "timeframe": "5m", "runmode": RunMode.BACKTEST, "exchange": {"name": "binance"},
+              "stake_currency": "USDT", "stake_amount": 100.0, "lstm": {}}  # fmt: skip
+    with pytest.raises(OperationalException, match=r"class Wrong\(LSTMRisk, Theirs\)"):
+        StrategyResolver.load_strategy(config)
+
+
+HEIKIN_ASHI = """
+    def populate_indicators(self, dataframe, metadata):
+        close = (dataframe["open"] + dataframe["high"] + dataframe["low"] + dataframe["close"]) / 4
+        dataframe["open"] = (dataframe["open"].shift() + dataframe["close"].shift()) / 2
+        dataframe["close"] = close
+        return dataframe{more}
+"""
+
+
+@pytest.mark.parametrize("more", ["", ".iloc[5:].reset_index(drop=True)"])
+def test_forecasts_are_of_the_markets_candles_whatever_theirs_makes_of_them(
+    tmp_path: Path, more: str
+) -> None:
+    safer, candles = load(tmp_path, HEIKIN_ASHI.format(more=more)), make_candles(400)
+    seen = []
+
+    def outlook(given: Any) -> Outlook:
+        seen.append(given)
+        return Outlook(PAIR, given.date_ms, Terms(safer.lstm_settings, 0.001, can_short=True))
+
+    safer._lstm_outlook = outlook
+    frame = safer.populate_indicators(to_frame(candles), {"pair": PAIR})
+    assert seen[0].close.tobytes() == candles.close.tobytes()
+    market = to_frame(candles).set_index("date")["close"]
+    assert frame["lstm_close"].tolist() == market[frame["date"]].tolist()
+    assert len(frame) == 400 - (5 if more else 0)
+    assert not np.allclose(frame["close"], frame["lstm_close"])
