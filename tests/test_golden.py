@@ -65,6 +65,11 @@ class Provider:
     def get_analyzed_dataframe(self, pair: str, timeframe: str) -> tuple[pd.DataFrame, None]:
         return self.frames[pair].iloc[: self.count], None
 
+    def market(self, pair: str) -> None:
+        """Nothing is known of its ticks."""
+
+    _exchange = None
+
 
 class Wallets:
     def get_total_stake_amount(self) -> float:

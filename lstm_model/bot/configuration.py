@@ -56,7 +56,9 @@ def configured_pairs(config: Config, whitelist: Sequence[str]) -> list[str]:
     that they meet the same models again.
     """
     named = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
-    return list(named) if named and _are_plain(named) else list(whitelist)
+    listed = config.get("pairlists") or [{"method": "StaticPairList"}]
+    chosen = config.get("pairs") or listed[0].get("method") == "StaticPairList" or not whitelist
+    return list(named) if named and chosen and _are_plain(named) else list(whitelist)
 
 
 def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from freqtrade.persistence import Trade
+from pandas import DataFrame
 
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 
+SIGNIFICANT_DIGITS, TICK_SIZE = 3, 4  # ccxt's, of precision; 2 is decimal places
 FORCED_TAG = "force_entry"  # freqtrade's own, of /forcelong and the REST API
 
 
@@ -54,3 +58,28 @@ def side_of(trade: Trade) -> int:
 def sign(side: str) -> int:
     """freqtrade's word for a side as 1 or -1."""
     return -1 if side == "short" else 1
+
+
+def is_by_hand(frame: DataFrame, entry: Entry) -> bool:
+    """Whether somebody entered by Telegram or the REST API, also under a tag of their own.
+
+    freqtrade hands over the tag of the newest candle's signal otherwise.
+    """
+    if entry.tag == FORCED_TAG:
+        return True
+    if not entry.tag or entry.is_forecasts or entry.trade_id is not None:
+        return False
+    known = frame["enter_tag"].iloc[-1] if len(frame) and "enter_tag" in frame else entry.tag
+    return bool(known != entry.tag)
+
+
+def tick_of(precision: float | None, exchange: Any, rate: float) -> float:
+    """Smallest step of a price by a market's precision, in any of ccxt's modes."""
+    if not precision or rate <= 0.0:
+        return 0.0
+    mode = exchange.precision_mode_price
+    if mode == TICK_SIZE:
+        return float(precision)
+    if mode == SIGNIFICANT_DIGITS:
+        return float(10.0 ** (math.floor(math.log10(rate)) + 1 - precision))
+    return float(10.0**-precision)

@@ -19,13 +19,13 @@ from freqtrade.strategy import RealParameter, stoploss_from_absolute
 from pandas import DataFrame
 
 from lstm_model.bot import own_trades
-from lstm_model.bot.entry import FORCED_TAG, Entry, side_of, sign
+from lstm_model.bot.entry import Entry, is_by_hand, side_of, sign, tick_of
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.theirs import Said, hears_fills, or_else
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import forecast_facts, log_returns, newest, opened_ms
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
-from lstm_model.trading.sizing import ERROR, NO_DATA, NO_SKILL, REASONS, STALE_STREAM
+from lstm_model.trading.sizing import ERROR, NO_DATA, NO_SKILL, REASONS, STALE_STREAM, STOP_NEAR
 from lstm_model.trading.stake import (
     Holding,
     Request,
@@ -169,10 +169,10 @@ class LSTMRisk(LSTMForecasts):
         stop = self.lstm_stop_rate(pair, side, leverage) if self.lstm_sets_stop else None
         if stop is None or has_passed(current_rate, stop, side):
             return cast("float | None", theirs)
-        known = [trade.stop_loss or None]
+        known, step = [trade.stop_loss or None], self._lstm_tick(pair, current_rate)
         if theirs and math.isfinite(theirs):
             known.append(current_rate * (1.0 - side * abs(theirs) / leverage))
-        if any(tighter(rate, stop - side * self._lstm_step(trade), side) == rate for rate in known):
+        if any(tighter(rate, stop - 2.0 * side * step, side) == rate for rate in known):
             return cast("float | None", theirs)
         return cast(float, stoploss_from_absolute(stop, current_rate, trade.is_short, leverage))
 
@@ -274,20 +274,23 @@ class LSTMRisk(LSTMForecasts):
         is theirs: that bounds its risk.
         """
         frame, live = self.lstm_analyzed(entry.pair), self._lstm_live
-        foretold = entry.tag != FORCED_TAG and (entry.is_forecasts or self._lstm_may_stop())
+        by_hand = is_by_hand(frame, entry)
+        foretold = not by_hand and (entry.is_forecasts or self._lstm_may_stop())
         gate = _gate(frame) if foretold else ""
         if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
             return Stake(0.0, gate, f"0: {REASONS[gate]}")
-        stop, is_new = self._lstm_first_stop(entry, foretold), entry.trade_id is None
+        stop, is_new = self._lstm_first_stop(entry, foretold=foretold), entry.trade_id is None
         if stop is None:
             return Stake(0.0, NO_DATA, "0: there is no forecast to set a stop by")
+        if entry.side * (entry.rate - stop) <= 2.0 * self._lstm_tick(entry.pair, entry.rate):
+            return Stake(0.0, STOP_NEAR, f"0: an entry at {entry.rate:g} is at its stop {stop:g}")
         request = Request(
             proposed=entry.proposed,
             wealth=self.wallets.get_total_stake_amount(),
             free=entry.free,
             least=entry.least,
             stop_distance=stop_distance(entry.rate, stop, entry.side),
-            kelly=newest(frame, "lstm_kelly") if entry.is_forecasts else None,
+            kelly=kelly_of_side(frame, entry.side) if entry.is_forecasts else None,
             trust=newest(frame, "lstm_trust") if foretold else 1.0,
             coverage=live.coverage(entry.pair) if live and is_new and foretold else 1.0,
             side=entry.side,
@@ -315,11 +318,10 @@ class LSTMRisk(LSTMForecasts):
         """Whether the forecast's stop is in force: freqtrade must ask for it, too."""
         return bool(self.lstm_sets_stop and self.use_custom_stoploss)
 
-    def _lstm_step(self, trade: Trade) -> float:
-        """What a stop may differ by from itself after it went through a ratio: two ticks."""
-        tick = trade.price_precision or 0.0
-        is_tick = trade.precision_mode_price == 4  # ccxt's TICK_SIZE; else significant digits
-        return 2.0 * tick if is_tick else 1e-6 * (trade.stop_loss or 0.0)
+    def _lstm_tick(self, pair: str, rate: float) -> float:
+        """Smallest step of a pair's price on the exchange; 0.0 where it does not say."""
+        market = self.dp.market(pair) or {}
+        return tick_of(market.get("precision", {}).get("price"), self.dp._exchange, rate)
 
     def _lstm_settle(self, entry: Entry) -> float:
         stake = or_else(self.lstm_stake_for, _FAILED)(entry)
@@ -351,7 +353,7 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
         """What `/list_custom_data` shows of a trade."""
-        stop = self._lstm_first_stop(entry, entry.tag != FORCED_TAG)
+        stop = self._lstm_first_stop(entry, foretold=False)
         distance = stop_distance(entry.rate, stop, entry.side)
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
@@ -359,7 +361,7 @@ class LSTMRisk(LSTMForecasts):
             "lstm_stop": {"rate": stop, "distance": round(distance, 6)},
         }
 
-    def _lstm_first_stop(self, entry: Entry, foretold: bool) -> float | None:
+    def _lstm_first_stop(self, entry: Entry, *, foretold: bool) -> float | None:
         """Where the trade would be stopped, never looser than the hard stop."""
         sets = self._lstm_may_stop()
         stop = self.lstm_stop_rate(entry.pair, entry.side, entry.leverage) if sets else None
@@ -379,6 +381,11 @@ class LSTMRisk(LSTMForecasts):
             Holding(trade.pair, trade.stake_amount, side_of(trade), alike[trade.pair])
             for trade in trades
         )
+
+
+def kelly_of_side(frame: DataFrame, side: int) -> float:
+    """Kelly's position on this side; the column has it for the side that the forecast leans to."""
+    return 0.0 if side * newest(frame, "lstm_mean") < 0.0 else newest(frame, "lstm_kelly")
 
 
 def _gate(frame: DataFrame) -> str:

@@ -28,6 +28,7 @@ STALE_MODEL = "stale_model"
 STALE_STREAM = "stale_stream"
 CALIBRATING = "calibrating"
 TOO_SMALL = "too_small"
+STOP_NEAR = "stop_near"
 ERROR = "error"
 
 REASONS: dict[str, str] = {
@@ -41,6 +42,7 @@ REASONS: dict[str, str] = {
     STALE_STREAM: "the stream of trades is silent or has holes",
     CALIBRATING: "too few forecasts have come true to know how wide the intervals must be",
     TOO_SMALL: "the stake that is left is below the exchange's minimum",
+    STOP_NEAR: "the entry price is at its stop, beyond it, or within two ticks of it",
     ERROR: "something failed, see the log; the safe answer is no trade",
 }
 

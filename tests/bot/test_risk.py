@@ -29,8 +29,9 @@ from hypothesis import strategies as st
 from pandas import DataFrame, date_range
 from places import STRATEGIES
 
+from lstm_model.bot.entry import FORCED_TAG
 from lstm_model.bot.live import LiveEngine
-from lstm_model.bot.risk import FORCED_TAG, LSTMRisk
+from lstm_model.bot.risk import LSTMRisk
 from lstm_model.market.candles import Candles
 from lstm_model.practice.chat import markdown_text
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
@@ -96,6 +97,11 @@ class Provider:
 
     def current_whitelist(self) -> list[str]:
         return [PAIR, OTHER]
+
+    def market(self, pair: str) -> None:
+        """Nothing is known of its ticks."""
+
+    _exchange = None
 
     def ohlcv(self, pair: str, timeframe: str, copy: bool) -> DataFrame:
         return DataFrame()
@@ -219,6 +225,8 @@ def stake(strategy: Any, tag: str | None = LONG_TAG, side: str = "long", **other
         "pair": PAIR, "current_time": NOW, "current_rate": CLOSE, "proposed_stake": 330.0,
         "min_stake": 10.0, "max_stake": 900.0, "leverage": 1.0, "entry_tag": tag, "side": side,
     }  # fmt: skip
+    if tag != FORCED_TAG and len(frame := strategy.dp.frames.get(PAIR, DataFrame())):
+        strategy.dp.frames[PAIR] = frame.assign(enter_tag=tag)  # the signal it comes from
     ask = strategy_safe_wrapper(strategy.custom_stake_amount, default_retval=330.0)
     return float(ask(**{**asked, **other}))
 

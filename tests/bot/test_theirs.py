@@ -6,6 +6,7 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from series import make_candles, to_frame
 
+from lstm_model.bot.entry import tick_of
 from lstm_model.trading.outlook import Outlook, Terms
 
 PAIR, CLOSE = "BTC/USDT", 100.0
@@ -112,13 +114,18 @@ class Provider:
     """No candle has been forecast yet, unless a test says so."""
 
     def __init__(self) -> None:
-        self.frame = pd.DataFrame()
+        self.frame, self.tick = pd.DataFrame(), 0.01
 
     def get_analyzed_dataframe(self, pair: str, timeframe: str) -> tuple[pd.DataFrame, datetime]:
         return self.frame, NOW
 
     def current_whitelist(self) -> list[str]:
         return [PAIR]
+
+    def market(self, pair: str) -> dict[str, Any]:
+        return {"precision": {"price": self.tick}}
+
+    _exchange = SimpleNamespace(precision_mode_price=4)  # ticks
 
 
 class Wallets:
@@ -288,7 +295,7 @@ def test_a_stop_does_not_creep_towards_the_price(tmp_path: Path, short: bool) ->
     """A short at 25.0 with a tick of 0.001 was once stopped out after 3,153 calls."""
     safer = load(tmp_path, lstm={"stop": "forecast"})
     foretell(safer, lowest=-0.0301, highest=0.0299)
-    safer.dp.frame["lstm_close"] = 25.0
+    safer.dp.frame["lstm_close"], safer.dp.tick = 25.0, 0.001
     trade = trade_of(short, open_rate=25.0, price_precision=0.001)
     random, stops = np.random.default_rng(1), set()
     for rate in 25.0 * (1.0 + random.uniform(-0.001, 0.001, 4_000)):
@@ -400,3 +407,55 @@ def test_forecasts_are_of_the_markets_candles_whatever_theirs_makes_of_them(
     assert frame["lstm_close"].tolist() == market[frame["date"]].tolist()
     assert len(frame) == 400 - (5 if more else 0)
     assert not np.allclose(frame["close"], frame["lstm_close"])
+
+
+def staked(strategy: Any, rate: float = CLOSE, **words: Any) -> float:
+    entry = {
+        "pair": PAIR, "current_time": NOW, "current_rate": rate, "proposed_stake": 330.0,
+        "min_stake": 5.0, "max_stake": 900.0, "leverage": 1.0, "entry_tag": "mine", "side": "long",
+    }  # fmt: skip
+    return float(strategy.custom_stake_amount(**{**entry, **words}))
+
+
+def test_an_entry_within_two_ticks_of_its_stop_is_refused_by_name(tmp_path: Path) -> None:
+    """On a pair near 1e-6, 24 of 73 trades once closed at their entry price after 0 minutes."""
+    safer = load(tmp_path, lstm={"stop": "forecast"})
+    foretell(safer, lowest=-0.02)
+    safer.dp.frame["lstm_close"], safer.dp.tick = 1.01e-6, 1e-8
+    denied = []
+    safer._lstm_deny = lambda pair, code, text: denied.append(code)
+    assert staked(safer, 1.01e-6) == 0.0
+    assert staked(safer, 0.95e-6) == 0.0  # beyond it: a market state, no error
+    assert denied == ["stop_near", "stop_near"]
+    safer.dp.tick = 1e-10
+    assert staked(safer, 1.01e-6) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "precision", "rate", "tick"),
+    [(4, 0.01, 100.0, 0.01), (2, 3, 100.0, 0.001), (3, 5, 123.4, 0.01), (3, 5, 0.0123, 1e-6),
+     (4, None, 100.0, 0.0)],
+)  # fmt: skip
+def test_a_tick_is_known_in_every_way_an_exchange_says_it(
+    mode: int, precision: float | None, rate: float, tick: float
+) -> None:
+    exchange = SimpleNamespace(precision_mode_price=mode)
+    assert tick_of(precision, exchange, rate) == pytest.approx(tick)
+
+
+def test_kelly_is_of_the_side_that_is_entered(tmp_path: Path) -> None:
+    safer = load(tmp_path, lstm={"stop": "forecast"})
+    foretell(safer)
+    safer.dp.frame["lstm_kelly"] = 0.8
+    for mean, long, short in ((0.01, 200.0, 0.0), (-0.01, 0.0, 200.0)):
+        safer.dp.frame["lstm_mean"] = mean
+        assert staked(safer, entry_tag="lstm_long") == pytest.approx(long)
+        assert staked(safer, entry_tag="lstm_short", side="short") == pytest.approx(short)
+
+
+def test_an_entry_by_hand_under_a_tag_of_its_own_needs_no_forecast(tmp_path: Path) -> None:
+    safer = load(tmp_path, lstm={"stop": "forecast"})
+    foretell(safer)
+    safer.dp.frame["lstm_gate"], safer.dp.frame["enter_tag"] = "no_model", "ema"
+    assert staked(safer, entry_tag="ema") == 0.0
+    assert staked(safer, entry_tag="news") > 0.0

@@ -317,7 +317,7 @@ def test_verify_proves_that_all_forecasts_are_those_of_a_backtest(proof: Replay)
 
 
 def test_a_profit_that_was_not_kept_is_no_success(proof: Replay) -> None:
-    """A backtest takes 0.3 % wherever a candle's high has been; who looks once a minute does not."""
+    """A backtest takes 0.3 % wherever a candle's high was; who looks once a minute does not."""
     text = proof.outcome.text
     assert proof.outcome.code == 1, text
     assert re.search(r"\nProfit: promised .* kept .* points", text)

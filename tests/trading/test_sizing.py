@@ -148,7 +148,7 @@ def test_every_reason_can_be_explained(
 
 
 def test_reason_codes_are_countable_and_explained_in_words() -> None:
-    assert len(REASONS) == 11
+    assert len(REASONS) == 12
     for code, words in REASONS.items():
         assert code.replace("_", "").isalpha()
         assert code == code.lower()
