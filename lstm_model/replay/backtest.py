@@ -62,7 +62,9 @@ class BacktestRun:
     max_open_trades: float
 
 
-def backtest(config_args: Mapping[str, Any], start_ms: int, end_ms: int) -> BacktestRun:
+def backtest(
+    config_args: Mapping[str, Any], start_ms: int, end_ms: int, *, plain: bool = False
+) -> BacktestRun:
     """Run one strategy over the candles that open in `[start_ms, end_ms)`, protections enabled.
 
     Nothing is exported or printed, no result is taken from a cache, and afterwards freqtrade's
@@ -73,6 +75,7 @@ def backtest(config_args: Mapping[str, Any], start_ms: int, end_ms: int) -> Back
     ----------
     config_args : as freqtrade's command line gives them: `config` (files), `strategy`,
         `user_data_dir`, `datadir`, `fee`, ...
+    plain : whether the strategy may have no forecasts; then there are trades and locks alone
 
     Raises
     ------
@@ -89,16 +92,16 @@ def backtest(config_args: Mapping[str, Any], start_ms: int, end_ms: int) -> Back
     }
     try:
         with _as_it_was():
-            return _run(setup_utils_configuration(args, RunMode.BACKTEST), start_ms)
+            return _run(setup_utils_configuration(args, RunMode.BACKTEST), start_ms, plain)
     except FreqtradeException as error:
         raise ConfigError(f"the backtest failed: {error}") from None
 
 
-def _run(config: dict[str, Any], start_ms: int) -> BacktestRun:
+def _run(config: dict[str, Any], start_ms: int, plain: bool) -> BacktestRun:
     testing = Backtesting(config)
     try:
         strategy = testing.strategylist[0]
-        listener = _Listener(strategy, start_ms)
+        listener = _Deaf() if plain else _Listener(strategy, start_ms)
         candles, timerange = testing.load_bt_data()
         testing.backtest_one_strategy(strategy, candles, timerange)
     finally:
@@ -112,6 +115,18 @@ def _run(config: dict[str, Any], start_ms: int) -> BacktestRun:
         first_ms=listener.first_ms(),
     )
     return BacktestRun(listener.forecasts, trades, account, float(strategy.max_open_trades))
+
+
+class _Deaf:
+    """Beside a strategy that says nothing of forecasts."""
+
+    def __init__(self) -> None:
+        self.forecasts: dict[str, DataFrame] = {}
+        self.verdicts: list[VerdictRow] = []
+
+    def first_ms(self) -> dict[str, int]:
+        """No candle had a forecast."""
+        return {}
 
 
 class _Listener:
