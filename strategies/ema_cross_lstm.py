@@ -1,4 +1,4 @@
-"""A user's strategy with `LSTMRisk`: the same entries and exits, our stake and stop.
+"""A user's strategy with `LSTMRisk`: the same entries and exits, stakes bounded by their risk.
 
 freqtrade backtesting --strategy-list EmaCross EmaCrossLSTM
 """
@@ -9,4 +9,4 @@ from lstm_model import LSTMRisk
 
 
 class EmaCrossLSTM(LSTMRisk, EmaCross):
-    """The same with stake and stop by the calibrated forecast; no forecast, no trade."""
+    """The same with the `lstm_*` columns; with `"stop": "forecast"` with a stop by the forecast."""

@@ -21,7 +21,8 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     INTERFACE_VERSION = 3
 
     timeframe = "5m"
-    can_short = None
+    can_short = None  # on futures, unless a strategy of yours says no
+    protections = None  # ours, unless a strategy of yours has others
     stoploss = -0.10
     minimal_roi = {"0": 10.0}  # noqa: RUF012 - freqtrade's own form
     process_only_new_candles = True
@@ -32,9 +33,11 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     lstm_kelly_fraction = RealParameter(0.05, 1.0, default=0.25, space="buy")
 
     def __init__(self, config: dict[str, Any]) -> None:
-        if type(self).can_short is None:  # yours may say False on futures
+        if self.can_short is None:  # yours may say False on futures
             self.can_short = config.get("trading_mode", "spot") != "spot"
         super().__init__(config)
+        if self.protections is None:
+            self.protections = self.lstm_protections
 
     def leverage(
         self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
@@ -42,10 +45,6 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     ) -> float:  # fmt: skip
         """As the settings say, within what the exchange allows; the stake shrinks with it."""
         return min(self.lstm_settings.max_leverage or 1.0, max_leverage)
-
-    @property
-    def protections(self) -> list[dict[str, Any]]:
-        return self.lstm_protections
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         return self.lstm_enter(dataframe, metadata)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from freqtrade.persistence import Trade
 from pandas import DataFrame
@@ -73,11 +72,10 @@ def is_by_hand(frame: DataFrame, entry: Entry) -> bool:
     return bool(known != entry.tag)
 
 
-def tick_of(precision: float | None, exchange: Any, rate: float) -> float:
+def tick_of(precision: float | None, mode: int, rate: float) -> float:
     """Smallest step of a price by a market's precision, in any of ccxt's modes."""
     if not precision or rate <= 0.0:
         return 0.0
-    mode = exchange.precision_mode_price
     if mode == TICK_SIZE:
         return float(precision)
     if mode == SIGNIFICANT_DIGITS:

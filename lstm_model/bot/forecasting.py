@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
+from inspect import getattr_static
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from pandas import DataFrame
 from lstm_model.bot import assembly, configuration
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
-from lstm_model.bot.theirs import check_order, merged_plot
+from lstm_model.bot.theirs import assign, check_order, merged_plot
 from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP
@@ -61,13 +62,14 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         check_order(type(self), LSTMForecasts)
+        self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
+        super().__init__(config=config)
         with _as_freqtrade_errors():
             self.lstm_settings = configuration.settings_of(config, getattr(self, "timeframe", None))
-        self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
         self._lstm_own_parameters()
-        super().__init__(config)
-        self.startup_candle_count = max(self.startup_candle_count, self._lstm_warm_up)
-        self.plot_config: dict[str, Any] = merged_plot(getattr(self, "plot_config", None), _PLOT)
+        needed = max(self.startup_candle_count, self._lstm_warm_up)
+        assign(self, "startup_candle_count", needed)
+        assign(self, "plot_config", merged_plot(getattr(self, "plot_config", None), _PLOT))
 
     def bot_start(self, **kwargs: Any) -> None:
         """Load the champion before the first candle; a second start begins from nothing.
@@ -84,15 +86,12 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         super().ft_bot_cleanup()
 
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
-        """Forecast new candles of all pairs at once; let the schedule look at the clock."""
-        if live := self._lstm_live:
-            held = {trade.pair for trade in Trade.get_open_trades()}
-            pairs = held.union(self.dp.current_whitelist())
-            live.tick(int(current_time.timestamp() * 1000), pairs)
-            live.foresee(list(self._lstm_new_candles(live)))
-            for news in live.take_news():
-                self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
-        super().bot_loop_start(current_time=current_time, **kwargs)
+        """Theirs; then forecast new candles of all pairs, and let the schedule see the clock."""
+        try:
+            super().bot_loop_start(current_time=current_time, **kwargs)
+        finally:
+            if live := self._lstm_live:
+                self._lstm_look(live, current_time)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Theirs, and the `lstm_*` columns: of the candles before theirs had them."""
@@ -113,13 +112,21 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         """The pair's candles with all columns, in a backtest until now."""
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
 
+    def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
+        held = {trade.pair for trade in Trade.get_open_trades()}
+        pairs = held.union(self.dp.current_whitelist())
+        live.tick(int(current_time.timestamp() * 1000), pairs)
+        live.foresee(list(self._lstm_new_candles(live)))
+        for news in live.take_news():
+            self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
+
     def _lstm_own_parameters(self) -> None:
         """Give this object parameters of its own, with what config.json says as their value.
 
         freqtrade lists those of the class, which all strategies of a process would share.
         """
         for name in [name for name in dir(self) if name.startswith("lstm_")]:
-            option, parameter = name.removeprefix("lstm_"), getattr(self, name)
+            option, parameter = name.removeprefix("lstm_"), getattr_static(self, name)
             if not isinstance(parameter, BaseParameter):
                 continue
             if option in Settings.model_fields and option not in PARAMETERS:

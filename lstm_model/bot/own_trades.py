@@ -72,3 +72,17 @@ def reduce(
         return None  # nothing is known against the position
     surplus = reduction(trade.stake_amount, wanted.amount, _KEPT_MINIMA * least, least)
     return (-surplus, "lstm_reduced") if surplus else None
+
+
+def protections(horizon: int) -> list[dict[str, Any]]:
+    """Pauses in horizons, all chosen, in freqtrade's form."""
+    return [
+        {"method": "CooldownPeriod", "stop_duration_candles": max(1, horizon // 6)},
+        {"method": "StoplossGuard", "lookback_period_candles": 24 * horizon,
+         "trade_limit": 4, "stop_duration_candles": 4 * horizon},
+        {"method": "MaxDrawdown", "lookback_period_candles": 168 * horizon,
+         "trade_limit": 10, "stop_duration_candles": 24 * horizon,
+         "max_allowed_drawdown": 0.1, "calculation_mode": "equity"},
+        {"method": "LowProfitPairs", "lookback_period_candles": 168 * horizon,
+         "trade_limit": 4, "stop_duration_candles": 24 * horizon, "required_profit": -0.02},
+    ]  # fmt: skip

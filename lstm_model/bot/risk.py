@@ -19,11 +19,18 @@ from freqtrade.strategy import RealParameter, stoploss_from_absolute
 from pandas import DataFrame
 
 from lstm_model.bot import own_trades
-from lstm_model.bot.entry import Entry, is_by_hand, side_of, sign, tick_of
+from lstm_model.bot.entry import TICK_SIZE, Entry, is_by_hand, side_of, sign, tick_of
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.theirs import Said, hears_fills, or_else
+from lstm_model.bot.theirs import Said, assign, hears_fills, or_else
 from lstm_model.settings import default_of
-from lstm_model.trading.analyzed import forecast_facts, log_returns, newest, opened_ms
+from lstm_model.trading.analyzed import (
+    forecast_facts,
+    gate_of,
+    kelly_of_side,
+    log_returns,
+    newest,
+    opened_ms,
+)
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import ERROR, NO_DATA, NO_SKILL, REASONS, STALE_STREAM, STOP_NEAR
 from lstm_model.trading.stake import (
@@ -70,33 +77,40 @@ class LSTMRisk(LSTMForecasts):
     )
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
+        super().__init__(config=config)
         self._lstm_plans: dict[str, dict[str, Any]] = {}  # by pair, of a trade once filled
         self._lstm_told: dict[str, tuple[int, str]] = {}
         self._lstm_said = Said()
+        self._lstm_precision: dict[str, tuple[float | None, int]] = {}  # by pair, and ccxt's mode
         if (stop := self.lstm_settings.stop) is not None:
             self.lstm_sets_stop = stop == "forecast"
-        # freqtrade asks one method; whether theirs is to be asked too is their own word.
-        self._lstm_asks_their_stop = bool(self.use_custom_stoploss)
-        self.use_custom_stoploss = self._lstm_asks_their_stop or self.lstm_sets_stop
+        # freqtrade asks one method. Where ours makes it ask, theirs is asked if it was to be.
+        wanted = config.get("use_custom_stoploss", self.use_custom_stoploss)
+        self._lstm_asks_their_stop = bool(wanted) or not self.lstm_sets_stop
+        if self.lstm_sets_stop:
+            assign(self, "use_custom_stoploss", True)
+
+    @property
+    def _ft_stop_uses_after_fill(self) -> bool:
+        """freqtrade's own: whether it asks for a stop after a fill; as it would for theirs."""
+        return self.lstm_sets_stop or hears_fills(super().custom_stoploss)
+
+    @_ft_stop_uses_after_fill.setter
+    def _ft_stop_uses_after_fill(self, value: bool) -> None:
+        """freqtrade decides it by our signature."""
 
     @property
     def lstm_protections(self) -> list[dict[str, Any]]:
-        """Pauses in horizons, all chosen, for a strategy's `protections`.
+        """Pauses in horizons, for a strategy's `protections`.
 
         A backtest heeds them with `--enable-protections` only.
         """
-        horizon = self.lstm_settings.horizon
-        return [
-            {"method": "CooldownPeriod", "stop_duration_candles": max(1, horizon // 6)},
-            {"method": "StoplossGuard", "lookback_period_candles": 24 * horizon,
-             "trade_limit": 4, "stop_duration_candles": 4 * horizon},
-            {"method": "MaxDrawdown", "lookback_period_candles": 168 * horizon,
-             "trade_limit": 10, "stop_duration_candles": 24 * horizon,
-             "max_allowed_drawdown": 0.1, "calculation_mode": "equity"},
-            {"method": "LowProfitPairs", "lookback_period_candles": 168 * horizon,
-             "trade_limit": 4, "stop_duration_candles": 24 * horizon, "required_profit": -0.02},
-        ]  # fmt: skip
+        return own_trades.protections(self.lstm_settings.horizon)
+
+    def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Theirs and the `lstm_*` columns; hyperopt has no exchange afterwards."""
+        self._lstm_tick(metadata["pair"], 1.0)
+        return super().populate_indicators(dataframe, metadata)
 
     def custom_stake_amount(  # noqa: PLR0913 - freqtrade's signature
         self, pair: str, current_time: datetime, current_rate: float, proposed_stake: float,
@@ -109,13 +123,14 @@ class LSTMRisk(LSTMForecasts):
             proposed_stake=proposed_stake, min_stake=min_stake, max_stake=max_stake,
             leverage=leverage, entry_tag=entry_tag, side=side, **kwargs,
         )  # fmt: skip
-        if not theirs:
+        if not theirs or math.isnan(theirs):
             return 0.0
-        entry = Entry(
-            pair, entry_tag, sign(side), current_rate, leverage, theirs, max_stake,
-            min_stake or 0.0,
-        )  # fmt: skip
-        return or_else(self._lstm_settle, 0.0)(entry)
+        # freqtrade raises what is a little too small, and lowers what is too much.
+        least = min_stake or 0.0
+        wanted = min(max(theirs, least), max_stake)
+        entry = Entry(pair, entry_tag, sign(side), current_rate, leverage, wanted, max_stake, least)
+        allowed = or_else(self._lstm_settle, 0.0)(entry)
+        return float(theirs) if allowed >= wanted * (1.0 - 1e-12) else allowed
 
     def confirm_trade_entry(  # noqa: PLR0913 - freqtrade's signature
         self, pair: str, order_type: str, amount: float, rate: float, time_in_force: str,
@@ -160,17 +175,17 @@ class LSTMRisk(LSTMForecasts):
         """
         theirs, asked = None, super().custom_stoploss
         if self._lstm_asks_their_stop and (not after_fill or hears_fills(asked)):
-            given = {"after_fill": after_fill} if hears_fills(asked) else {}
             theirs = asked(
                 pair=pair, trade=trade, current_time=current_time, current_rate=current_rate,
-                current_profit=current_profit, **given, **kwargs,
+                current_profit=current_profit, after_fill=after_fill, **kwargs,
             )  # fmt: skip
         side, leverage = side_of(trade), trade.leverage or 1.0
         stop = self.lstm_stop_rate(pair, side, leverage) if self.lstm_sets_stop else None
         if stop is None or has_passed(current_rate, stop, side):
             return cast("float | None", theirs)
         known, step = [trade.stop_loss or None], self._lstm_tick(pair, current_rate)
-        if theirs and math.isfinite(theirs):
+        if theirs and math.isfinite(theirs):  # after a fill freqtrade takes it even if it is looser
+            known = [] if after_fill else known
             known.append(current_rate * (1.0 - side * abs(theirs) / leverage))
         if any(tighter(rate, stop - 2.0 * side * step, side) == rate for rate in known):
             return cast("float | None", theirs)
@@ -276,13 +291,14 @@ class LSTMRisk(LSTMForecasts):
         frame, live = self.lstm_analyzed(entry.pair), self._lstm_live
         by_hand = is_by_hand(frame, entry)
         foretold = not by_hand and (entry.is_forecasts or self._lstm_may_stop())
-        gate = _gate(frame) if foretold else ""
+        gate = gate_of(frame) if foretold else ""
         if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
             return Stake(0.0, gate, f"0: {REASONS[gate]}")
         stop, is_new = self._lstm_first_stop(entry, foretold=foretold), entry.trade_id is None
         if stop is None:
             return Stake(0.0, NO_DATA, "0: there is no forecast to set a stop by")
-        if entry.side * (entry.rate - stop) <= 2.0 * self._lstm_tick(entry.pair, entry.rate):
+        tick = self._lstm_tick(entry.pair, entry.rate) if self._lstm_may_stop() else 0.0
+        if entry.side * (entry.rate - stop) <= 2.0 * tick:
             return Stake(0.0, STOP_NEAR, f"0: an entry at {entry.rate:g} is at its stop {stop:g}")
         request = Request(
             proposed=entry.proposed,
@@ -320,8 +336,11 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_tick(self, pair: str, rate: float) -> float:
         """Smallest step of a pair's price on the exchange; 0.0 where it does not say."""
-        market = self.dp.market(pair) or {}
-        return tick_of(market.get("precision", {}).get("price"), self.dp._exchange, rate)
+        if pair not in self._lstm_precision and self.dp._exchange is not None:
+            market = self.dp.market(pair) or {}
+            mode = self.dp._exchange.precision_mode_price
+            self._lstm_precision[pair] = market.get("precision", {}).get("price"), mode
+        return tick_of(*self._lstm_precision.get(pair, (None, TICK_SIZE)), rate)
 
     def _lstm_settle(self, entry: Entry) -> float:
         stake = or_else(self.lstm_stake_for, _FAILED)(entry)
@@ -381,13 +400,3 @@ class LSTMRisk(LSTMForecasts):
             Holding(trade.pair, trade.stake_amount, side_of(trade), alike[trade.pair])
             for trade in trades
         )
-
-
-def kelly_of_side(frame: DataFrame, side: int) -> float:
-    """Kelly's position on this side; the column has it for the side that the forecast leans to."""
-    return 0.0 if side * newest(frame, "lstm_mean") < 0.0 else newest(frame, "lstm_kelly")
-
-
-def _gate(frame: DataFrame) -> str:
-    """What forbids an entry by the newest candle's forecast, whatever its edge."""
-    return str(frame["lstm_gate"].iloc[-1]) if len(frame) else NO_DATA

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import getfullargspec
 from typing import Any, TypeVar, cast
 
 from freqtrade.exceptions import OperationalException
+from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,16 @@ def or_else(work: Callable[..., Answer], otherwise: Answer) -> Callable[..., Ans
 
 
 def hears_fills(custom_stoploss: Callable[..., Any]) -> bool:
-    """Whether freqtrade would ask it after a fill: by its signature, as freqtrade decides it."""
-    return "after_fill" in signature(custom_stoploss).parameters
+    """Whether freqtrade would ask theirs after a fill, too: decided by its signature, as there."""
+    known = getattr(custom_stoploss, "__func__", custom_stoploss)
+    is_theirs = known is not IStrategy.custom_stoploss
+    return is_theirs and "after_fill" in getfullargspec(custom_stoploss).args
+
+
+def assign(strategy: object, name: str, value: Any) -> None:
+    """Set an attribute of freqtrade's, unless theirs is a property: that stays as it is."""
+    if not isinstance(getattr(type(strategy), name, None), property):
+        setattr(strategy, name, value)
 
 
 def check_order(strategy: type, mixin: type) -> None:
@@ -39,7 +48,10 @@ def check_order(strategy: type, mixin: type) -> None:
         Says how to write it.
     """
     order = strategy.__mro__
-    before = [cls for cls in order[: order.index(mixin)] if not issubclass(cls, mixin)]
+    before = [
+        cls for cls in order[: order.index(mixin)]
+        if issubclass(cls, IStrategy) and not issubclass(cls, mixin)
+    ]  # fmt: skip
     if before:
         names = ", ".join(cls.__name__ for cls in before)
         raise OperationalException(
@@ -52,7 +64,7 @@ def merged_plot(theirs: Any, ours: Mapping[str, Any]) -> dict[str, Any]:
     """A plot configuration with what both show; where names meet, theirs stays."""
     known = theirs if isinstance(theirs, Mapping) else {}
     return {
-        part: {**ours.get(part, {}), **known.get(part, {})}
+        part: {**(ours.get(part) or {}), **(known.get(part) or {})}
         for part in dict.fromkeys((*known, *ours))
     }
 

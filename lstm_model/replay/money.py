@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from lstm_model.market.candles import utc_text
 from lstm_model.replay.accounts import Rules
 from lstm_model.replay.trade_facts import TradeFacts
-from lstm_model.replay.trades import BACKTEST, BOT, LoneTrade, MatchedTrade, TradeComparison
+from lstm_model.replay.trades import BACKTEST, LoneTrade, MatchedTrade, TradeComparison
 
 # Exits by a price inside the candle; a backtest knows of it that it was between high and low.
 _BY_PRICE = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "roi", "liquidation")
@@ -37,26 +38,42 @@ class Purse(NamedTuple):
 
 @dataclass(frozen=True)
 class TradeMoney:
-    """One trade: the profit promised and the profit kept, after fees, as fractions of its stake.
+    """One trade: the profit promised and the profit kept, after fees.
 
     Attributes
     ----------
     trade : of the backtest, or of the bot where it alone made one
-    promised, kept : 0.0 where that side made no such trade
-    money : kept less promised, in stake currency
+    stake : the larger of the two sides'
+    promised_money, kept_money : profit after fees in stake currency; 0.0 where that side made no
+        such trade, NaN where no price is known
     why : where it ended, by which rule and by what was known, on either side
     """
 
     trade: TradeFacts
-    promised: float
-    kept: float
-    money: float
+    stake: float
+    promised_money: float
+    kept_money: float
     why: str
 
     @property
+    def promised(self) -> float:
+        """As a fraction of the stake."""
+        return self.promised_money / self.stake
+
+    @property
+    def kept(self) -> float:
+        """As a fraction of the stake."""
+        return self.kept_money / self.stake
+
+    @property
+    def money(self) -> float:
+        """Kept less promised, in stake currency."""
+        return self.kept_money - self.promised_money
+
+    @property
     def difference(self) -> float:
-        """Kept less promised."""
-        return self.kept - self.promised
+        """Kept less promised, as a fraction of the stake."""
+        return self.money / self.stake
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class MoneyComparison:
     @property
     def broken(self) -> tuple[TradeMoney, ...]:
         """Trades that differ by more than fills may make, the largest difference first."""
-        found = [t for t in self.trades if abs(t.difference) > self.purse.tolerance]
+        found = [t for t in self.trades if not abs(t.difference) <= self.purse.tolerance]
         return tuple(sorted(found, key=lambda trade: -abs(trade.difference)))
 
     @property
@@ -95,54 +112,51 @@ def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparis
     matched = [_of_both(couple, rules, purse) for couple in trades.matched]
     alone = [_of_one(lone, purse) for lone in trades.alone]
     every = sorted((*matched, *alone), key=lambda each: each.trade.open_ms)
-    backtests = [couple.backtest for couple in trades.matched]
-    bots = [(couple.replay, couple.backtest) for couple in trades.matched]
-    backtests += [lone.trade for lone in trades.alone if lone.who == BACKTEST]
-    bots += [(lone.trade, lone.trade) for lone in trades.alone if lone.who == BOT]
     return MoneyComparison(
-        purse,
-        sum(_money(trade, _ratio(trade, trade, purse)) for trade in backtests),
-        sum(_money(trade, _ratio(trade, like, purse)) for trade, like in bots),
+        purse, sum(each.promised_money for each in every), sum(each.kept_money for each in every),
         tuple(every),
-    )
+    )  # fmt: skip
 
 
 def _of_both(couple: MatchedTrade, rules: Rules, purse: Purse) -> TradeMoney:
     tested, made = couple.backtest, couple.replay
-    promised, kept = _ratio(tested, tested, purse), _ratio(made, tested, purse)
-    money = _money(made, kept) - _money(tested, promised)
-    return TradeMoney(tested, promised, kept, money, _why(tested, made, rules, purse))
+    stake = max(tested.stake, made.stake)
+    promised, kept = _money(tested, tested, purse), _money(made, tested, purse)
+    return TradeMoney(tested, stake, promised, kept, _why(tested, made, rules, purse))
 
 
 def _of_one(lone: LoneTrade, purse: Purse) -> TradeMoney:
-    ratio = _ratio(lone.trade, lone.trade, purse)
-    promised, kept = (ratio, 0.0) if lone.who == BACKTEST else (0.0, ratio)
-    money = _money(lone.trade, ratio) * (-1.0 if lone.who == BACKTEST else 1.0)
+    money = _money(lone.trade, lone.trade, purse)
+    promised, kept = (money, 0.0) if lone.who == BACKTEST else (0.0, money)
     why = f"made by {lone.who} alone: {lone.cause.kind}, {lone.cause.text}"
-    return TradeMoney(lone.trade, promised, kept, money, why)
+    return TradeMoney(lone.trade, lone.trade.stake, promised, kept, why)
 
 
-def _ratio(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
-    """Profit after fees as a fraction of the stake; of an open trade as if it were left now.
+def _money(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
+    """Profit after fees in stake currency; what is open as if it were left now.
 
-    At the price at which a backtest left its like in the end, so that both are priced alike.
+    At the price at which a backtest left its like in the end, so that both are priced alike. What
+    an open trade has given back in part was realized, and counts as it was.
     """
-    if not trade.is_open and trade.profit_ratio is not None:
-        return trade.profit_ratio
+    if not trade.is_open:
+        if trade.profit is not None:
+            return trade.profit
+        if trade.profit_ratio is not None:
+            return trade.profit_ratio * trade.stake
+        return _ratio_at(trade, trade.close_rate) * trade.stake
     in_the_end = like.exit_reason == _OF_THE_END and like.close_rate is not None
     rate = like.close_rate if in_the_end else purse.last.get(trade.pair)
+    return (trade.profit or 0.0) + _ratio_at(trade, rate) * trade.stake
+
+
+def _ratio_at(trade: TradeFacts, rate: float | None) -> float:
+    """Profit after fees as a fraction of the stake, if left at this price; NaN without one."""
     if rate is None:
-        return 0.0
+        return math.nan
     side = -1.0 if trade.is_short else 1.0
     paid = trade.open_rate * (1.0 + side * (trade.fee_open or 0.0))
     got = rate * (1.0 - side * (trade.fee_close or 0.0))
     return side * (got / paid - 1.0) * trade.leverage
-
-
-def _money(trade: TradeFacts, ratio: float) -> float:
-    """Profit in stake currency."""
-    closed = not trade.is_open and trade.profit is not None
-    return trade.profit if closed and trade.profit is not None else ratio * trade.stake
 
 
 def _why(tested: TradeFacts, made: TradeFacts, rules: Rules, purse: Purse) -> str:
@@ -154,7 +168,7 @@ def _why(tested: TradeFacts, made: TradeFacts, rules: Rules, purse: Purse) -> st
         and rules.candle(tested.close_ms) == rules.candle(made.close_ms)
     )
     if same_candle and tested.exit_reason == made.exit_reason:
-        prices = f"{tested.close_rate:.8g}, live {made.close_rate:.8g}"
+        prices = ", live ".join(f"{t.close_rate or math.nan:.8g}" for t in (tested, made))
         return f"{tested.exit_reason} in the same candle, at {prices}"
     return f"backtest: {ends[0]}; live: {ends[1]}"
 

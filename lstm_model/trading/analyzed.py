@@ -15,6 +15,7 @@ from pandas import DataFrame
 
 from lstm_model.market.candles import Floats
 from lstm_model.settings import Settings
+from lstm_model.trading.sizing import NO_DATA
 
 
 def newest(frame: DataFrame, column: str) -> float:
@@ -28,6 +29,16 @@ def newest(frame: DataFrame, column: str) -> float:
     if not len(frame) or column not in frame or frame[column].iloc[-1] is None:
         return math.nan
     return float(frame[column].iloc[-1])
+
+
+def kelly_of_side(frame: DataFrame, side: int) -> float:
+    """Kelly's position on this side; the column has it for the side that the forecast leans to."""
+    return 0.0 if side * newest(frame, "lstm_mean") < 0.0 else newest(frame, "lstm_kelly")
+
+
+def gate_of(frame: DataFrame) -> str:
+    """What forbids an entry by the newest candle's forecast, whatever its edge."""
+    return str(frame["lstm_gate"].iloc[-1]) if len(frame) else NO_DATA
 
 
 def opened_ms(frame: DataFrame) -> int:
@@ -49,7 +60,8 @@ def log_returns(frames: Mapping[str, DataFrame], count: int) -> dict[str, Floats
     >>> log_returns({"A/USDT": frame, "B/USDT": frame[:2], "C/USDT": DataFrame()}, 3)
     {'A/USDT': array([0., 0.]), 'B/USDT': array([ 0., nan])}
     """
-    tails = {pair: frame.tail(count) for pair, frame in frames.items() if len(frame)}
+    known = {pair: frame for pair, frame in frames.items() if "lstm_close" in frame}
+    tails = {pair: frame.tail(count) for pair, frame in known.items() if len(frame)}
     opened = {pair: tail["date"].astype("int64").to_numpy() for pair, tail in tails.items()}
     every = np.unique(np.concatenate([*opened.values(), np.zeros(0, np.int64)]))
     returns = {}

@@ -20,6 +20,7 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from series import make_candles, to_frame
 
 from lstm_model.bot.entry import tick_of
+from lstm_model.bot.live import LiveEngine
 from lstm_model.trading.outlook import Outlook, Terms
 
 PAIR, CLOSE = "BTC/USDT", 100.0
@@ -96,7 +97,7 @@ WORDS = """
         HEARD.append(("confirm", k["pair"], k["amount"], k["rate"], k["side"]))
         return k["rate"] < 150.0
     def custom_stoploss(self, **k):
-        HEARD.append(("stoploss", k["pair"], k["current_rate"], False)); return -0.03
+        HEARD.append(("stoploss", k["pair"], k["current_rate"], k["after_fill"])); return -0.03
     def custom_exit(self, **k):
         HEARD.append(("exit", k["pair"], k["current_rate"]))
         return "mine" if k["current_rate"] > 150.0 else None
@@ -152,6 +153,7 @@ def load(folder: Path, body: str = "", *, mixin: bool = True, **options: Any) ->
         "runmode": RunMode.BACKTEST, "trading_mode": "futures", "margin_mode": "isolated",
         "exchange": {"name": "binance"}, "lstm": options.pop("lstm", {}), **options,
     }  # fmt: skip
+    config = {name: value for name, value in config.items() if value is not None}
     strategy = StrategyResolver.load_strategy(config)
     strategy.dp, strategy.wallets = Provider(), Wallets()
     if hasattr(strategy, "_lstm_open"):
@@ -246,8 +248,6 @@ def test_without_callbacks_of_theirs_freqtrades_own_answers_stand(tmp_path: Path
     mixed = asked(load(tmp_path))
     assert mixed.pop("stake") == pytest.approx(1_000 * 0.01 / 0.10)  # 1 % lost at their stop
     assert answers.pop("stake") == 330.0
-    stop, none = answers.pop("stop"), mixed.pop("stop")  # freqtrade does not ask for it
-    assert (stop, none) == (-0.10, None)
     assert mixed == answers
 
 
@@ -288,6 +288,103 @@ def test_a_stop_by_the_forecast_is_only_ever_tighter_than_theirs(tmp_path: Path)
         trade = trade_of()
         stoploss(safer, trade)
         assert trade.stop_loss == pytest.approx(wanted, abs=0.011)
+
+
+PROPERTIES = """
+    @property
+    def plot_config(self): return {"main_plot": {"ema": {}}}
+    @property
+    def use_custom_stoploss(self): return False
+    @property
+    def startup_candle_count(self): return 30
+"""
+QUIET = """
+    def custom_stoploss(self, pair, trade, current_time, current_rate, current_profit, **kwargs):
+        return -0.03
+"""
+IN_START = (
+    QUIET
+    + """
+    def bot_start(self, **kwargs): self.use_custom_stoploss = True
+"""
+)
+BY_WORD = """
+    def __init__(self, *, config): super().__init__(config)
+    timeframe = "1h"
+"""
+
+
+@pytest.mark.parametrize("stop", [None, "forecast"])
+def test_attributes_of_theirs_may_be_properties(tmp_path: Path, stop: str | None) -> None:
+    safer = load(tmp_path, PROPERTIES, lstm={"stop": stop})
+    assert safer.plot_config == {"main_plot": {"ema": {}}}
+    assert safer.use_custom_stoploss is False
+    foretell(safer)
+    assert staked(safer) == pytest.approx(100.0)  # by their stoploss: nobody sets another
+
+
+@pytest.mark.parametrize(("body", "own"), [(QUIET, True), (QUIET, False), (IN_START, None)])
+def test_whether_their_stop_is_asked_is_their_word_whenever_they_say_it(
+    tmp_path: Path, body: str, own: bool | None
+) -> None:
+    options = {} if own is None else {"use_custom_stoploss": own}
+    stops = []
+    for mixin in (False, True):
+        strategy, trade = load(tmp_path, body, mixin=mixin, **options), trade_of()
+        strategy.bot_start()
+        stoploss(strategy, trade)
+        stops.append(trade.stop_loss)
+    assert stops == ([90.0] * 2 if own is False else [97.0] * 2)
+
+
+@pytest.mark.parametrize(
+    ("signature", "hears"),
+    [(FULL, True), (SHORT, False), (WORDS, False), ("", False),
+     (FULL.replace("current_profit, after_fill,", "current_profit, *, after_fill,"), False)],
+)  # fmt: skip
+def test_a_stop_after_a_fill_is_asked_for_as_without_us(
+    tmp_path: Path, signature: str, hears: bool
+) -> None:
+    plain = load(tmp_path, signature, mixin=False)
+    safer = load(tmp_path, signature)
+    assert plain._ft_stop_uses_after_fill is safer._ft_stop_uses_after_fill is hears
+    assert load(tmp_path, signature, lstm={"stop": "forecast"})._ft_stop_uses_after_fill
+
+
+def test_after_a_fill_the_tighter_of_both_stops_is_set_anew(tmp_path: Path) -> None:
+    safer, trade = load(tmp_path, FULL.replace("-0.03", "-0.09"), lstm={"stop": "forecast"}), None
+    foretell(safer)
+    trade = trade_of()
+    stoploss(safer, trade)
+    safer.ft_stoploss_adjust(CLOSE, trade, NOW, 0.0, 0.0, after_fill=True)
+    assert trade.stop_loss == pytest.approx(98.02, abs=0.011)
+
+
+def test_an_own_init_may_take_its_configuration_by_name_and_set_the_timeframe(
+    tmp_path: Path,
+) -> None:
+    body = BY_WORD.replace('    timeframe = "1h"\n', "")
+    assert load(tmp_path, body).lstm_settings.step_candles == 288
+    hourly = load(tmp_path, BY_WORD, timeframe=None)
+    assert hourly.lstm_settings.step_candles == 24
+
+
+@pytest.mark.parametrize("amount", [4.5, 1e9, math.inf])
+def test_a_stake_that_freqtrade_would_raise_or_lower_is_left_to_it(
+    tmp_path: Path, amount: float
+) -> None:
+    body = f"""
+    stoploss = -0.01
+    def custom_stake_amount(self, **k): return float("{amount}")
+"""
+    assert staked(load(tmp_path, body, lstm={"max_portfolio_fraction": 1.0})) == amount
+
+
+def test_the_loop_of_theirs_runs_whatever_ours_does(tmp_path: Path) -> None:
+    safer = load(tmp_path, FULL)
+    safer._lstm_engine = object.__new__(LiveEngine)  # not started: whatever it is asked fails
+    strategy_safe_wrapper(safer.bot_loop_start, supress_error=True)(current_time=NOW)
+    assert ("loop", NOW) in heard(safer)
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -427,7 +524,7 @@ def test_an_entry_within_two_ticks_of_its_stop_is_refused_by_name(tmp_path: Path
     assert staked(safer, 1.01e-6) == 0.0
     assert staked(safer, 0.95e-6) == 0.0  # beyond it: a market state, no error
     assert denied == ["stop_near", "stop_near"]
-    safer.dp.tick = 1e-10
+    safer.dp.tick, safer._lstm_precision = 1e-10, {}
     assert staked(safer, 1.01e-6) > 0.0
 
 
@@ -439,8 +536,7 @@ def test_an_entry_within_two_ticks_of_its_stop_is_refused_by_name(tmp_path: Path
 def test_a_tick_is_known_in_every_way_an_exchange_says_it(
     mode: int, precision: float | None, rate: float, tick: float
 ) -> None:
-    exchange = SimpleNamespace(precision_mode_price=mode)
-    assert tick_of(precision, exchange, rate) == pytest.approx(tick)
+    assert tick_of(precision, mode, rate) == pytest.approx(tick)
 
 
 def test_kelly_is_of_the_side_that_is_entered(tmp_path: Path) -> None:
@@ -459,3 +555,19 @@ def test_an_entry_by_hand_under_a_tag_of_its_own_needs_no_forecast(tmp_path: Pat
     safer.dp.frame["lstm_gate"], safer.dp.frame["enter_tag"] = "no_model", "ema"
     assert staked(safer, entry_tag="ema") == 0.0
     assert staked(safer, entry_tag="news") > 0.0
+
+
+def test_what_is_known_of_ticks_is_known_where_there_is_no_exchange_any_more(
+    tmp_path: Path,
+) -> None:
+    """As in the processes of hyperopt."""
+    safer = load(tmp_path, lstm={"stop": "forecast"})
+    foretell(safer)
+    safer._lstm_outlook = lambda given: Outlook(
+        PAIR, given.date_ms, Terms(safer.lstm_settings, 0.001, can_short=True)
+    )
+    safer.populate_indicators(to_frame(make_candles(400)), {"pair": PAIR})
+    safer.dp._exchange = None
+    assert safer._lstm_tick(PAIR, CLOSE) == 0.01
+    assert safer._lstm_tick("NEW/USDT", CLOSE) == 0.0
+    assert staked(safer) > 0.0

@@ -94,7 +94,25 @@ def test_trades_that_are_open_at_the_end_are_priced_alike() -> None:
     short = trade(200, is_short=True, leverage=2.0)
     assert held([], [short]).kept == pytest.approx(-2 * 200 * (110.0 * 1.001 / (100 * 0.999) - 1))
     unknown = held([], [trade(200, pair=OTHER)])
-    assert unknown.kept == 0.0  # no candle of it is known
+    assert len(unknown.broken) == 1  # no price of it is known: nothing is proven
+    assert not unknown.ok
+
+
+def test_another_stake_is_another_profit() -> None:
+    promised = [trade(5, 9, 0.10), trade(15, 19, -0.10)]
+    kept = [trade(5, 9, 0.10, stake=20.0), trade(15, 19, -0.10, stake=20.0)]
+    found = held(promised, kept)
+    assert found.difference == pytest.approx(0.0)
+    assert [round(each.money, 6) for each in found.trades] == [-18.0, 18.0]
+    assert not found.ok
+
+
+def test_what_a_partial_exit_has_lost_counts_while_the_rest_is_open() -> None:
+    left = trade(200, 239, exit_reason="force_exit", close_rate=110.0, profit=-40.24, stake=100.0)
+    rest = trade(200, stake=100.0, amount=1.0, profit=-50.0)
+    found = held([left], [rest])
+    assert found.kept == pytest.approx(-50.0 + 100 * (110 * 0.999 / (100 * 1.001) - 1.0))
+    assert found.ok
 
 
 RATIOS = st.lists(st.floats(-0.5, 0.5), max_size=8)
