@@ -243,7 +243,7 @@ class LSTMRisk(LSTMForecasts):
     def order_filled(
         self, pair: str, trade: Trade, order: Order, current_time: datetime, **kwargs: Any
     ) -> None:
-        """Write down with a new trade why it came about: `/list_custom_data` shows it.
+        """Write down with a new trade why it came about, for `/list_custom_data`.
 
         Not in backtests, where nobody could read it and each entry takes longer than the last.
         """
@@ -259,8 +259,7 @@ class LSTMRisk(LSTMForecasts):
                 trade.set_custom_data(key, value)
 
     def lstm_enter(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
-        """Enter by the forecast, where it exceeds all costs by `min_edge`: for
-        `populate_entry_trend`."""
+        """Enter where the forecast exceeds all costs by `min_edge`: for `populate_entry_trend`."""
         return own_trades.enter(self, dataframe, metadata)
 
     def lstm_exit(
@@ -268,8 +267,7 @@ class LSTMRisk(LSTMForecasts):
     ) -> str | None:
         """Why to leave a position of the forecast now, or None: for `custom_exit`.
 
-        The forecast is against it, or too old and not made anew. A trade that something else
-        entered is left to that.
+        The forecast is against it, or too old and not made anew. Trades of others are left alone.
         """
         return own_trades.leave(self, pair, trade, current_time, current_rate)
 
