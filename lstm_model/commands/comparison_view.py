@@ -22,8 +22,7 @@ def renderables(comparison: Comparison) -> Iterator[RenderableType]:
     """What a command prints, one after the other; no markup is read in what comes from outside."""
     forecasts, trades, money = comparison.forecasts, comparison.trades, comparison.money
     yield _money_line(money)
-    if money.broken:
-        yield _broken_table(money)
+    yield from _broken(money)
     yield Text("")
     yield _forecasts_line(forecasts)
     if forecasts.pairs:
@@ -52,20 +51,17 @@ def _money_line(money: MoneyComparison) -> Text:
     )
 
 
-def _broken_table(money: MoneyComparison) -> Table:
-    """The trades that ended elsewhere, by which rule and by what was known."""
-    table = _table("profit not kept", "promised", "kept", "points", "money", "how it ended")
+def _broken(money: MoneyComparison) -> Iterator[Text]:
+    """The trades whose profit was not kept: how much, and how either side ended."""
     for found in money.broken[:_SHOWN]:
         trade = found.trade
-        table.add_row(
-            Text(f"{trade.pair} {trade.side} {utc_text(trade.open_ms)}"),
-            f"{found.promised:+.2%}", f"{found.kept:+.2%}", f"{100.0 * found.difference:+.2f}",
-            f"{found.money:+,.2f}", Text(found.why),
-        )  # fmt: skip
+        yield Text(
+            f"  {trade.pair} {trade.side} {utc_text(trade.open_ms)}: promised "
+            f"{found.promised:+.2%}, kept {found.kept:+.2%}: {100.0 * found.difference:+.2f} "
+            f"points, {found.money:+,.2f}\n    {found.why}"
+        )
     if len(money.broken) > _SHOWN:
-        table.add_row(f"and {len(money.broken) - _SHOWN:,} more", "", "", "", "", "")
-    table.columns[-1].justify = "left"
-    return table
+        yield Text(f"  and {len(money.broken) - _SHOWN:,} more")
 
 
 def _forecasts_line(forecasts: ForecastComparison) -> Text:
