@@ -135,18 +135,20 @@ def _of_one(lone: LoneTrade, purse: Purse) -> TradeMoney:
 def _money(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
     """Profit after fees in stake currency; what is open as if it were left now.
 
-    At the price at which a backtest left its like in the end, so that both are priced alike. What
-    an open trade has given back in part was realized, and counts as it was.
+    At the price at which a backtest left its like in the end, so that both are priced alike; also
+    if the bot left it since. What was given back in part was realized, and counts as it was.
     """
-    if not trade.is_open:
+    in_the_end = like.exit_reason == _OF_THE_END and like.close_rate is not None
+    is_later = in_the_end and (trade.close_ms or math.inf) > (like.close_ms or math.inf)
+    if not trade.is_open and not is_later:
         if trade.profit is not None:
             return trade.profit
         if trade.profit_ratio is not None:
             return trade.profit_ratio * trade.stake
         return _ratio_at(trade, trade.close_rate) * trade.stake
-    in_the_end = like.exit_reason == _OF_THE_END and like.close_rate is not None
     rate = like.close_rate if in_the_end else purse.last.get(trade.pair)
-    return (trade.profit or 0.0) + _ratio_at(trade, rate) * trade.stake
+    realized = trade.profit or 0.0 if trade.is_open else 0.0
+    return realized + _ratio_at(trade, rate) * trade.stake
 
 
 def _ratio_at(trade: TradeFacts, rate: float | None) -> float:

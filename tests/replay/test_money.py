@@ -98,6 +98,14 @@ def test_trades_that_are_open_at_the_end_are_priced_alike() -> None:
     assert not unknown.ok
 
 
+def test_what_comes_after_the_end_of_the_backtest_does_not_count() -> None:
+    left = trade(200, 239, 0.0978, exit_reason="force_exit", close_rate=110.0)
+    since = trade(200, 240, 0.15, close_rate=115.3)
+    assert held([left], [since]).trades[0].difference == pytest.approx(0.0, abs=1e-4)
+    before = trade(200, 239, 0.15, close_rate=115.3, open_ms=200 * HOUR_MS)
+    assert not held([left], [before]).ok
+
+
 def test_another_stake_is_another_profit() -> None:
     promised = [trade(5, 9, 0.10), trade(15, 19, -0.10)]
     kept = [trade(5, 9, 0.10, stake=20.0), trade(15, 19, -0.10, stake=20.0)]
