@@ -39,6 +39,7 @@ SERIES = [
     make_candles(COUNT, signal=2.0),
     make_candles(COUNT, signal=2.0, seed=1, pair=OTHER),
 ]
+PROMOTION = 1_650  # in `SERIES`, a network takes the place of another at this candle
 
 
 def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:

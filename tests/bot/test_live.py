@@ -20,6 +20,7 @@ from live_world import (  # noqa: F401 - three fixtures
     LAG,
     OTHER,
     PAIR,
+    PROMOTION,
     SERIES,
     SWITCH,
     TRAINER,
@@ -53,8 +54,6 @@ from lstm_model.trading.sizing import (
     NO_MODEL,
     STALE_MODEL,
 )
-
-PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
 
 
 @pytest.fixture(scope="module")

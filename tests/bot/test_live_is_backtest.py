@@ -15,6 +15,7 @@ from live_world import (  # noqa: F401 - three fixtures
     LAG,
     OTHER,
     PAIR,
+    PROMOTION,
     SERIES,
     STORY,
     STORY_FIRST,
@@ -45,8 +46,6 @@ from lstm_model.settings import Settings
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Frame, Outlook
 from lstm_model.trading.sizing import CALIBRATING, NO_DATA, NO_SKILL
-
-PROMOTION = 1_650  # in `SERIES`, a network takes the place of another here
 
 
 @pytest.fixture(scope="module")
