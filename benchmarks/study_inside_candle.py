@@ -24,7 +24,7 @@ from networks import LARGE
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Seen
 from lstm_model.model.features import WARM_UP, compute_features
-from lstm_model.model.forecast import Forecast, coverage, skill, winkler_score
+from lstm_model.model.forecast import Forecast, coverage, skill, unknown_far, winkler_score
 from lstm_model.model.lstm import LstmState
 from lstm_model.model.model import Model
 from lstm_model.model.open_candle import OpenCandle
@@ -139,7 +139,8 @@ class Study:
         reach = NORMAL_95 * volatility * np.sqrt(self._settings.horizon)
         ends = np.stack([-reach, reach], axis=1)
         zero = 0.0 * reach
-        made["zero, EWMA"] = Forecast((0.05, 0.95), ends, zero, volatility, zero, -reach, reach)
+        columns = zero, volatility, zero, -reach, reach
+        made["zero, EWMA"] = Forecast((0.05, 0.95), ends, *columns, far=unknown_far(len(zero)))
         return made
 
 

@@ -4,6 +4,12 @@ The root is a `ValueError` because freqtrade turns those into one log line; any 
 exception raised inside a strategy callback is logged with its traceback.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
 
 class LstmModelError(ValueError):
     """Root of every error this package raises on purpose."""
@@ -27,3 +33,18 @@ class StoreError(LstmModelError):
 
 class TrainingError(LstmModelError):
     """The training child failed, ran out of time or was stopped."""
+
+
+def explained(problem: Any, known: Collection[str]) -> str:
+    """What pydantic has against one option, in words; `known` options are suggested."""
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f'unknown option "{name}".' + _suggestion(name, known)
+    found = "" if not problem["loc"] else f", found {problem['input']!r}"
+    return f"{name or 'options'}: {problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f' Did you mean "{close[0]}"?'
+    return " Known options: " + ", ".join(sorted(known))

@@ -6,7 +6,6 @@ depend on the timeframe, see `parse_settings`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lstm_model.durations import LASTING, in_candles
-from lstm_model.errors import ConfigError
+from lstm_model.errors import ConfigError, explained
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _FIVE_MINUTES_MS = 300_000
@@ -31,6 +30,7 @@ _NOT_IN_VERSION = {
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
     "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
     "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits", "stop",
+    "hold_candles", "stop_trails", "stake", "min_move",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -187,7 +187,8 @@ class Settings(BaseModel):
     )
     risk_fraction: float = Field(
         0.01, gt=0.0, le=0.2,
-        description="Most of the wallet that a trade may lose at its stop, as a fraction.",
+        description="Most of the wallet that a trade may lose, as a fraction: at its stop, with "
+        "fees, spread, slippage and the gap beyond it.",
     )  # fmt: skip
     max_portfolio_fraction: float = Field(
         0.75, gt=0.0, le=1.0,
@@ -196,8 +197,8 @@ class Settings(BaseModel):
     )  # fmt: skip
     stop_multiple: float = Field(
         1.0, ge=0.25, le=10.0,
-        description="Stop distance in multiples of the adverse excursion that 95 % of horizons "
-        "stay within.",
+        description="Stop distance in multiples of the adverse excursion that 95 % of positions "
+        "stay within for as long as they are held.",
     )  # fmt: skip
     max_leverage: float | None = Field(
         None, ge=1.0, le=20.0, description="Most leverage on futures markets; null: the strategy's."
@@ -207,6 +208,29 @@ class Settings(BaseModel):
         description="`strategy`: its own stop rules are the only ones, and stakes follow from its "
         "`stoploss`; `forecast`: also a stop by the forecast, never looser; null: `forecast` for "
         "`LSTMStrategy`, `strategy` for all others.",
+    )
+    hold_candles: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Candles that the forecast's stop is to last for; null: the median of the "
+        "strategy's own closed trades, and no such stop before there are ten; of the forecast's "
+        "own trades the horizon.",
+    )
+    stop_trails: bool = Field(
+        False, description="Move the forecast's stop after the closes; else it stands."
+    )
+    stake: Literal["steady"] | None = Field(
+        None,
+        description="`steady`: freqtrade's own stake times the usual over the forecast width, for "
+        "equal risk per trade; null: as it is.",
+    )
+    min_move: float = Field(
+        0.0,
+        ge=0.0,
+        le=100.0,
+        description="No entry while the forecast interval is narrower than so many round trips "
+        "cost; 0: off.",
     )
     stale_model_candles: int = _lasting(
         "stale_model_candles", 1_000_000,
@@ -222,8 +246,9 @@ class Settings(BaseModel):
     )
     inside_exits: bool = Field(
         False,
-        description="In dry run and live, let forecasts inside the candle move stops and end "
-        "trades too. A backtest has no twin of that: what it promised is then not kept.",
+        description="In dry run and live, let forecasts inside the candle end trades, and a stop "
+        "that trails follow every price. A backtest has no twin of that: what it promised is then "
+        "not kept.",
     )
     tape_trades: int = Field(
         20_000, ge=1_000, le=1_000_000, description="Newest trades kept in memory per pair."
@@ -365,20 +390,5 @@ def parse_settings(
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
         return Settings.model_validate({**times, **given})
     except ValidationError as error:
-        problems = "; ".join(_explain(item) for item in error.errors())
+        problems = "; ".join(explained(item, Settings.model_fields) for item in error.errors())
         raise ConfigError(f'config.json, section "lstm": {problems}') from None
-
-
-def _explain(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f'unknown option "{name}".' + _suggestion(name)
-    found = "" if not item["loc"] else f", found {item['input']!r}"
-    return f"{name or 'options'}: {item['msg'].removeprefix('Value error, ')}{found}"
-
-
-def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
-    if close:
-        return f' Did you mean "{close[0]}"?'
-    return " Known options: " + ", ".join(sorted(Settings.model_fields))

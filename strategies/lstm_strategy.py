@@ -28,7 +28,7 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     process_only_new_candles = True
     use_exit_signal = True
 
-    lstm_sets_stop = True
+    lstm_sets_stop = lstm_holds_horizon = True
     lstm_min_edge = RealParameter(0.0, 0.01, default=0.0, space="buy")
     lstm_kelly_fraction = RealParameter(0.05, 1.0, default=0.25, space="buy")
 

@@ -32,7 +32,7 @@ ROOMS = {  # a room imports from these alone
 KNOWS = {  # library: the only modules that import it; numpy, pandas and pydantic are everywhere
     "tensorflow": "training.fused training.network", "keras": "training.fused training.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
-                 "bot.own_trades bot.risk bot.theirs "
+                 "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
                  "replay.backtest replay.fast_forward replay.run replay.proof",
     "ccxt": "stream.connection", "sqlalchemy": "store.journal replay.fast_forward",
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "

@@ -33,7 +33,7 @@ class WalkForwardEngine:
     """
 
     def __init__(self, learning: Learning, terms: Terms, begin_ms: int | None = None) -> None:
-        self._learning, self._terms, self._begin_ms = learning, terms, begin_ms
+        self._learning, self.terms, self._begin_ms = learning, terms, begin_ms
         self._maker, self._schedule = learning.maker, learning.schedule
         self._steps: dict[int, Step] = {}  # by boundary, rising
         self._run = Run(self._maker.history.of, _lesson)
@@ -53,13 +53,13 @@ class WalkForwardEngine:
         TrainingError, StoreError
             A model could not be made.
         """
-        outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        outlook = Outlook(candles.pair, candles.date_ms, self.terms)
         if self._begin_ms is not None:
             skip = int(np.searchsorted(candles.date_ms, self._begin_ms))
         closes = candles.date_ms[skip:] + candles.step_ms
         if not len(closes):
             return outlook
-        frame = Frame(self._with_past(candles), self._terms.settings)
+        frame = Frame(self._with_past(candles), self.terms.settings)
         self._walk(*(self._schedule.boundary_at(int(closes[end])) for end in (0, -1)))
         for step, rows in self._by_step(closes):
             outlook.fill(step.model, frame, rows + skip)
@@ -78,7 +78,7 @@ class WalkForwardEngine:
         if past is None:
             return candles
         first = int(candles.date_ms[0])
-        wanted = (WARM_UP + self._terms.settings.lookback) * candles.step_ms
+        wanted = (WARM_UP + self.terms.settings.lookback) * candles.step_ms
         return past.between(first - wanted, first).then(candles)
 
     def _walk(self, first_ms: int, last_ms: int) -> None:

@@ -18,6 +18,7 @@ from freqtrade.strategy.parameters import BaseParameter
 from pandas import DataFrame
 
 from lstm_model.bot import assembly, configuration
+from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.theirs import assign, check_order, merged_plot
@@ -63,6 +64,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         check_order(type(self), LSTMForecasts)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
+        self._lstm_fee = DEFAULT_FEE_FRACTION  # of one side; the exchange's once there is an engine
         super().__init__(config=config)
         with _as_freqtrade_errors():
             self.lstm_settings = configuration.settings_of(config, getattr(self, "timeframe", None))
@@ -164,7 +166,9 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
                 yield Candles.from_frame(frame, pair, self.timeframe)
 
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
-        return assembly.open_engine(self.config, self.dp, can_short=self.can_short)
+        engine = assembly.open_engine(self.config, self.dp, can_short=self.can_short)
+        self._lstm_fee = engine.terms.fee_fraction
+        return engine
 
     def _lstm_stop(self) -> None:
         if live := self._lstm_live:

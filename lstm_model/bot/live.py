@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +17,7 @@ from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP
-from lstm_model.model.forecast import Forecast
+from lstm_model.model.forecast import Forecast, unknown_far
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -56,7 +57,7 @@ class LiveEngine:
         self, learning: Learning, terms: Terms, journal: Journal, lineage: Lineage,
         open_inside: Callable[[Guard], InsideCandle] | None = None,
     ) -> None:  # fmt: skip
-        self._terms, self._journal = terms, journal
+        self.terms, self._journal = terms, journal
         self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self.inside = open_inside(self._guarded) if open_inside else None
@@ -130,13 +131,6 @@ class LiveEngine:
             return False
         return self._guarded(pair, lambda: inside.wants_exit(pair, side, rate), False)
 
-    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
-        """Where the newest forecast would have a position stopped; None: ask the candle's."""
-        inside = self.inside
-        if inside is None:
-            return None
-        return self._guarded(pair, lambda: inside.stop_price(pair, side, multiple), None)
-
     def coverage(self, pair: str) -> float:
         """Share of the newest trades that are known; 1.0 without a trade stream."""
         inside = self.inside
@@ -160,7 +154,7 @@ class LiveEngine:
 
     def outlook(self, candles: Candles) -> Outlook:
         """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
-        nothing = Outlook(candles.pair, candles.date_ms, self._terms)
+        nothing = Outlook(candles.pair, candles.date_ms, self.terms)
         nothing.gate[:] = ERROR
         return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
 
@@ -198,18 +192,18 @@ class LiveEngine:
         if not len(candles) or self._first_new(candles) != len(candles) - 1:
             return
         recent = self._recent(candles, len(candles) - 1)
-        frame = Frame(recent, self._terms.settings)
+        frame = Frame(recent, self.terms.settings)
         for model, rows in self._learning.in_force(recent):
             if len(recent) - 1 in rows and frame.usable[-1]:
                 yield _Due(model, recent, frame)
 
     def _at_once(self, together: Sequence[_Due]) -> Iterator[JournalRow]:
         """Forecasts of pairs that share a model, from one pass through it."""
-        lookback = self._terms.settings.lookback
+        lookback = self.terms.settings.lookback
         windows = np.stack([due.frame.features.rows[-lookback:] for due in together])
         raw = together[0].model.lstm.predict_windows(windows)
         for (model, candles, frame), output in zip(together, raw[:, None], strict=True):
-            outlook = Outlook(candles.pair, candles.date_ms[-1:], self._terms)
+            outlook = Outlook(candles.pair, candles.date_ms[-1:], self.terms)
             volatility = frame.features.volatility[-1:]
             outlook.admit(model, np.array([0]))
             outlook.put(np.array([0]), model.calibrated(candles.pair, output, volatility))
@@ -270,7 +264,7 @@ class LiveEngine:
 
     def _recent(self, candles: Candles, first: int) -> Candles:
         """The candles that forecasting from number `first` on looks at."""
-        begin = first - WARM_UP - self._terms.settings.lookback
+        begin = first - WARM_UP - self.terms.settings.lookback
         return candles.rows(max(0, begin), len(candles))
 
     def _forecast_new(self, candles: Candles) -> list[JournalRow]:
@@ -278,8 +272,8 @@ class LiveEngine:
         if first == len(candles) or not self._learning.serves():
             return []
         recent = self._recent(candles, first)
-        frame = Frame(recent, self._terms.settings)
-        outlook = Outlook(candles.pair, recent.date_ms, self._terms)
+        frame = Frame(recent, self.terms.settings)
+        outlook = Outlook(candles.pair, recent.date_ms, self.terms)
         new = first - len(candles) + len(recent)
         for model, rows in self._learning.in_force(recent):
             outlook.fill(model, frame, rows[rows >= new])
@@ -288,7 +282,7 @@ class LiveEngine:
 
     def _assemble(self, candles: Candles) -> Outlook:
         """The known forecasts in the order of the candles."""
-        outlook = Outlook(candles.pair, candles.date_ms, self._terms)
+        outlook = Outlook(candles.pair, candles.date_ms, self.terms)
         facts = self._facts.get(candles.pair, {})
         dates = candles.date_ms.tolist()
         numbers = [number for number, date in enumerate(dates) if date in facts]
@@ -334,6 +328,7 @@ def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
         mean_error=float(forecast.mean_error[row]),
         lowest=float(forecast.lowest[row]),
         highest=float(forecast.highest[row]),
+        far=forecast.known_far(row),
         reason=str(outlook.decision.reason[row]),
         created_ms=time.time_ns() // 1_000_000,
     )
@@ -341,8 +336,11 @@ def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
 
 def _as_forecast(known: Sequence[JournalRow], levels: tuple[float, ...]) -> Forecast:
     """What was written down; NaN for what an older release did not write."""
-    columns = [
-        np.array([getattr(row, name) for row in known], np.float64)
+    columns = {
+        name: np.array([getattr(row, name) for row in known], np.float64)
         for name in ("mean", "volatility", "mean_error", "lowest", "highest")
-    ]
-    return Forecast(levels, np.array([row.quantiles for row in known]), *columns)
+    }
+    nothing = unknown_far(1)[0].tolist()
+    far = [[math.nan if value is None else value for value in row.far or nothing] for row in known]
+    quantiles = np.array([row.quantiles for row in known])
+    return Forecast(levels, quantiles, **columns, far=np.array(far, np.float64))

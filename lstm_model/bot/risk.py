@@ -19,36 +19,27 @@ from freqtrade.strategy import RealParameter, stoploss_from_absolute
 from pandas import DataFrame
 
 from lstm_model.bot import own_trades
-from lstm_model.bot.entry import TICK_SIZE, Entry, is_by_hand, side_of, sign, tick_of
+from lstm_model.bot.entry import TICK_SIZE, Entry, side_of, sign, tick_of
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.theirs import Said, assign, hears_fills, or_else
+from lstm_model.bot.stakes import Stakes
+from lstm_model.bot.stops import Stops
+from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import (
     forecast_facts,
-    gate_of,
-    kelly_of_side,
-    log_returns,
-    newest,
     opened_ms,
 )
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
-from lstm_model.trading.sizing import ERROR, NO_DATA, NO_SKILL, REASONS, STALE_STREAM, STOP_NEAR
-from lstm_model.trading.stake import (
-    Holding,
-    Request,
-    Stake,
-    correlations,
-    has_passed,
-    stake_of,
-    stop_distance,
-    stop_price,
-    tighter,
+from lstm_model.trading.sizing import (
+    ERROR,
+    STALE_STREAM,
 )
+from lstm_model.trading.stake import Stake
+from lstm_model.trading.stop import has_passed, stop_distance, tighter
 
 logger = logging.getLogger(__name__)
 
 STOP_PASSED = "lstm_stop_passed"  # the price is beyond a stop that was to be set
-_COMMON_CANDLES = 288  # chosen: a day of 5m candles to correlate pairs over
 _FAILED = Stake(0.0, ERROR, "0: it could not be worked out, see the log")
 
 
@@ -71,6 +62,7 @@ class LSTMRisk(LSTMForecasts):
     use_custom_stoploss: bool
 
     lstm_sets_stop = False  # unless config.json says `"stop": "forecast"`
+    lstm_holds_horizon = False  # its trades last for the forecast's horizon, all of them
     lstm_stop_multiple = RealParameter(0.5, 3.0, default=default_of("stop_multiple"), space="sell")
     lstm_kelly_fraction = RealParameter(
         0.05, 1.0, default=default_of("kelly_fraction"), space="buy", optimize=False
@@ -78,9 +70,16 @@ class LSTMRisk(LSTMForecasts):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config=config)
+        if alone := unasked(type(self), LSTMRisk):
+            logger.warning(
+                "%s: LSTMRisk is not asked, so nothing of it is in force there; call super() of "
+                "the same name, or write class Safer(LSTMRisk, %s)",
+                ", ".join(alone), type(self).__name__,
+            )  # fmt: skip
         self._lstm_plans: dict[str, dict[str, Any]] = {}  # by pair, of a trade once filled
         self._lstm_told: dict[str, tuple[int, str]] = {}
-        self._lstm_said = Said()
+        self._lstm_said, self._lstm_stops = Said(), Stops(self)
+        self._lstm_stakes = Stakes(self)
         self._lstm_precision: dict[str, tuple[float | None, int]] = {}  # by pair, and ccxt's mode
         if (stop := self.lstm_settings.stop) is not None:
             self.lstm_sets_stop = stop == "forecast"
@@ -180,7 +179,7 @@ class LSTMRisk(LSTMForecasts):
                 current_profit=current_profit, after_fill=after_fill, **kwargs,
             )  # fmt: skip
         side, leverage = side_of(trade), trade.leverage or 1.0
-        stop = self.lstm_stop_rate(pair, side, leverage) if self.lstm_sets_stop else None
+        stop = self._lstm_stops.in_force(trade, current_rate) if self.lstm_sets_stop else None
         if stop is None or has_passed(current_rate, stop, side):
             return cast("float | None", theirs)
         known, step = [trade.stop_loss or None], self._lstm_tick(pair, current_rate)
@@ -202,10 +201,11 @@ class LSTMRisk(LSTMForecasts):
         )  # fmt: skip
         if theirs or not self._lstm_may_stop():
             return cast("str | bool | None", theirs)
-        stop = self.lstm_stop_rate(pair, side_of(trade), trade.leverage or 1.0)
+        stop = self._lstm_stops.in_force(trade, current_rate)
+        if stop is None or not has_passed(current_rate, stop, side_of(trade)):
+            return None
         is_new = trade.open_date_utc.timestamp() * 1000 > opened_ms(self.lstm_analyzed(pair))
-        passed = stop is not None and has_passed(current_rate, stop, side_of(trade))
-        return STOP_PASSED if passed and not is_new else None
+        return None if is_new else STOP_PASSED
 
     def adjust_trade_position(  # noqa: PLR0913 - freqtrade's signature
         self, trade: Trade, current_time: datetime, current_rate: float, current_profit: float,
@@ -286,47 +286,7 @@ class LSTMRisk(LSTMForecasts):
         One of a strategy of the user's own, or by hand, needs no forecast where the stop in force
         is theirs: that bounds its risk.
         """
-        frame, live = self.lstm_analyzed(entry.pair), self._lstm_live
-        by_hand = is_by_hand(frame, entry)
-        foretold = not by_hand and (entry.is_forecasts or self._lstm_may_stop())
-        gate = gate_of(frame) if foretold else ""
-        if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
-            return Stake(0.0, gate, f"0: {REASONS[gate]}")
-        stop, is_new = self._lstm_first_stop(entry, foretold=foretold), entry.trade_id is None
-        if stop is None:
-            return Stake(0.0, NO_DATA, "0: there is no forecast to set a stop by")
-        tick = self._lstm_tick(entry.pair, entry.rate) if self._lstm_may_stop() else 0.0
-        if entry.side * (entry.rate - stop) <= 2.0 * tick:
-            return Stake(0.0, STOP_NEAR, f"0: an entry at {entry.rate:g} is at its stop {stop:g}")
-        request = Request(
-            proposed=entry.proposed,
-            wealth=self.wallets.get_total_stake_amount(),
-            free=entry.free,
-            least=entry.least,
-            stop_distance=stop_distance(entry.rate, stop, entry.side),
-            kelly=kelly_of_side(frame, entry.side) if entry.is_forecasts else None,
-            trust=newest(frame, "lstm_trust") if foretold else 1.0,
-            coverage=live.coverage(entry.pair) if live and is_new and foretold else 1.0,
-            side=entry.side,
-            leverage=entry.leverage,
-            holdings=self._lstm_holdings(entry),
-        )
-        kelly_fraction = self._lstm_parameter("kelly_fraction")
-        return stake_of(request, self.lstm_settings, kelly_fraction=kelly_fraction)
-
-    def lstm_stop_rate(self, pair: str, side: int, leverage: float) -> float | None:
-        """By the last closed candle's forecast, else None.
-
-        With `inside_exits`, by the forecast inside the candle where there is one.
-        """
-        multiple = self._lstm_parameter("stop_multiple")
-        live = self._lstm_live if self.lstm_settings.inside_exits else None
-        inside = live.stop_price(pair, side, multiple) if live else None
-        if inside is not None and math.isfinite(inside):
-            return inside
-        frame, column = self.lstm_analyzed(pair), "lstm_lowest" if side > 0 else "lstm_highest"
-        close, excursion = newest(frame, "lstm_close"), newest(frame, column)
-        return stop_price(close, excursion, multiple, side, abs(self.stoploss) / leverage)
+        return self._lstm_stakes.of(entry)
 
     def _lstm_may_stop(self) -> bool:
         """Whether the forecast's stop is in force: freqtrade must ask for it, too."""
@@ -370,31 +330,12 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
         """What `/list_custom_data` shows of a trade."""
-        stop = self._lstm_first_stop(entry, foretold=False)
+        plan = self._lstm_stakes.plan(entry)
+        stop = self._lstm_stakes.first_stop(entry, plan)
         distance = stop_distance(entry.rate, stop, entry.side)
+        told = {"rate": stop, "distance": round(distance, 6)}
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
             "lstm_stake": {"amount": round(stake.amount, 8), "text": stake.text},
-            "lstm_stop": {"rate": stop, "distance": round(distance, 6)},
+            "lstm_stop": {**told, "reach": plan.reach} if plan else told,
         }
-
-    def _lstm_first_stop(self, entry: Entry, *, foretold: bool) -> float | None:
-        """Where the trade would be stopped, never looser than the hard stop."""
-        sets = self._lstm_may_stop()
-        stop = self.lstm_stop_rate(entry.pair, entry.side, entry.leverage) if sets else None
-        if stop is None and sets and foretold:
-            return None
-        hard = entry.rate * (1.0 - entry.side * abs(self.stoploss) / entry.leverage)
-        return tighter(hard, stop, entry.side)
-
-    def _lstm_holdings(self, entry: Entry) -> tuple[Holding, ...]:
-        trades = [trade for trade in Trade.get_open_trades() if trade.id != entry.trade_id]
-        if not trades:
-            return ()
-        others = {trade.pair for trade in trades}
-        frames = {pair: self.lstm_analyzed(pair) for pair in {entry.pair, *others}}
-        alike = correlations(log_returns(frames, _COMMON_CANDLES), entry.pair, others)
-        return tuple(
-            Holding(trade.pair, trade.stake_amount, side_of(trade), alike[trade.pair])
-            for trade in trades
-        )

@@ -39,6 +39,27 @@ def assign(strategy: object, name: str, value: Any) -> None:
         setattr(strategy, name, value)
 
 
+def unasked(strategy: type, mixin: type) -> list[str]:
+    """Methods of the mixin that a strategy has in its place, without asking it or using its own.
+
+    Whoever writes `super()` or anything that begins with `lstm_` knows that it is there.
+    """
+    mine = {name for name, known in vars(mixin).items() if callable(known) and name[0] != "_"}
+    order = strategy.__mro__
+    return [
+        f"{cls.__name__}.{name}"
+        for cls in order[: order.index(mixin)]
+        for name in sorted(mine & vars(cls).keys())
+        if not _knows_of_us(vars(cls)[name])
+    ]
+
+
+def _knows_of_us(method: Any) -> bool:
+    code = getattr(getattr(method, "__func__", method), "__code__", None)
+    names = code.co_names if code else ()
+    return any(name == "super" or name.startswith("lstm_") for name in names)
+
+
 def check_order(strategy: type, mixin: type) -> None:
     """Refuse a strategy in front of the mixin: it would answer in our place and never ask.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ from lstm_model.learning import learner
 from lstm_model.learning.contender import Contender, View
 from lstm_model.learning.learner import Event, State, Wish
 from lstm_model.learning.matured import Matured, label_reach, mature
-from lstm_model.learning.packing import pack, unpack, unpack_contender
+from lstm_model.learning.packing import pack, unpack, unpack_contender, unpack_far, unpack_usual
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import Disk, digest_of
@@ -43,7 +44,8 @@ _DECISIVE_MODULES = (
     "learning.chain", "learning.contender", "learning.drift", "learning.learner",
     "learning.matured", "learning.packing", "learning.schedule", "market.candles",
     "model.calibration", "model.dataset", "model.evaluation", "model.features", "model.forecast",
-    "model.gate", "model.lstm", "model.reliability", "training.maker", "training.material",
+    "model.gate", "model.lstm", "model.reach", "model.reliability", "training.maker",
+    "training.material",
 )  # fmt: skip
 
 Lesson = Callable[[Wish, int], Training]
@@ -266,6 +268,7 @@ class Learning:
         baseline = self.maker.baseline(material)
         network = self.maker.scratch(material, run.lesson(Wish("scratch"), boundary_ms))
         state = learner.begin(boundary_ms, self._entering(baseline, boundary_ms))
+        state = learner.measured(state, material.candles, self.maker.settings)
         newcomer = self._entering(network, boundary_ms)
         state, trained = learner.admit(state, newcomer, self.maker.settings)
         state, judged = learner.judge(state, self.maker.settings)
@@ -274,6 +277,9 @@ class Learning:
     def _computed(self, state: State, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         settings = self.maker.settings
         state = self._observed(state, boundary_ms, run)
+        if self.schedule.retrains_at(boundary_ms):
+            material = self.maker.material(boundary_ms, run.known)
+            state = learner.measured(state, material.candles, settings)
         reviewed = learner.review(state, self.schedule)
         state, judged = learner.judge(state, settings)
         events = [*reviewed, *judged]
@@ -384,6 +390,8 @@ class Learning:
         nothing = Evidence.nothing(), Kept.nothing()
         model, contender = self._model(version), unpack_contender(entry, *nothing)
         calibration = contender.calibration(model.calibration)
+        usual = {pair: math.exp(mean) for pair, (n, mean) in unpack_usual(record).items() if n}
+        calibration = replace(calibration, far=unpack_far(record), usual_widths=usual)
         return replace(model, calibration=calibration, p_value=record["p_values"][version])
 
     def _load_model(self, version: str) -> Model:

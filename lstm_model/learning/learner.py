@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_model.durations import DAY_MS
 from lstm_model.learning.contender import Contender, Labels, Seen, View
 from lstm_model.learning.drift import DriftWatch
 from lstm_model.learning.schedule import Schedule
+from lstm_model.market.candles import Candles
 from lstm_model.model.forecast import deviation_of
 from lstm_model.model.gate import Verdict, contest
+from lstm_model.model.reach import Reach, measure
 from lstm_model.settings import Settings
 
 # chosen: less is a tie; a network that is almost the champion gains nothing by its place
@@ -28,6 +31,7 @@ _WORTH_IT = 0.001
 # a champion that was good for months must not live on that. Measured on a market that changes its
 # sign: rolled back after 2 to 4 days instead of weeks or never.
 _RECENT_SPANS = (120, 240, 480)
+_USUAL_MS = 30 * DAY_MS  # chosen: a month says what is usual of a pair
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class State:
     finetuned_ms : boundary of the last fine-tuning
     owed : a training to be made up for: it failed, or the champion has fallen
     drift : of `lstm_model.learning.drift.DriftWatch`
+    far : per pair, how far the price goes within spans longer than the horizon
+    usual_widths : per pair, of the interval as it was served: labels, and the mean of its logs
     contenders : champion, predecessor, baseline and challengers
     """
 
@@ -51,6 +57,8 @@ class State:
     finetuned_ms: int
     owed: str | None
     drift: Mapping[str, Any]
+    far: Mapping[str, Reach]
+    usual_widths: Mapping[str, tuple[int, float]]
     contenders: tuple[Contender, ...]
 
     def contender(self, version: str) -> Contender:
@@ -88,7 +96,12 @@ class Event(NamedTuple):
 
 def begin(boundary_ms: int, baseline: Contender) -> State:
     """A learner that knows the baseline alone."""
-    return State(boundary_ms, baseline.version, None, 0, boundary_ms, None, {}, (baseline,))
+    return State(boundary_ms, baseline.version, None, 0, boundary_ms, None, {}, {}, {}, (baseline,))
+
+
+def measured(state: State, series: Sequence[Candles], settings: Settings) -> State:
+    """With how far the price went in the candles that a network would be trained on."""
+    return replace(state, far={c.pair: measure(c, settings.horizon) for c in series})
 
 
 def observe(
@@ -111,8 +124,26 @@ def observe(
         state,
         boundary_ms=boundary_ms,
         drift=_watched(state.drift, champion, labels, settings),
+        usual_widths=_usual(state.usual_widths, champion, labels, settings.horizon),
         contenders=tuple(it.scored(labels, settings.horizon) for it in seen),
     )
+
+
+def _usual(
+    known: Mapping[str, tuple[int, float]], champion: Seen, labels: Labels, horizon: int
+) -> dict[str, tuple[int, float]]:
+    """The mean log width of each pair's interval as it was served, over about a month."""
+    units = labels.volatility * math.sqrt(horizon)
+    logs = np.log((champion.quantiles[:, -1] - champion.quantiles[:, 0]) * units)
+    month, out = _USUAL_MS // labels.candle_ms, {}
+    for number, pair in enumerate(labels.pairs):
+        mine = logs[(labels.pair_index == number) & np.isfinite(logs)]
+        count, mean = known.get(pair, (0, 0.0))
+        if len(mine):
+            weight = len(mine) / max(len(mine), min(count + len(mine), month))
+            mean += weight * (float(mine.mean()) - mean)
+        out[pair] = count + len(mine), mean
+    return out
 
 
 def _watched(

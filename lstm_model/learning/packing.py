@@ -14,10 +14,12 @@ from lstm_model.learning.contender import Contender
 from lstm_model.learning.learner import State
 from lstm_model.model.calibration import Widths
 from lstm_model.model.gate import Evidence, Worth
+from lstm_model.model.reach import Reach
 from lstm_model.model.reliability import Kept
 
 _PLAIN = (
     "boundary_ms", "champion", "predecessor", "promoted_ms", "finetuned_ms", "owed", "drift",
+    "usual_widths",
 )  # fmt: skip
 _PLAIN_OF_CONTENDER = (
     "version", "kind", "unseen_ms", "entered_ms", "widths", "widths_before",
@@ -29,6 +31,7 @@ _OF_KEPT = tuple(field.name for field in fields(Kept))
 def pack(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The state as plain JSON and arrays; `unpack` is the inverse."""
     record: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
+    record["far"] = {pair: reach.plain() for pair, reach in state.far.items()}
     record["contenders"] = [
         {name: getattr(contender, name) for name in _PLAIN_OF_CONTENDER}
         for contender in state.contenders
@@ -47,7 +50,18 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Sta
     contenders = tuple(
         unpack_contender(entry, Evidence.from_arrays(own), _kept_in(own)) for entry, own in mine
     )
-    return State(**{name: record[name] for name in _PLAIN}, contenders=contenders)
+    plain = {name: record[name] for name in _PLAIN} | {"usual_widths": unpack_usual(record)}
+    return State(**plain, far=unpack_far(record), contenders=contenders)
+
+
+def unpack_far(record: Mapping[str, Any]) -> dict[str, Reach]:
+    """The reaches of a record."""
+    return {pair: Reach.of_plain(values) for pair, values in record["far"].items()}
+
+
+def unpack_usual(record: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
+    """The usual widths of a record."""
+    return {pair: (int(count), mean) for pair, (count, mean) in record["usual_widths"].items()}
 
 
 def _kept(kept: Kept) -> dict[str, NDArray[Any]]:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from lstm_model.market.candles import Floats
-from lstm_model.model.forecast import Forecast, mean_weights, normal_quantile
+from lstm_model.model.forecast import (
+    STAYS_WITHIN,
+    Forecast,
+    mean_weights,
+    normal_quantile,
+    unknown_far,
+)
+from lstm_model.model.reach import Reach, pooled_reach
 
 # Step per label that does not overlap. Measured on the markets of docs/intervals.md: Winkler scores
 # differ by 0.3 % from 0.002 to 0.02. Simulated: with 0.005 and a horizon of 12, widths that are off
@@ -23,7 +30,6 @@ RATE = 0.01
 HASTE = 20  # chosen: a pair's n-th such label counts 1 / (n + 20) while that is more than `RATE`
 POOLED = "pooled"  # the mean of all pairs' widths
 CAUTION = 0.2  # chosen: a pair without a record of its own gets widths larger by exp(0.2)
-STAYS_WITHIN = 0.95  # chosen: of the horizons the price stays above `lowest`; `highest` alike
 _WIDEST = 3.0  # chosen: no width is scaled by more than exp(3) or less than exp(-3)
 _TILT_UNIT = 0.5  # log volatility; measured: 0.25 to 1 give the same scores to 0.1 %
 _MEMORY = 5_000  # labels that the usual volatility is the mean of; measured: 2,000 to 20,000 alike
@@ -237,6 +243,8 @@ class Calibration:
     shrinkage_error : standard error of that
     residuals : K quantiles of the target, for a network without quantiles; else empty
     widths : per pair, and `POOLED`
+    far : per pair, how far the price goes within spans longer than the horizon
+    usual_widths : per pair, of the widest interval over a month, log return
     """
 
     levels: tuple[float, ...]
@@ -244,6 +252,8 @@ class Calibration:
     shrinkage_error: float
     residuals: tuple[float, ...]
     widths: Mapping[str, Widths]
+    far: Mapping[str, Reach] = field(default_factory=dict)
+    usual_widths: Mapping[str, float] = field(default_factory=dict)
 
     def spread(self, raw: Floats) -> tuple[Floats, Floats]:
         """Raw output (N, K) or (N, 1) -> location (N,) and unscaled quantiles (N, K)."""
@@ -263,10 +273,11 @@ class Calibration:
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
         scales = self.widths_of(pair).at(volatility)
-        return self.scaled(raw, scales, volatility, horizon)
+        far = (self.far.get(pair) or pooled_reach(self.far.values())).at(volatility, horizon)
+        return replace(self.scaled(raw, scales, volatility, horizon), far=far)
 
     def scaled(self, raw: Floats, scales: Floats, volatility: Floats, horizon: int) -> Forecast:
-        """The same with given log scales (N, M)."""
+        """The same with given log scales (N, M), and nothing beyond the horizon."""
         location, quantiles = self.spread(raw)
         unit = volatility * np.sqrt(horizon)
         lowest, highest = reaches(quantiles, scales)
@@ -278,6 +289,7 @@ class Calibration:
             np.abs(self.raw_mean(raw)) * self.shrinkage_error * unit,
             lowest * unit,
             highest * unit,
+            unknown_far(len(raw)),
         )
 
     def widths_of(self, pair: str) -> Widths:

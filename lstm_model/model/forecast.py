@@ -16,6 +16,10 @@ import numpy as np
 
 from lstm_model.market.candles import Floats, Ints
 
+STAYS_WITHIN = 0.95  # chosen: of the horizons the price stays above `lowest`; `highest` alike
+SPANS = (4, 16, 64)  # horizons; chosen: from an hour to days at 5m, from hours to weeks at 1h
+FAR_NAMES = tuple(f"{end}_{span}" for end in ("lowest", "highest") for span in SPANS)
+
 
 @cache
 def mean_weights(levels: tuple[float, ...]) -> Floats:
@@ -34,6 +38,11 @@ def mean_weights(levels: tuple[float, ...]) -> Floats:
     return weights
 
 
+def unknown_far(count: int) -> Floats:
+    """(N, 2 S) `Forecast.far` of N forecasts, none of it known."""
+    return np.full((count, 2 * len(SPANS)), np.nan)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Distribution of the next return, for N candles.
@@ -46,7 +55,9 @@ class Forecast:
     volatility : (N,) float64, EWMA standard deviation of one candle's log return
     mean_error : (N,) float64, standard error of the mean: what it is worth is itself an estimate
     lowest, highest : (N,) float64, log return that the price does not pass within the horizon with
-        probability `calibration.STAYS_WITHIN`; never above and never below zero
+        probability `STAYS_WITHIN`; never above and never below zero
+    far : (N, 2 S) float64, the same within longer spans, see `lstm_model.model.reach`; NaN where
+        they are not known
     """
 
     levels: tuple[float, ...]
@@ -56,11 +67,14 @@ class Forecast:
     mean_error: Floats
     lowest: Floats
     highest: Floats
+    far: Floats
 
     @classmethod
     def nothing(cls, levels: tuple[float, ...], count: int) -> Forecast:
         """No forecast yet for any of `count` candles."""
-        return cls(levels, np.full((count, len(levels)), np.nan), *np.full((5, count), np.nan))
+        unknown = {name: np.full(count, np.nan) for name in _COLUMNS[1:-1]}
+        quantiles = np.full((count, len(levels)), np.nan)
+        return cls(levels, quantiles, **unknown, far=unknown_far(count))
 
     def put(self, rows: Ints, made: Forecast) -> None:
         """Write another's forecasts (M,) into the rows (M,) of this one."""
@@ -71,6 +85,10 @@ class Forecast:
         """One candle's alone."""
         mine = slice(number, number + 1)
         return Forecast(self.levels, *(getattr(self, name)[mine] for name in _COLUMNS))
+
+    def known_far(self, number: int) -> tuple[float | None, ...]:
+        """`far` of one candle, as a database has it: None where it is not known."""
+        return tuple(None if math.isnan(reach) else reach for reach in self.far[number].tolist())
 
     @property
     def low(self) -> Floats:

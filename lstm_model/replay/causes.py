@@ -191,7 +191,7 @@ def _unlike_answers(
     if bots:
         text = f"{facts}; the bot's is what the model makes of these candles ({bots[0]})"
         return Explanation(BACKTEST, text)
-    expected = getattr(made[0][0], name)
+    expected = made[0][0].named()[name]
     if same_network_output(made[0][0], written):
         text = f"the network said the same, its calibration makes {expected!s} of it ({made[0][1]})"
         return Explanation(CALIBRATION, f"{facts}; {text}")
@@ -200,7 +200,8 @@ def _unlike_answers(
 
 
 def _agrees(values: Values, said: Said) -> bool:
-    return tuple(getattr(values, name) for name in NUMBERS) == said.numbers
+    numbers = tuple(getattr(values, name) for name in NUMBERS)
+    return numbers == said.numbers and values.far == said.far
 
 
 def same_network_output(one: Values, other: Values) -> bool:

@@ -16,6 +16,7 @@ from pandas import DataFrame
 
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Ints, utc_text
+from lstm_model.model.forecast import FAR_NAMES
 from lstm_model.replay.reproduction import NUMBERS
 from lstm_model.store.journal_rows import JournalRow, VerdictRow
 
@@ -24,11 +25,18 @@ Words = Mapping[Place, Sequence[VerdictRow]]  # what was said of a candle, in th
 
 
 class Said(NamedTuple):
-    """What a backtest says of one candle; `numbers` as in `NUMBERS`, empty without a forecast."""
+    """What a backtest says of one candle.
+
+    Attributes
+    ----------
+    numbers : as in `NUMBERS`, empty without a forecast
+    far : as in `FAR_NAMES`, None where not known
+    """
 
     version: str
     gate: str
     numbers: tuple[float, ...]
+    far: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ class ForecastDifference:
             written = getattr(self.replay, name)
             if written is not None and tested != written:
                 yield name, tested, written
+        for name, reach, told in zip(FAR_NAMES, self.backtest.far, self.replay.far, strict=False):
+            if reach != told:
+                yield name, reach, told
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def _tested(frame: DataFrame | None, pair: str, after_ms: int, last_ms: int) -> 
     """What the backtest says of each candle that opens in `(after_ms, last_ms]`."""
     if frame is None:
         return {}
-    names = ["lstm_version", "lstm_gate", *(f"lstm_{name}" for name in NUMBERS)]
+    names = ["lstm_version", "lstm_gate", *(f"lstm_{name}" for name in (*NUMBERS, *FAR_NAMES))]
     if missing := [name for name in ("date", *names) if name not in frame]:
         raise DataError(f"{pair}: the backtest's dataframe lacks {', '.join(missing)}")
     opens = opens_of(frame)
@@ -179,7 +190,9 @@ def _tested(frame: DataFrame | None, pair: str, after_ms: int, last_ms: int) -> 
     said = {}
     for candle_ms, version, gate, *numbers in zip(opens[within].tolist(), *columns, strict=True):
         known = np.isfinite(numbers[NUMBERS.index("mean")])
-        said[candle_ms] = Said(version, gate, tuple(numbers) if known else ())
+        far = tuple(None if np.isnan(reach) else reach for reach in numbers[len(NUMBERS) :])
+        made = tuple(numbers[: len(NUMBERS)]) if known else ()
+        said[candle_ms] = Said(version, gate, made, far if known else ())
     return said
 
 

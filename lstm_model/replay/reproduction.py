@@ -22,7 +22,7 @@ from lstm_model.errors import StoreError
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, Floats, utc_text
 from lstm_model.model.features import ENOUGH_COVERAGE, WARM_UP, feature_names
-from lstm_model.model.forecast import Forecast
+from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
@@ -71,24 +71,27 @@ class Values:
     mean_error: float | None
     lowest: float | None
     highest: float | None
+    far: tuple[float | None, ...] = ()
 
     @classmethod
     def of(cls, made: Forecast | JournalRow) -> Self:
         """Those of a row of the journal, or of a forecast of one candle."""
         if isinstance(made, JournalRow):
-            return cls(made.quantiles, *(getattr(made, name) for name in NUMBERS))
-        quantiles = tuple(made.quantiles[0].tolist())
-        return cls(quantiles, *(float(getattr(made, name)[0]) for name in NUMBERS))
+            return cls(made.quantiles, **{n: getattr(made, n) for n in NUMBERS}, far=made.far)
+        numbers = {name: float(getattr(made, name)[0]) for name in NUMBERS}
+        return cls(tuple(made.quantiles[0].tolist()), **numbers, far=made.known_far(0))
 
     def unlike(self, other: Self) -> dict[str, tuple[float, float]]:
         """Name -> this number and the other's, where they differ; what either lacks is left out."""
-        its, mine = other._named(), self._named()
+        its, mine = other.named(), self.named()
         both = {name: (value, its[name]) for name, value in mine.items() if name in its}
         return {name: values for name, values in both.items() if values[0] != values[1]}
 
-    def _named(self) -> dict[str, float]:
+    def named(self) -> dict[str, float]:
+        """Name -> number, of all that are known."""
         named = {name: getattr(self, name) for name in NUMBERS}
         named |= {f"quantile {n}": value for n, value in enumerate(self.quantiles, 1)}
+        named |= dict(zip(FAR_NAMES, self.far, strict=False))  # an older release wrote none
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -390,8 +393,7 @@ class _Check:
             ("the features were not scaled", 0, bare),
         ):
             at_ms = case.row.candle_ms + moved * self._series.step_ms
-            inputs = inputs_at(self._series, at_ms, self._settings)
-            if isinstance(inputs, Inputs):
+            if isinstance(inputs := inputs_at(self._series, at_ms, self._settings), Inputs):
                 raw = _alone(Lstm(used, self._settings.lookback), inputs)
                 if self._match(_Case(case.row, inputs, raw)):
                     return text

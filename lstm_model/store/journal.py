@@ -73,6 +73,7 @@ _FORECAST = Table(
     Column("mean_error", Double, nullable=True),
     Column("lowest", Double, nullable=True),
     Column("highest", Double, nullable=True),
+    Column("far", Text, nullable=True),
 )
 _DECISION = Table(
     "decision",

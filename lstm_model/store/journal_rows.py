@@ -28,8 +28,9 @@ class JournalRow:
     reason : why it led to an entry or to none
     mean_error : standard error of `mean`, log return
     lowest, highest : log returns that the price does not pass within the horizon, see `Forecast`
+    far : (2 S,) the same within longer spans, see `Forecast`; None for each that is not known
 
-    The last three are None where they were not known: older releases did not write them.
+    The three before it are None where they were not known: older releases did not write them.
     """
 
     pair: str
@@ -46,6 +47,7 @@ class JournalRow:
     mean_error: float | None = None
     lowest: float | None = None
     highest: float | None = None
+    far: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,23 @@ def forecast_values(row: JournalRow) -> dict[str, Any]:
     """
     quantiles = [float(value) for value in row.quantiles]
     floats = {name: _float(getattr(row, name)) for name in _FORECAST_FLOATS}
-    if not _are_finite(dict(enumerate(quantiles)) | floats):
+    far = [_float(value) for value in row.far]
+    if not _are_finite(dict(enumerate((*quantiles, *far))) | floats):
         raise DataError(
             f"{row.pair}: the forecast for candle {row.candle_ms} holds a NaN or infinite number"
         )
     texts = {name: getattr(row, name) for name in ("pair", "timeframe", "version", "reason")}
     times = {name: int(getattr(row, name)) for name in ("candle_ms", "created_ms")}
-    return {**texts, **times, **floats, "quantiles": json.dumps(quantiles)}
+    lists = {"quantiles": json.dumps(quantiles), "far": json.dumps(far)}
+    return {**texts, **times, **floats, **lists}
 
 
 def forecast_row(values: Mapping[str, Any]) -> JournalRow:
     """The inverse of `forecast_values`."""
     columns = dict(values)
     quantiles = tuple(float(value) for value in json.loads(columns.pop("quantiles")))
-    return JournalRow(quantiles=quantiles, **columns)
+    far = tuple(_float(value) for value in json.loads(columns.pop("far") or "[]"))
+    return JournalRow(quantiles=quantiles, far=far, **columns)
 
 
 def decision_values(row: DecisionRow) -> dict[str, Any]:

@@ -148,14 +148,6 @@ class InsideCandle:
             self._tell(pair, "exit", "turned", f"expected {1e4 * expected:+.1f} bps -> exit")
         return turned
 
-    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
-        """Where the newest forecast stops a position, see `stake.stop_price`; None without one."""
-        made, _ = self.current(pair)
-        if made is None:
-            return None
-        reach = made.forecast.lowest[0] if side > 0 else made.forecast.highest[0]
-        return made.price * math.exp(multiple * float(reach))
-
     def coverage(self, pair: str) -> float:
         """Share of the newest candle's trades that are known; 1.0 where none was followed."""
         tape = self._tape_of(pair)

@@ -5,6 +5,7 @@ Shapes: N candles, K quantile levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.calibration import HASTE, trust
 from lstm_model.model.dataset import usable_windows
 from lstm_model.model.features import compute_features
-from lstm_model.model.forecast import Forecast
+from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.trading.sizing import (
@@ -76,7 +77,7 @@ class Outlook:
         self.forecast = Forecast.nothing(terms.settings.levels, count)
         self.version: NDArray[np.object_] = np.full(count, "", dtype=object)
         self.gate = np.full(count, NO_MODEL, dtype=Code)
-        self.trust = np.zeros(count)
+        self.trust, self.usual_width = np.zeros(count), np.full(count, np.nan)
 
     def fill(self, model: Model, frame: Frame, rows: Ints) -> None:
         """Let `model` forecast the candles numbered `rows` (M,); unusable windows stay NaN."""
@@ -100,6 +101,7 @@ class Outlook:
         self.version[rows] = model.card.version
         self.gate[rows] = CALIBRATING if not calibrated else "" if skilled else NO_SKILL
         self.trust[rows] = trust(labels, horizon)
+        self.usual_width[rows] = model.calibration.usual_widths.get(self.pair, math.nan)
 
     def credit(self, versions: Mapping[int, str], skilled: Mapping[str, bool]) -> None:
         """Say which other versions had made the forecasts of some rows, and whether by skill."""
@@ -131,6 +133,8 @@ class Outlook:
             **returns,
             **prices,
             "close": close,
+            **dict(zip(FAR_NAMES, forecast.far.T, strict=True)),
+            "usual_width": self.usual_width,
             "volatility": forecast.volatility,
             "edge": decision.edge,
             "kelly": decision.kelly,

@@ -29,6 +29,7 @@ STALE_STREAM = "stale_stream"
 CALIBRATING = "calibrating"
 TOO_SMALL = "too_small"
 STOP_NEAR = "stop_near"
+NO_MOVE = "no_move"
 ERROR = "error"
 
 REASONS: dict[str, str] = {
@@ -43,6 +44,7 @@ REASONS: dict[str, str] = {
     CALIBRATING: "too few forecasts have come true to know how wide the intervals must be",
     TOO_SMALL: "the stake that is left is below the exchange's minimum",
     STOP_NEAR: "the entry price is at its stop, beyond it, or within two ticks of it",
+    NO_MOVE: "the forecast interval is too narrow for a move that would pay the costs",
     ERROR: "something failed, see the log; the safe answer is no trade",
 }
 
@@ -184,9 +186,10 @@ def decide(
     --------
     45 bps expected, with a standard error of 40, and 32 bps of costs:
 
+    >>> from lstm_model.model.forecast import unknown_far
     >>> ends = np.array([[-0.015, 0.004, 0.021]])
     >>> columns = (np.array([number]) for number in (0.0045, 0.003, 0.004, -0.016, 0.02))
-    >>> forecast = Forecast((0.05, 0.5, 0.95), ends, *columns)
+    >>> forecast = Forecast((0.05, 0.5, 0.95), ends, *columns, far=unknown_far(1))
     >>> made = decide(forecast, np.array([""]), np.ones(1), 0.001, Settings(), can_short=False)
     >>> made.reason[0], made.side[0], made.edge.round(5), made.kelly.round(2)
     (np.str_('enter_long'), np.int64(1), array([0.00131]), array([1.05]))

@@ -10,11 +10,12 @@ The next hour is expected to bring 45 bps, give or take 40; 90 % of hours stay b
 and 95 % never fall by more than 160. The fee is 0.1 % per side:
 
 >>> import numpy as np
->>> from lstm_model.model.forecast import Forecast
+>>> from lstm_model.model.forecast import Forecast, unknown_far
 >>> from lstm_model.trading.sizing import baker_mchale_factor, decide
+>>> from lstm_model.trading.stop import stop_distance, stop_price
 >>> ends = np.array([[-0.015, 0.004, 0.021]])
 >>> columns = (np.array([number]) for number in (0.0045, 0.003, 0.004, -0.016, 0.02))
->>> forecast, terms = Forecast((0.05, 0.5, 0.95), ends, *columns), Settings()
+>>> forecast, terms = Forecast((0.05, 0.5, 0.95), ends, *columns, far=unknown_far(1)), Settings()
 >>> made = decide(forecast, np.array([""]), np.ones(1), 0.001, terms, can_short=False)
 >>> (1e4 * made.edge).round(1), baker_mchale_factor(made.edge, made.edge_error).round(3)
 (array([13.1]), array([0.096]))
@@ -55,7 +56,6 @@ from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM,
 
 ENOUGH_COMMON = 50  # chosen: the standard error of a correlation of zero is then 0.14
 _LEAST, _MOST = sys.float_info.min, sys.float_info.max
-_FAR = 700.0  # exp(710) is the first to overflow
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ class Request:
     side : 1 long, -1 short
     leverage : position over stake, at least 1
     holdings : open positions, this one not among them
+    beyond : fraction of the price that is lost beyond the stop: costs, and the gap until it is sold
+    parts : equal stakes that the position may come to hold, this being one of them
+    steady : share of the proposed stake that its forecast width leaves, see `steadied`
     """
 
     proposed: float
@@ -106,6 +109,9 @@ class Request:
     side: int
     leverage: float
     holdings: tuple[Holding, ...]
+    beyond: float = 0.0
+    parts: int = 1
+    steady: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,9 @@ def _wrong(request: Request, share: float) -> str:
         ("trust", request.trust, 0.0, 1.0),
         ("coverage", request.coverage, 0.0, 1.0),
         ("leverage", request.leverage, 1.0, _MOST),
+        ("beyond", request.beyond, 0.0, _MOST),
+        ("parts", request.parts, 1, _MOST),
+        ("steady", request.steady, 0.0, 1.0),
         ("kelly_fraction", share, 0.0, 1.0),
         *((f"the stake in {held.pair}", held.stake, 0.0, _MOST) for held in request.holdings),
     )
@@ -202,26 +211,27 @@ def _kelly(request: Request, kelly: float, share: float) -> Bound:
 
 
 def _own(request: Request, settings: Settings) -> Bound:
-    amount = request.proposed * settings.max_stake_fraction
-    text = f"{settings.max_stake_fraction:g} of freqtrade's own stake = {amount:.6g}"
-    return Bound(amount, text, TOO_SMALL)
+    share = min(settings.max_stake_fraction, request.steady)
+    amount = request.proposed * share
+    return Bound(amount, f"{share:.3g} of freqtrade's own stake = {amount:.6g}", TOO_SMALL)
 
 
 def _risk(request: Request, settings: Settings) -> Bound:
-    amount = request.wealth * settings.risk_fraction / (request.stop_distance * request.leverage)
+    lost = request.stop_distance + request.beyond
+    amount = request.wealth * settings.risk_fraction / (lost * request.leverage) / request.parts
     text = (
         f"{settings.risk_fraction:.3g} of the wallet lost at a stop {request.stop_distance:.3g} of "
-        f"the price away{_geared(request)} = {amount:.6g}"
+        f"the price away{_and_beyond(request)}{_geared(request)}{_in_parts(request)} = {amount:.6g}"
     )
     return Bound(amount, text, TOO_SMALL)
 
 
 def _portfolio(request: Request, settings: Settings) -> Bound:
     taken = sum(held.stake * _overlap(held, request.side) for held in request.holdings)
-    amount = max(0.0, request.wealth * settings.max_portfolio_fraction - taken)
+    amount = max(0.0, request.wealth * settings.max_portfolio_fraction - taken) / request.parts
     text = (
         f"{settings.max_portfolio_fraction:g} of the wallet for all stakes, less {taken:.6g} in "
-        f"correlated pairs = {amount:.6g}"
+        f"correlated pairs{_in_parts(request)} = {amount:.6g}"
     )
     return Bound(amount, text, TOO_SMALL)
 
@@ -235,6 +245,30 @@ def _overlap(held: Holding, side: int) -> float:
 
 def _geared(request: Request) -> str:
     return "" if request.leverage == 1.0 else f" at leverage {request.leverage:g}"
+
+
+def _and_beyond(request: Request) -> str:
+    return f" and {request.beyond:.3g} beyond it" if request.beyond else ""
+
+
+def _in_parts(request: Request) -> str:
+    return f", in {request.parts} parts" if request.parts > 1 else ""
+
+
+def steadied(usual: float, width: float) -> float:
+    """Share of a stake that equal risk per trade leaves: usual over forecast width, at most 1.
+
+    Parameters
+    ----------
+    usual, width : widths of the interval, log return; where one is not known the share is 1
+
+    Examples
+    --------
+    >>> steadied(0.02, 0.04), steadied(0.02, 0.01), steadied(float("nan"), 0.01)
+    (0.5, 1.0, 1.0)
+    """
+    known = math.isfinite(usual) and math.isfinite(width) and usual > 0.0 and width > 0.0
+    return min(1.0, usual / width) if known else 1.0
 
 
 def _scaled(bound: Bound, scale: float, name: str, reason: str) -> Bound:
@@ -252,84 +286,6 @@ def _final(bound: Bound, least: float) -> Stake:
         told = f"{bound.amount:.6g} is below the exchange's minimum {least:.6g}"
         return Stake(0.0, TOO_SMALL, f"0: {told} ({bound.text})")
     return Stake(bound.amount, "", f"{bound.amount:.6g}: {bound.text}")
-
-
-def stop_price(
-    close: float, excursion: float, multiple: float, side: int, hard_stop_fraction: float
-) -> float | None:
-    """The price at which to give up, or None where there is none to name: the hard stop stays.
-
-    Parameters
-    ----------
-    close : price that the excursion counts from
-    excursion : log return that the price does not pass with a known probability: below zero for a
-        long position (`Forecast.lowest`), above zero for a short one (`Forecast.highest`)
-    multiple : of the excursion
-    side : 1 long, -1 short
-    hard_stop_fraction : of the price, above 0: the stop is never looser than this. freqtrade's
-        `stoploss` is of the stake: divide it by the leverage
-
-    References
-    ----------
-    The adverse excursion as the measure of a stop: Sweeney (1996), Maximum Adverse Excursion.
-
-    Examples
-    --------
-    >>> [round(stop_price(100.0, x, 1.0, 1, 0.05), 2) for x in (-0.02, -0.2)]
-    [98.02, 95.0]
-    >>> round(stop_price(100.0, 0.02, 1.0, -1, 0.05), 2)
-    102.02
-    """
-    reach = multiple * -side * excursion
-    sound = (
-        0.0 < close < math.inf and 0.0 < reach < math.inf and 0.0 < hard_stop_fraction < math.inf
-    )
-    if not sound or multiple <= 0.0 or abs(side) != 1:
-        return None
-    # Where exp would overflow, the hard stop is nearer.
-    price = close * math.exp(min(-side * reach, _FAR))
-    return tighter(close * (1.0 - side * hard_stop_fraction), price, side)
-
-
-def tighter(old: float | None, new: float | None, side: int) -> float | None:
-    """Of two stop prices the one that gives up sooner; what is None or no number does not count.
-
-    Examples
-    --------
-    >>> tighter(95.0, 97.0, 1), tighter(95.0, 94.0, 1), tighter(105.0, None, -1)
-    (97.0, 95.0, 105.0)
-    """
-    known = [price for price in (old, new) if price is not None and not math.isnan(price)]
-    if not known:
-        return None
-    return max(known) if side > 0 else min(known)
-
-
-def has_passed(rate: float, stop: float, side: int) -> bool:
-    """Whether a price is at a stop or beyond it.
-
-    Examples
-    --------
-    >>> has_passed(99.0, 100.0, 1), has_passed(101.0, 100.0, 1), has_passed(101.0, 100.0, -1)
-    (True, False, True)
-    """
-    return side * (rate - stop) <= 0.0
-
-
-def stop_distance(rate: float, stop: float | None, side: int) -> float:
-    """Fraction of `rate` that is lost when a position entered there is stopped.
-
-    NaN, which gives no stake, without a stop or with one that the rate has passed already.
-
-    Examples
-    --------
-    >>> stop_distance(100.0, 98.0, 1), stop_distance(100.0, 98.0, -1), stop_distance(100.0, None, 1)
-    (0.02, nan, nan)
-    """
-    if stop is None or not 0.0 < rate < math.inf:
-        return math.nan
-    distance = side * (rate - stop) / rate
-    return distance if distance > 0.0 else math.nan
 
 
 def correlations(

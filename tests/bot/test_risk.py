@@ -29,9 +29,11 @@ from hypothesis import strategies as st
 from pandas import DataFrame, date_range
 from places import STRATEGIES
 
-from lstm_model.bot.entry import FORCED_TAG
+from lstm_model.bot.entry import FORCED_TAG, Entry, sign
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.risk import LSTMRisk
+from lstm_model.bot.stakes import Stakes
+from lstm_model.bot.stops import Stops
 from lstm_model.market.candles import Candles
 from lstm_model.practice.chat import markdown_text
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
@@ -123,7 +125,6 @@ class Engine(LiveEngine):
     """A live engine that says what a test wants and keeps what it is told."""
 
     def __init__(self) -> None:
-        self.inside: float | None = None
         self.vetoes, self.unwanted, self.known = "", False, 1.0
         self.notes: list[tuple[str, int, str, str]] = []
         self.news: list[str] = []
@@ -138,9 +139,6 @@ class Engine(LiveEngine):
     def take_news(self) -> Iterator[str]:
         while self.news:
             yield self.news.pop(0)
-
-    def stop_price(self, pair: str, side: int, multiple: float) -> float | None:
-        return self.inside
 
     def coverage(self, pair: str) -> float:
         return self.known
@@ -216,6 +214,7 @@ def fresh(strategy: Any) -> Any:
     strategy._lstm_told, strategy._lstm_plans, strategy.stoploss = {}, {}, -0.1
     strategy.lstm_stop_multiple.value, strategy.lstm_kelly_fraction.value = 1.0, 0.25
     strategy.lstm_min_edge.value = 0.0
+    strategy._lstm_stops, strategy._lstm_stakes = Stops(strategy), Stakes(strategy)
     return strategy
 
 
@@ -238,6 +237,17 @@ def confirm(strategy: Any, tag: str = LONG_TAG) -> bool:
         "time_in_force": "GTC", "current_time": NOW, "entry_tag": tag,
     }  # fmt: skip
     return bool(ask(**asked))
+
+
+BEYOND = 2 * (0.001 + 0.0005 + 0.0001) + GOOD["lstm_volatility"]  # costs, and the gap
+
+
+def stop_of(strategy: Any, side: str = "long", leverage: float = 1.0) -> float | None:
+    """Where an entry now would be stopped by the forecast."""
+    tag = SHORT_TAG if side == "short" else LONG_TAG
+    entry = Entry(PAIR, tag, sign(side), CLOSE, leverage, 330.0, 900.0, 10.0)
+    plan = strategy._lstm_stops.planned(entry)
+    return None if plan is None else float(plan.rate)
 
 
 def trade_of(pair: str = PAIR, **other: Any) -> LocalTrade:
@@ -279,7 +289,9 @@ def test_an_entry_of_the_forecast_is_staked_by_its_edge_and_another_by_its_risk(
     assert stake(strategy) == pytest.approx(1_000 * 0.8 * 0.25)
     assert stake(strategy, tag="ema_cross") == pytest.approx(330.0)
     strategy.wallets.total = 400.0  # 1 % of it is lost at a stop 2 % away
-    assert stake(strategy, tag="ema_cross") == pytest.approx(400 * 0.01 / (1 - math.exp(-0.02)))
+    assert stake(strategy, tag="ema_cross") == pytest.approx(
+        400 * 0.01 / (1 - math.exp(-0.02) + BEYOND)
+    )
 
 
 def test_parameters_of_freqtrade_move_stake_and_stop(strategy: Any) -> None:
@@ -288,7 +300,7 @@ def test_parameters_of_freqtrade_move_stake_and_stop(strategy: Any) -> None:
     strategy.lstm_kelly_fraction.value = 0.5
     assert stake(strategy) == pytest.approx(2 * before)
     strategy.lstm_stop_multiple.value = 2.0
-    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.04))
+    assert stop_of(strategy) == pytest.approx(CLOSE * math.exp(-0.04))
 
 
 def test_trust_and_coverage_scale_a_stake(strategy: Any) -> None:
@@ -313,7 +325,7 @@ def test_what_is_held_in_a_correlated_pair_leaves_less_room(strategy: Any) -> No
 def test_an_entry_by_hand_needs_no_forecast_and_is_bounded_by_the_hard_stop(strategy: Any) -> None:
     show(strategy, lstm_lowest=math.nan, lstm_trust=0.0)
     strategy._lstm_engine.known = 0.0
-    assert stake(strategy, tag=FORCED_TAG) == pytest.approx(1_000 * 0.01 / 0.1)
+    assert stake(strategy, tag=FORCED_TAG) == pytest.approx(1_000 * 0.01 / (0.1 + BEYOND))
     assert confirm(strategy, tag=FORCED_TAG)
 
 
@@ -332,7 +344,7 @@ def test_a_missing_number_gives_no_stake(strategy: Any, name: str, value: float 
 def test_without_any_candle_there_is_no_stake_no_stop_and_no_exit(strategy: Any) -> None:
     strategy.dp.frames.clear()
     assert stake(strategy) == 0.0
-    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) is None
+    assert stop_of(strategy) is None
     assert exit_reason(strategy, trade_of()) == ""
 
 
@@ -351,7 +363,7 @@ def broken(*_: Any) -> Any:
     [
         lambda strategy: setattr(strategy.dp, "get_analyzed_dataframe", broken),
         lambda strategy: setattr(strategy.wallets, "get_total_stake_amount", broken),
-        lambda strategy: setattr(asking_inside(strategy)._lstm_engine, "stop_price", broken),
+        lambda strategy: setattr(strategy._lstm_stops, "planned", broken),
         lambda strategy: setattr(strategy._lstm_engine, "coverage", broken),
         lambda strategy: setattr(strategy, "_lstm_facts", broken),
     ],
@@ -444,8 +456,8 @@ def test_a_short_is_the_mirror_of_a_long(futures: Any) -> None:
     down = stake(futures, SHORT_TAG, "short", leverage=3.0)
     assert up == pytest.approx(1_000 * 0.25 / 3)
     assert down == up
-    assert futures.lstm_stop_rate(PAIR, -1, 3.0) == pytest.approx(CLOSE * math.exp(0.02))
-    assert futures.lstm_stop_rate(PAIR, -1, 10.0) == pytest.approx(101.0)  # the hard stop
+    assert stop_of(futures, "short", 3.0) == pytest.approx(CLOSE * math.exp(0.02))
+    assert stop_of(futures, "short", 10.0) == pytest.approx(101.0)  # the hard stop
 
 
 # The stop
@@ -489,24 +501,15 @@ def inside(strategy: Any) -> Any:
     return asking_inside(strategy)
 
 
-def test_by_default_only_closed_candles_move_a_stop_or_end_a_trade(strategy: Any) -> None:
+def test_by_default_only_closed_candles_end_a_trade(strategy: Any) -> None:
     """What a backtest cannot see must not decide about exits."""
-    strategy._lstm_engine.inside, strategy._lstm_engine.unwanted = 99.5, True
-    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
+    strategy._lstm_engine.unwanted = True
     assert exit_reason(strategy, trade_of()) == ""
-
-
-def test_a_stop_comes_from_inside_the_candle_when_it_is_known(inside: Any) -> None:
-    strategy = inside
-    strategy._lstm_engine.inside = 99.5
-    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == 99.5
-    strategy._lstm_engine.inside = math.nan
-    assert strategy.lstm_stop_rate(PAIR, 1, 1.0) == pytest.approx(CLOSE * math.exp(-0.02))
 
 
 def test_a_failing_stop_leaves_the_old_one_and_the_exit_at_it(inside: Any) -> None:
     strategy, trade = inside, trade_of()
-    strategy._lstm_engine.stop_price = strategy._lstm_engine.wants_exit = broken
+    strategy._lstm_stops.in_force = strategy._lstm_engine.wants_exit = broken
     assert exit_reason(strategy, trade, rate=95.0) == ""
     assert trade.stop_loss == pytest.approx(90.0)
     assert exit_reason(strategy, trade, rate=89.0) == ExitType.STOP_LOSS.value
@@ -537,7 +540,8 @@ def test_a_new_trade_carries_why_it_came_about(strategy: Any) -> None:
     assert known["lstm_stake"]["text"].startswith("250: 0.25 of ")
     stop = CLOSE * math.exp(-0.02)
     distance = round(1 - stop / CLOSE, 6)
-    assert known["lstm_stop"] == pytest.approx({"rate": stop, "distance": distance})
+    told = {"rate": stop, "distance": distance, "reach": 0.02}
+    assert known["lstm_stop"] == pytest.approx(told)
     json.dumps(known, allow_nan=False)  # freqtrade's REST interface sends it
 
 

@@ -21,10 +21,13 @@ from series import make_candles, to_frame
 
 from lstm_model.bot.entry import tick_of
 from lstm_model.bot.live import LiveEngine
+from lstm_model.bot.stops import Stops
 from lstm_model.trading.outlook import Outlook, Terms
 
 PAIR, CLOSE = "BTC/USDT", 100.0
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+COSTS = 2 * (0.001 + 0.0005 + 0.0001)  # fee, slippage, half a spread; the frame knows no volatility
+OURS = {"stop": "forecast", "hold_candles": 12}  # a horizon
 
 HEAD = """
 from freqtrade.strategy import IStrategy
@@ -170,10 +173,17 @@ def foretell(strategy: Any, lowest: float = -0.02, highest: float = 0.02) -> Non
     )  # fmt: skip
 
 
+def go_on(strategy: Any, **newest: Any) -> None:
+    """One candle more, with the forecast of before or another."""
+    frame = strategy.dp.frame
+    row = frame.iloc[[-1]].assign(date=frame["date"].iloc[-1] + timedelta(minutes=5), **newest)
+    strategy.dp.frame = pd.concat([frame, row], ignore_index=True)
+
+
 def trade_of(short: bool = False, **fields: Any) -> LocalTrade:
     facts = {
         "id": 1, "pair": PAIR, "stake_amount": 50.0, "amount": 0.5, "open_rate": CLOSE,
-        "open_date": NOW - timedelta(hours=2), "fee_open": 0.0, "fee_close": 0.0, "is_open": True,
+        "open_date": NOW, "fee_open": 0.0, "fee_close": 0.0, "is_open": True,
         "is_short": short, "leverage": 1.0, "exchange": "binance", "orders": [],
         "precision_mode_price": 4, "price_precision": 0.01, "enter_tag": "mine",
     }  # fmt: skip
@@ -246,7 +256,7 @@ def test_every_callback_of_theirs_is_asked_alike_and_its_answer_stands(
 def test_without_callbacks_of_theirs_freqtrades_own_answers_stand(tmp_path: Path) -> None:
     answers = asked(load(tmp_path, mixin=False))
     mixed = asked(load(tmp_path))
-    assert mixed.pop("stake") == pytest.approx(1_000 * 0.01 / 0.10)  # 1 % lost at their stop
+    assert mixed.pop("stake") == pytest.approx(1_000 * 0.01 / (0.10 + COSTS))  # their stop
     assert answers.pop("stake") == 330.0
     assert mixed == answers
 
@@ -259,7 +269,7 @@ def test_a_stake_and_a_leverage_are_bounded_and_that_is_said_once(
     for _ in range(3):
         answers = asked(safer)
     assert answers["leverage"] == 1.5
-    assert answers["stake"] == pytest.approx(100.0)
+    assert answers["stake"] == pytest.approx(10.0 / (0.10 + COSTS))
     said = [record.message for record in caplog.records if "said once" in record.message]
     assert len(said) == len({text.split(":")[0] for text in said}) == 2
 
@@ -270,7 +280,7 @@ def stoploss(strategy: Any, trade: LocalTrade, rate: float = CLOSE) -> None:
 
 def test_a_break_even_stop_of_theirs_stands(tmp_path: Path) -> None:
     body = FULL.replace("return -0.03", "return -1e-4 if current_profit > 0.01 else -0.03")
-    for options in ({}, {"stop": "forecast"}):
+    for options in ({}, OURS):
         plain, safer = load(tmp_path, body, mixin=False), load(tmp_path, body, lstm=options)
         foretell(safer, lowest=-0.08)
         one, other = trade_of(), trade_of()
@@ -282,9 +292,10 @@ def test_a_break_even_stop_of_theirs_stands(tmp_path: Path) -> None:
 
 
 def test_a_stop_by_the_forecast_is_only_ever_tighter_than_theirs(tmp_path: Path) -> None:
-    safer = load(tmp_path, FULL, lstm={"stop": "forecast"})
+    safer = load(tmp_path, FULL, lstm=OURS)
     for lowest, wanted in ((-0.02, 98.02), (-0.06, 97.0)):
         foretell(safer, lowest=lowest)
+        safer._lstm_stops = Stops(safer)  # the trade of before has the same number
         trade = trade_of()
         stoploss(safer, trade)
         assert trade.stop_loss == pytest.approx(wanted, abs=0.011)
@@ -316,11 +327,13 @@ BY_WORD = """
 
 @pytest.mark.parametrize("stop", [None, "forecast"])
 def test_attributes_of_theirs_may_be_properties(tmp_path: Path, stop: str | None) -> None:
-    safer = load(tmp_path, PROPERTIES, lstm={"stop": stop})
+    safer = load(tmp_path, PROPERTIES, lstm={"stop": stop, "hold_candles": 12})
     assert safer.plot_config == {"main_plot": {"ema": {}}}
     assert safer.use_custom_stoploss is False
     foretell(safer)
-    assert staked(safer) == pytest.approx(100.0)  # by their stoploss: nobody sets another
+    assert staked(safer) == pytest.approx(
+        10.0 / (0.1 + COSTS)
+    )  # by their stoploss: nobody sets another
 
 
 @pytest.mark.parametrize(("body", "own"), [(QUIET, True), (QUIET, False), (IN_START, None)])
@@ -352,7 +365,7 @@ def test_a_stop_after_a_fill_is_asked_for_as_without_us(
 
 
 def test_after_a_fill_the_tighter_of_both_stops_is_set_anew(tmp_path: Path) -> None:
-    safer, trade = load(tmp_path, FULL.replace("-0.03", "-0.09"), lstm={"stop": "forecast"}), None
+    safer, trade = load(tmp_path, FULL.replace("-0.03", "-0.09"), lstm=OURS), None
     foretell(safer)
     trade = trade_of()
     stoploss(safer, trade)
@@ -374,7 +387,7 @@ def test_a_stake_that_freqtrade_would_raise_or_lower_is_left_to_it(
     tmp_path: Path, amount: float
 ) -> None:
     body = f"""
-    stoploss = -0.01
+    stoploss = -0.004
     def custom_stake_amount(self, **k): return float("{amount}")
 """
     assert staked(load(tmp_path, body, lstm={"max_portfolio_fraction": 1.0})) == amount
@@ -390,7 +403,7 @@ def test_the_loop_of_theirs_runs_whatever_ours_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("short", [False, True])
 def test_a_stop_does_not_creep_towards_the_price(tmp_path: Path, short: bool) -> None:
     """A short at 25.0 with a tick of 0.001 was once stopped out after 3,153 calls."""
-    safer = load(tmp_path, lstm={"stop": "forecast"})
+    safer = load(tmp_path, lstm=OURS)
     foretell(safer, lowest=-0.0301, highest=0.0299)
     safer.dp.frame["lstm_close"], safer.dp.tick = 25.0, 0.001
     trade = trade_of(short, open_rate=25.0, price_precision=0.001)
@@ -403,17 +416,19 @@ def test_a_stop_does_not_creep_towards_the_price(tmp_path: Path, short: bool) ->
 
 
 def test_a_price_beyond_the_stop_that_was_to_be_set_ends_the_trade_by_name(tmp_path: Path) -> None:
-    safer, trade = load(tmp_path, lstm={"stop": "forecast"}), trade_of()
+    safer, trade = load(tmp_path, lstm=OURS), trade_of()
     foretell(safer)
+    go_on(safer)
     words = {"pair": PAIR, "trade": trade, "current_time": NOW, "current_profit": 0.0}
     assert safer.custom_exit(**words, current_rate=98.5) is None
     assert safer.custom_exit(**words, current_rate=97.5) == "lstm_stop_passed"
     stoploss(safer, trade, 97.5)
     assert trade.stop_loss == pytest.approx(90.0)  # freqtrade could not have set it
-    fresh = trade_of(open_date=NOW + timedelta(seconds=5))
+    fresh = trade_of(id=2, open_date=NOW + timedelta(minutes=5, seconds=5))
     assert safer.custom_exit(**{**words, "trade": fresh}, current_rate=97.5) is None
     plain = load(tmp_path)
     foretell(plain)
+    go_on(plain)
     assert plain.custom_exit(**words, current_rate=97.5) is None
 
 
@@ -421,17 +436,19 @@ def test_a_price_beyond_the_stop_that_was_to_be_set_ends_the_trade_by_name(tmp_p
 def test_a_stake_follows_from_the_stop_that_is_in_force(tmp_path: Path, where: str) -> None:
     """With `use_custom_stoploss` off nobody sets the forecast's stop."""
     own = {"use_custom_stoploss": False} if where == "config" else {}
-    options = {"stop": "forecast"} if where == "config" else {}
+    options = OURS if where == "config" else {}
     safer = load(tmp_path, lstm=options, **own)
     foretell(safer, lowest=-0.02)
-    assert asked(safer)["stake"] == pytest.approx(100.0)  # 1 % lost at 10 %, not at 2 %
+    assert asked(safer)["stake"] == pytest.approx(
+        10.0 / (0.1 + COSTS)
+    )  # 1 % lost at 10 %, not at 2 %
 
 
 def test_additions_are_bounded_for_the_whole_position(tmp_path: Path) -> None:
     """freqtrade asks neither stake nor confirmation for them."""
     body = FULL.replace('return 25.0, "more"', 'return 700.0, "more"')
     safer = load(tmp_path, body, lstm={"risk_fraction": 0.02, "max_portfolio_fraction": 0.5})
-    assert asked(safer)["adjust"] == (pytest.approx(1_000 * 0.02 / 0.10 - 50.0), "more")
+    assert asked(safer)["adjust"] == (pytest.approx(1_000 * 0.02 / (0.10 + COSTS) - 50.0), "more")
     full = load(tmp_path, body, lstm={"risk_fraction": 0.005})
     assert asked(full)["adjust"] is None  # the position is as large as its risk allows
     less = load(tmp_path, FULL.replace("return 25.0", "return -25.0"))
@@ -516,7 +533,7 @@ def staked(strategy: Any, rate: float = CLOSE, **words: Any) -> float:
 
 def test_an_entry_within_two_ticks_of_its_stop_is_refused_by_name(tmp_path: Path) -> None:
     """On a pair near 1e-6, 24 of 73 trades once closed at their entry price after 0 minutes."""
-    safer = load(tmp_path, lstm={"stop": "forecast"})
+    safer = load(tmp_path, lstm=OURS)
     foretell(safer, lowest=-0.02)
     safer.dp.frame["lstm_close"], safer.dp.tick = 1.01e-6, 1e-8
     denied = []
@@ -550,7 +567,7 @@ def test_kelly_is_of_the_side_that_is_entered(tmp_path: Path) -> None:
 
 
 def test_an_entry_by_hand_under_a_tag_of_its_own_needs_no_forecast(tmp_path: Path) -> None:
-    safer = load(tmp_path, lstm={"stop": "forecast"})
+    safer = load(tmp_path, lstm=OURS)
     foretell(safer)
     safer.dp.frame["lstm_gate"], safer.dp.frame["enter_tag"] = "no_model", "ema"
     assert staked(safer, entry_tag="ema") == 0.0

@@ -174,7 +174,7 @@ def test_the_counts_fit_into_a_narrow_terminal(user: User) -> None:
     user.judged(*[("DOGE/USDT:USDT", ago, code) for ago, code in enumerate(REASONS)])
     output = user.told("reasons", columns=80)
     assert max(map(len, output.splitlines())) <= 80
-    assert row(output, "DOGE/USDT:USDT", 13) == ["12"] + ["1"] * 12
+    assert row(output, "DOGE/USDT:USDT", 14) == ["13"] + ["1"] * 13
     assert all(word in output.split() for code in REASONS for word in REASONS[code].split())
     assert "…" not in output
 

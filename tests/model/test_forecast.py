@@ -20,6 +20,7 @@ from lstm_model.model.forecast import (
     paired_test,
     pinball_loss,
     skill,
+    unknown_far,
     winkler_score,
 )
 
@@ -124,7 +125,7 @@ def test_the_only_level_has_all_the_weight() -> None:
 def test_a_forecast_knows_its_interval_and_deviation() -> None:
     quantiles = 0.02 * np.array([[NormalDist().inv_cdf(level) for level in LEVELS]])
     columns = (np.array([x]) for x in (0.0, 0.01, 0.005, -0.03, 0.04))
-    forecast = Forecast(LEVELS, quantiles, *columns)
+    forecast = Forecast(LEVELS, quantiles, *columns, far=unknown_far(1))
     assert forecast.interval_level == pytest.approx(0.9)
     assert (forecast.low[0], forecast.high[0]) == (quantiles[0, 0], quantiles[0, -1])
     assert forecast.deviation[0] == pytest.approx(0.02)
@@ -134,7 +135,8 @@ def numbered(count: int, start: float) -> Forecast:
     """Forecasts of which every number is another."""
     quantiles = start + np.arange(count * len(LEVELS), dtype=float).reshape(count, len(LEVELS))
     columns = (start + 100.0 * place + np.arange(count) for place in range(1, 6))
-    return Forecast(LEVELS, quantiles, *columns)
+    far = start + 1e4 + np.arange(6.0 * count).reshape(count, 6)
+    return Forecast(LEVELS, quantiles, *columns, far=far)
 
 
 def columns_of(forecast: Forecast) -> list[np.ndarray]:

@@ -42,6 +42,7 @@ rows = st.builds(
     mean_error=st.none() | finite,
     lowest=st.none() | finite,
     highest=st.none() | finite,
+    far=st.lists(st.none() | finite, max_size=6).map(tuple),
 )
 
 
@@ -356,7 +357,7 @@ def test_a_column_that_another_process_just_added_is_no_error(
     journal = Journal(f"sqlite:///{old_file}")
     assert journal.last("BTC/USDT", "5m") == make_row()
     journal.close()
-    assert [column.name for column in seen[0]] == ["mean_error", "lowest", "highest"]
+    assert [column.name for column in seen[0]] == ["mean_error", "lowest", "highest", "far"]
 
 
 def test_a_column_that_cannot_be_added_is_an_error(old_file: Path) -> None:

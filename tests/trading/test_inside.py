@@ -118,7 +118,6 @@ def test_a_stale_stream_leaves_it_to_the_candle_unless_fresh_is_required(
     assert "stale_stream: silent for 31 s" in line
     assert ("no entry" in line) is required
     assert not desk.inside.wants_exit(PAIR, 1, desk.price)
-    assert desk.inside.stop_price(PAIR, 1, 1.0) is None
 
 
 def test_a_verdict_is_told_once_per_candle_and_again_when_it_changes(
@@ -158,19 +157,6 @@ def test_a_position_against_the_nowcast_is_left_beyond_the_slippage(tmp_path: Pa
     assert not desk.inside.wants_exit(PAIR, side, desk.price)
     patient = Desk(tmp_path, slippage_fraction=min(0.05, 2 * abs(desk.mean)))
     assert not patient.inside.wants_exit(PAIR, -side, desk.price)
-
-
-@pytest.mark.parametrize("multiple", [0.5, 1.0, 3.0])
-def test_the_stop_is_where_the_price_seldom_comes_times_the_multiple(
-    desk: Desk, multiple: float
-) -> None:
-    made, _ = desk.inside.current(PAIR)
-    assert made is not None
-    lowest, highest = float(made.forecast.lowest[0]), float(made.forecast.highest[0])
-    for side, reach in ((1, lowest), (-1, highest)):
-        wanted = pytest.approx(desk.price * math.exp(multiple * reach))
-        assert desk.inside.stop_price(PAIR, side, multiple) == wanted
-        assert side * reach < 0.0
 
 
 def test_the_share_of_trades_that_are_known_is_the_newest_candles(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from series import STEP_MS, change, drop, make_candles, with_flow
 
 from lstm_model.model.calibration import HASTE, RATE, Calibration, Widths
 from lstm_model.model.features import WARM_UP
-from lstm_model.model.forecast import Forecast
+from lstm_model.model.forecast import FAR_NAMES, Forecast, unknown_far
 from lstm_model.model.model import Model
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 from lstm_model.trading.sizing import (
@@ -36,7 +36,7 @@ COLUMNS = {
     "mean", "mean_error", "low", "high", "lowest", "highest", "volatility", "price", "price_low",
     "price_high", "price_lowest", "price_highest", "close",
     "edge", "kelly", "trust", "side", "gate",
-    "reason", "version",
+    "reason", "version", "usual_width", *FAR_NAMES,
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def promising(count: int) -> Forecast:
     """Forecasts that are worth an entry: 2 % up, certainly."""
     ends = np.tile(np.linspace(-0.01, 0.05, len(LEVELS)), (count, 1))
     columns = (np.full(count, x) for x in (0.02, 0.001, 0.001, -0.012, 0.06))
-    return Forecast(LEVELS, ends, *columns)
+    return Forecast(LEVELS, ends, *columns, far=unknown_far(count))
 
 
 def outlook_of(count: int = 1) -> Outlook:
@@ -203,7 +203,9 @@ def test_whatever_is_no_number_crashes_nothing_and_enters_nothing(
     numbers = np.array([row for row, _ in candles]).reshape(-1, 6 + len(LEVELS))
     outlook = outlook_of(len(candles))
     columns = [numbers[:, -1 - place].copy() for place in range(5)]
-    outlook.put(np.arange(len(candles)), Forecast(LEVELS, numbers[:, : len(LEVELS)], *columns))
+    far = np.repeat(numbers[:, :1], 6, axis=1)
+    made = Forecast(LEVELS, numbers[:, : len(LEVELS)], *columns, far=far)
+    outlook.put(np.arange(len(candles)), made)
     outlook.gate[:] = [code for _, code in candles]
     outlook.trust[:] = np.clip(numbers[:, len(LEVELS)], 0.0, 1.0)
     found = outlook.columns(np.full(len(candles), 100.0))

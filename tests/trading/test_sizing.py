@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lstm_model.model.forecast import Forecast
+from lstm_model.model.forecast import Forecast, unknown_far
 from lstm_model.settings import DEFAULT_LEVELS, Settings
 from lstm_model.trading.sizing import (
     CALIBRATING,
@@ -72,6 +72,7 @@ def forecast_of(
         mean_error=np.broadcast_to(np.asarray(mean_error, dtype=float), means.shape).copy(),
         lowest=-2.0 * widths,
         highest=2.0 * widths,
+        far=unknown_far(len(means)),
     )
 
 
@@ -148,7 +149,7 @@ def test_every_reason_can_be_explained(
 
 
 def test_reason_codes_are_countable_and_explained_in_words() -> None:
-    assert len(REASONS) == 12
+    assert len(REASONS) == 13
     for code, words in REASONS.items():
         assert code.replace("_", "").isalpha()
         assert code == code.lower()

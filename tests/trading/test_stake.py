@@ -23,10 +23,8 @@ from lstm_model.trading.stake import (
     Request,
     correlations,
     stake_of,
-    stop_distance,
-    stop_price,
-    tighter,
 )
+from lstm_model.trading.stop import stop_distance
 
 NAN, INF = float("nan"), float("inf")
 MONEY = st.floats(0.0, 1e6)
@@ -56,6 +54,9 @@ REQUESTS = st.builds(
     side=SIDES,
     leverage=st.just(1.0) | st.floats(1.0, 20.0),
     holdings=HOLDINGS,
+    beyond=st.just(0.0) | st.floats(0.0, 0.1),
+    parts=st.integers(1, 5),
+    steady=st.just(1.0) | SHARES,
 )
 PLAIN = Request(
     proposed=300.0, wealth=1000.0, free=900.0, least=10.0, stop_distance=0.02, kelly=2.0, trust=1.0,
@@ -85,9 +86,11 @@ def test_a_stake_lies_within_every_bound(request: Request, settings: Settings) -
     assert amount == 0.0 or amount >= request.least
     rounding = 1.0 + 1e-9
     position, certain = amount * request.leverage, request.trust * request.coverage
-    assert position * request.stop_distance <= request.wealth * settings.risk_fraction * rounding
+    lost = request.parts * position * (request.stop_distance + request.beyond)
+    assert lost <= request.wealth * settings.risk_fraction * rounding
     room = request.wealth * settings.max_portfolio_fraction - taken(request)
-    assert amount <= certain * max(room, 0.0) * rounding
+    assert request.parts * amount <= certain * max(room, 0.0) * rounding
+    assert amount <= request.proposed * request.steady * rounding
     if request.kelly is not None:
         assert position <= request.wealth * request.kelly * settings.kelly_fraction * rounding
 
@@ -96,10 +99,12 @@ def test_a_stake_lies_within_every_bound(request: Request, settings: Settings) -
 def test_a_stake_is_no_smaller_than_the_smallest_bound_makes_it(
     request: Request, settings: Settings
 ) -> None:
+    lost = (request.stop_distance + request.beyond) * request.parts
+    room = max(request.wealth * settings.max_portfolio_fraction - taken(request), 0.0)
     bounds = [
-        request.proposed * settings.max_stake_fraction,
-        request.wealth * settings.risk_fraction / request.stop_distance / request.leverage,
-        max(request.wealth * settings.max_portfolio_fraction - taken(request), 0.0),
+        request.proposed * min(settings.max_stake_fraction, request.steady),
+        request.wealth * settings.risk_fraction / lost / request.leverage,
+        room / request.parts,
     ]
     if request.kelly is not None:
         bounds.append(request.wealth * request.kelly * settings.kelly_fraction / request.leverage)
@@ -340,126 +345,6 @@ def test_nothing_is_given_back_below_the_minimum_or_above_half() -> None:
     assert reduction(8.0, 0.0, 10.0, 5.0) == 0.0
     assert reduction(100.0, -5.0, 0.0, 0.0) == 100.0
     assert reduction(11.0, 0.0, 10.5, 10.0) == 0.0  # what is given back is an order, too
-
-
-PRICES = st.floats(1e-6, 1e6)
-EXCURSIONS = st.floats(1e-6, 2.0)
-MULTIPLES = st.floats(0.25, 10.0)
-HARD = st.floats(0.001, 0.99)
-
-
-def looser(one: float, other: float, side: int) -> bool:
-    return one < other if side > 0 else one > other
-
-
-@given(PRICES, EXCURSIONS, MULTIPLES, SIDES, HARD)
-def test_a_stop_is_never_looser_than_the_hard_one_and_always_adverse(
-    close: float, reach: float, multiple: float, side: int, hard: float
-) -> None:
-    stop = stop_price(close, -side * reach, multiple, side, hard)
-    assert stop is not None
-    assert not looser(stop, close * (1.0 - side * hard), side)
-    assert looser(stop, close, side)
-    assert 0.0 < stop_distance(close, stop, side) <= hard * (1.0 + 1e-9)
-
-
-@given(PRICES, EXCURSIONS, MULTIPLES, SIDES)
-def test_a_stop_is_a_multiple_of_the_excursion_away(
-    close: float, reach: float, multiple: float, side: int
-) -> None:
-    stop = stop_price(close, -side * reach, multiple, side, 1e300 if side < 0 else 1.0)
-    assert stop == pytest.approx(close * math.exp(-side * multiple * reach))
-
-
-@given(PRICES, EXCURSIONS, EXCURSIONS, MULTIPLES, MULTIPLES, SIDES, HARD)
-def test_a_wider_excursion_or_multiple_never_brings_a_stop_closer(
-    close: float, one: float, other: float, few: float, many: float, side: int, hard: float
-) -> None:
-    (near, far), (few, many) = sorted((one, other)), sorted((few, many))
-    close_by = stop_price(close, -side * near, few, side, hard)
-    far_off = stop_price(close, -side * far, many, side, hard)
-    assert close_by is not None
-    assert far_off is not None
-    assert not looser(close_by, far_off, side)
-
-
-@given(PRICES, EXCURSIONS, MULTIPLES)
-def test_stops_of_both_sides_mirror_each_other(close: float, reach: float, multiple: float) -> None:
-    assume(multiple * reach < 5.0)
-    long = stop_price(close, -reach, multiple, 1, 0.999)
-    short = stop_price(close, reach, multiple, -1, 1e3)
-    assert long is not None
-    assert short is not None
-    assert math.log(long / close) == pytest.approx(-math.log(short / close), abs=1e-9)
-
-
-@given(PRICES, HARD)
-def test_hard_stops_of_both_sides_are_equally_far(close: float, hard: float) -> None:
-    long, short = (stop_price(close, -side * 50.0, 1.0, side, hard) for side in (1, -1))
-    assert stop_distance(close, long, 1) == pytest.approx(hard)
-    assert stop_distance(close, short, -1) == pytest.approx(hard)
-
-
-SOUND = (100.0, -0.02, 1.0, 1, 0.05)
-
-
-@pytest.mark.parametrize("wrong", [NAN, INF, -INF, 0.0])
-@pytest.mark.parametrize("place", [0, 1, 2, 4])
-@pytest.mark.parametrize("side", [1, -1])
-def test_without_a_sound_number_there_is_no_stop_of_ours(
-    place: int, wrong: float, side: int
-) -> None:
-    numbers = [100.0, -side * 0.02, 1.0, side, 0.05]
-    assert stop_price(*numbers) is not None  # type: ignore[arg-type]
-    numbers[place] = wrong
-    assert stop_price(*numbers) is None  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        (100.0, 0.02, 1.0, 1, 0.05), (100.0, -0.02, 1.0, -1, 0.05), (-100.0, -0.02, 1.0, 1, 0.05),
-        (100.0, 0.02, -1.0, 1, 0.05), (100.0, -0.02, 1.0, 1, -0.05), (100.0, -0.02, 1.0, 0, 0.05),
-        (100.0, -0.02, 1.0, 2, 0.05),
-    ],
-)  # fmt: skip
-def test_an_excursion_to_the_wrong_side_is_no_stop(
-    numbers: tuple[float, float, float, int, float],
-) -> None:
-    assert stop_price(*SOUND) is not None
-    assert stop_price(*numbers) is None
-
-
-def test_an_excursion_beyond_all_numbers_is_stopped_hard() -> None:
-    assert stop_price(100.0, 1e5, 1.0, -1, 0.05) == 105.0
-    assert stop_price(100.0, -1e5, 1.0, 1, 0.05) == 95.0
-
-
-@given(st.lists(st.none() | st.just(NAN) | PRICES, max_size=8), SIDES)
-def test_a_stop_is_never_moved_away(offers: list[float | None], side: int) -> None:
-    steps: list[float | None] = [None]
-    for offer in offers:
-        steps.append(tighter(steps[-1], offer, side))
-    for old, new in itertools.pairwise(steps):
-        assert old is None or (new is not None and not looser(new, old, side))
-    offered = [offer for offer in offers if offer is not None and not math.isnan(offer)]
-    best = (max if side > 0 else min)(offered, default=None)
-    assert steps[-1] == best
-
-
-@given(st.lists(st.tuples(PRICES, EXCURSIONS), min_size=1, max_size=8), MULTIPLES, SIDES, HARD)
-def test_a_stop_that_follows_the_candles_only_protects_more(
-    candles: list[tuple[float, float]], multiple: float, side: int, hard: float
-) -> None:
-    stop = None
-    for close, reach in candles:
-        before, stop = (
-            stop,
-            tighter(stop, stop_price(close, -side * reach, multiple, side, hard), side),
-        )
-        assert stop is not None
-        assert before is None or not looser(stop, before, side)
-        assert not looser(stop, close * (1.0 - side * hard), side)
 
 
 @pytest.mark.parametrize(

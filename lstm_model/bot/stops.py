@@ -1,0 +1,158 @@
+"""The forecast's stop of every trade: where it is set, and what its closed trades taught it.
+
+A stop is a function of closed candles and closed trades: of what was known when its candle opened,
+live as in a backtest. It stands where it was set, unless the user lets it trail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from freqtrade.persistence import LocalTrade, Trade
+from pandas import DataFrame
+
+from lstm_model.bot.entry import Entry, side_of
+from lstm_model.market.candles import candle_open_ms, timeframe_ms
+from lstm_model.model.forecast import FAR_NAMES
+from lstm_model.model.reach import reach_within
+from lstm_model.trading.analyzed import newest, opened_ms
+from lstm_model.trading.experience import Experience
+from lstm_model.trading.stop import has_passed, stop_price, tighter
+
+_STOP_FACT = "lstm_stop"  # of `/list_custom_data`
+_SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may miss it
+
+
+class Plan(NamedTuple):
+    """The stop of a trade: its price when it was set, and the log return it allows against it."""
+
+    rate: float
+    reach: float
+
+
+class Stops:
+    """The forecast's stops of one strategy, a `LSTMRisk`."""
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        self._since = datetime.min
+        self._forget()
+
+    def hold_candles(self, entry: Entry, now_ms: int) -> float | None:
+        """How long the trade is expected to last; None while too little is known."""
+        settings = self._strategy.lstm_settings
+        if settings.hold_candles is not None:
+            return float(settings.hold_candles)
+        if entry.is_forecasts or self._strategy.lstm_holds_horizon:
+            return float(settings.horizon)
+        typical_ms = self._learnt(now_ms).typical_ms
+        return None if typical_ms is None else typical_ms / self._step_ms
+
+    def planned(self, entry: Entry) -> Plan | None:
+        """The stop of an entry by the newest candle; None without a forecast."""
+        return self._plan(entry, self._strategy.lstm_analyzed(entry.pair))
+
+    def of(self, trade: Trade) -> Plan | None:
+        """The stop of a trade that is open; as it was planned when it was entered."""
+        self._follow_source()
+        key = trade.id, trade.open_date_utc
+        if key not in self._plans:
+            self._plans[key] = self._remembered(trade) or self._planned_then(trade)
+        return self._plans[key]
+
+    def in_force(self, trade: Trade, current_rate: float) -> float | None:
+        """Where the trade is to be stopped now, or None: there is no stop of the forecast."""
+        plan, settings = self.of(trade), self._strategy.lstm_settings
+        if plan is None or not settings.stop_trails:
+            return None if plan is None else plan.rate
+        inside = settings.inside_exits and self._strategy._lstm_live
+        frame = self._strategy.lstm_analyzed(trade.pair)
+        close, side = current_rate if inside else newest(frame, "lstm_close"), side_of(trade)
+        return tighter(plan.rate, close * math.exp(-side * plan.reach), side)
+
+    def _plan(self, entry: Entry, frame: DataFrame) -> Plan | None:
+        """By the newest candle of a frame."""
+        now_ms = opened_ms(frame) + self._step_ms
+        hold, side = self.hold_candles(entry, now_ms), "lowest" if entry.side > 0 else "highest"
+        if hold is None:
+            return None
+        others = [newest(frame, f"lstm_{name}") for name in FAR_NAMES if name.startswith(side)]
+        first = newest(frame, f"lstm_{side}")
+        reach = reach_within(hold, self._strategy.lstm_settings.horizon, first, others)
+        multiple = self._strategy._lstm_parameter("stop_multiple") * self._learnt(now_ms).factor
+        hard = abs(self._strategy.stoploss) / entry.leverage
+        close = newest(frame, "lstm_close")
+        rate = stop_price(close, reach, multiple, entry.side, hard)
+        return None if rate is None else Plan(rate, abs(math.log(rate / close)))
+
+    def _planned_then(self, trade: Trade) -> Plan | None:
+        frame = self._strategy.lstm_analyzed(trade.pair)
+        opened = self._candle_ms(trade.open_date_utc)
+        if opened_ms(frame) >= opened:  # a candle that the trade's entry did not know
+            dates = frame["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
+            frame = frame.iloc[: int(np.searchsorted(dates, opened))]
+        if not len(frame) or opened_ms(frame) + self._step_ms < opened:
+            return None
+        return self._plan(Entry.of(trade, trade.open_rate, 0.0, 0.0, 0.0), frame)
+
+    def _remembered(self, trade: Trade) -> Plan | None:
+        """What a bot wrote down with the trade, maybe before a restart."""
+        known = trade.get_custom_data(_STOP_FACT) if Trade.use_db else None
+        if not known or not known.get("reach"):
+            return None
+        return Plan(float(known["rate"]), float(known["reach"]))
+
+    def _learnt(self, now_ms: int) -> Experience:
+        """The experience of trades that were closed in candles before this moment's."""
+        self._follow_source()
+        fresh = [trade for trade in self._fresh() if self._closed_ms(trade) < now_ms]
+        for trade in sorted(fresh, key=lambda it: (self._closed_ms(it), it.pair, it.id)):
+            self._known.add(trade.id)
+            self._since = max(self._since, trade.close_date_utc.replace(tzinfo=None))
+            lasted = trade.close_date_utc - trade.open_date_utc
+            lasted_ms = max(self._step_ms, int(lasted.total_seconds() * 1000))
+            self._experience.learn(lasted_ms, self._reached(trade))
+        return self._experience
+
+    def _fresh(self) -> Iterable[Any]:
+        """Trades of this strategy that are closed and not learnt from, and maybe others."""
+        if not Trade.use_db:
+            return list(self._source[len(self._known) :])
+        wanted = [Trade.is_open.is_(False), Trade.close_date >= self._since]
+        named = Trade.strategy == self._strategy.get_strategy_name()
+        found = Trade.get_trades([*wanted, named], include_orders=False)
+        return [trade for trade in found if trade.id not in self._known]
+
+    def _reached(self, trade: Any) -> bool | None:
+        """Whether a closed trade came to its stop; None where it had none that stood."""
+        if self._strategy.lstm_settings.stop_trails or (plan := self.of(trade)) is None:
+            return None
+        side = side_of(trade)
+        slip = 1.0 - side * _SLIP
+        return has_passed(float(trade.close_rate) * slip, plan.rate, side)
+
+    def _follow_source(self) -> None:
+        """Begin anew where freqtrade does: every backtest has a list of trades of its own."""
+        if self._source is not LocalTrade.bt_trades:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._source = LocalTrade.bt_trades
+        self._experience, self._since = Experience(), datetime.min
+        self._known: set[int] = set()
+        self._plans: dict[tuple[int, datetime], Plan | None] = {}
+
+    def _closed_ms(self, trade: Any) -> int:
+        """End of the candle in which a trade was closed, less one: known to the next."""
+        return self._candle_ms(trade.close_date_utc) + self._step_ms - 1
+
+    def _candle_ms(self, moment: datetime) -> int:
+        return int(candle_open_ms(int(moment.timestamp() * 1000), self._step_ms))
+
+    @property
+    def _step_ms(self) -> int:
+        return timeframe_ms(self._strategy.timeframe)

@@ -1,0 +1,229 @@
+"""The forecast's stop: set for as long as trades last, standing, the same live and in backtests."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from freqtrade.enums import RunMode
+from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
+from freqtrade.resolvers import StrategyResolver
+from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
+from test_theirs import trade_of as trade
+
+from lstm_model.bot.entry import Entry
+from lstm_model.bot.stops import Plan
+from lstm_model.trading.experience import ENOUGH
+
+HOUR = timedelta(hours=1)
+FORECAST = {"stop": "forecast"}
+FAR = {f"lstm_lowest_{span}": reach for span, reach in ((4, -0.04), (16, -0.08), (64, -0.16))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database() -> Iterator[None]:
+    disable_database_use("5m")
+    yield
+    enable_database_use()
+
+
+@pytest.fixture(autouse=True)
+def trades() -> None:
+    LocalTrade.reset_trades()
+
+
+def told(tmp_path: Path, body: str = "\n    stoploss = -0.5\n", **options: Any) -> Any:
+    strategy = load(tmp_path, body, lstm={**FORECAST, **options})
+    foretell(strategy)
+    strategy.dp.frame = strategy.dp.frame.assign(**FAR)
+    return strategy
+
+
+def planned(strategy: Any) -> float | None:
+    entry = Entry(PAIR, "mine", 1, CLOSE, 1.0, 330.0, 900.0, 5.0)
+    plan = strategy._lstm_stops.planned(entry)
+    return None if plan is None else math.log(plan.rate / CLOSE)
+
+
+def close(number: int, hours: float, rate: float = CLOSE) -> None:
+    """A trade that was closed in the candle before the newest."""
+    ended = NOW - timedelta(minutes=10)
+    done = trade(id=number, open_date=ended - hours * HOUR, close_date=ended, is_open=False)
+    done.close_rate = rate
+    LocalTrade.bt_trades.append(done)
+
+
+@pytest.mark.parametrize(
+    ("candles", "reach"), [(12, -0.02), (48, -0.04), (192, -0.08), (768, -0.16), (3, -0.01)]
+)
+def test_a_stop_is_set_for_the_time_that_trades_last(
+    tmp_path: Path, candles: int, reach: float
+) -> None:
+    assert planned(told(tmp_path, hold_candles=candles)) == pytest.approx(reach)
+
+
+def test_the_time_is_the_median_of_the_strategys_own_closed_trades(tmp_path: Path) -> None:
+    strategy = told(tmp_path)
+    for number in range(ENOUGH - 1):
+        close(number, 4.0)
+        assert planned(strategy) is None  # their own stop is the only one until then
+    assert staked(strategy) == pytest.approx(10.0 / (0.5 + COSTS))
+    close(ENOUGH, 100.0)
+    assert planned(strategy) == pytest.approx(-0.04)  # four hours
+
+
+def test_what_is_closed_in_this_candle_is_not_known_yet(tmp_path: Path) -> None:
+    """freqtrade's backtest closes one pair's trades in a candle before it opens another's."""
+    strategy = told(tmp_path)
+    for number in range(ENOUGH):
+        close(number, 4.0)
+    for done in LocalTrade.bt_trades:
+        done.close_date = NOW
+    assert planned(strategy) is None
+    go_on(strategy)
+    assert planned(strategy) == pytest.approx(-0.04, rel=0.03)
+
+
+def test_a_backtest_that_begins_anew_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """Hyperopt runs one strategy object many times, with trades of the same numbers."""
+    strategy = told(tmp_path)
+    for number in range(ENOUGH):
+        close(number, 4.0)
+    assert planned(strategy) is not None
+    LocalTrade.reset_trades()
+    assert planned(strategy) is None
+
+
+def test_stops_that_are_met_too_often_are_set_farther_and_else_nearer(tmp_path: Path) -> None:
+    strategy = told(tmp_path, hold_candles=12)
+    before = planned(strategy)
+    for number in range(5):
+        close(number, 1.0, rate=97.0)
+        strategy._lstm_stops._plans[number, LocalTrade.bt_trades[-1].open_date_utc] = _plan(98.0)
+    wider = planned(strategy)
+    assert wider is not None
+    assert before is not None
+    assert wider < before
+    for number in range(5, 40):
+        close(number, 1.0, rate=103.0)
+        strategy._lstm_stops._plans[number, LocalTrade.bt_trades[-1].open_date_utc] = _plan(98.0)
+    nearer = planned(strategy)
+    assert nearer is not None
+    assert nearer > wider
+
+
+def _plan(rate: float) -> Any:
+    return Plan(rate, -math.log(rate / CLOSE))
+
+
+def test_a_stop_stands_where_it_was_set_whatever_is_forecast_later(tmp_path: Path) -> None:
+    strategy, held = told(tmp_path, hold_candles=12), trade()
+    stoploss(strategy, held)
+    first = held.stop_loss
+    assert first == pytest.approx(CLOSE * math.exp(-0.02), abs=0.011)
+    for closed, lowest in ((103.0, -0.001), (104.0, -0.5), (99.0, -0.0001)):
+        go_on(strategy, lstm_close=closed, lstm_lowest=lowest)
+        stoploss(strategy, held, closed)
+        assert held.stop_loss == first
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_one_that_trails_follows_the_closes_at_the_distance_it_was_set_at(
+    tmp_path: Path, short: bool
+) -> None:
+    side = -1 if short else 1
+    strategy, held = told(tmp_path, hold_candles=12, stop_trails=True), trade(short)
+    stoploss(strategy, held)
+    for closed, best in ((102.0, 102.0), (104.0, 104.0), (101.0, 104.0)):
+        price = CLOSE + side * (closed - CLOSE)
+        go_on(strategy, lstm_close=price, lstm_lowest=-0.5, lstm_highest=0.5)
+        stoploss(strategy, held, price)
+        wanted = (CLOSE + side * (best - CLOSE)) * math.exp(-side * 0.02)
+        assert held.stop_loss == pytest.approx(wanted, abs=0.021)
+
+
+def test_after_a_restart_the_stop_is_the_one_that_was_written_down(tmp_path: Path) -> None:
+    strategy, held = told(tmp_path, hold_candles=12), trade()
+    expected = strategy._lstm_stops.of(held)
+    go_on(strategy, lstm_close=120.0, lstm_lowest=-0.3)
+    again = told(tmp_path, hold_candles=12)
+    again.dp.frame = strategy.dp.frame
+    assert again._lstm_stops.of(held) == expected  # of the candle that the entry knew
+    again._lstm_stops._plans.clear()
+    again.dp.frame = strategy.dp.frame.iloc[1:]  # which is no longer among the bot's candles
+    assert again._lstm_stops.of(held) is None
+    again._lstm_stops._plans.clear()
+    again._lstm_stops._remembered = lambda _: expected
+    assert again._lstm_stops.of(held) == expected
+
+
+def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path: Path) -> None:
+    adds = "\n    position_adjustment_enable = True\n    max_entry_position_adjustment = {}\n"
+    whole = 10.0 / (0.10 + COSTS)
+    assert staked(load(tmp_path, adds.format(3))) == pytest.approx(whole / 4)
+    assert staked(load(tmp_path, adds.format(0))) == pytest.approx(whole)
+    assert staked(load(tmp_path, adds.format(-1))) == pytest.approx(whole / 2)
+    with_forecast = load(tmp_path, adds.format(3))
+    assert staked(with_forecast, entry_tag="lstm_long") == 0.0  # no Kelly known: as before
+
+
+def test_a_steady_stake_follows_the_usual_over_the_forecast_width(tmp_path: Path) -> None:
+    for width, share in ((0.02, 1.0), (0.04, 1.0), (0.08, 0.5)):
+        strategy = load(tmp_path, lstm={"stake": "steady", "risk_fraction": 0.2})
+        foretell(strategy)
+        ends = {"lstm_low": -width / 2, "lstm_high": width / 2, "lstm_usual_width": 0.04}
+        strategy.dp.frame = strategy.dp.frame.assign(**ends)
+        assert staked(strategy) == pytest.approx(share * 330.0)
+        strategy.lstm_settings = strategy.lstm_settings.model_copy(update={"stake": None})
+        assert staked(strategy) == pytest.approx(330.0)
+
+
+def test_where_no_move_can_pay_the_costs_there_is_no_entry_but_by_hand(tmp_path: Path) -> None:
+    strategy = load(tmp_path, lstm={"min_move": 2.0})
+    denied: list[str] = []
+    strategy._lstm_deny = lambda pair, code, text: denied.append(code)
+    for width, enters in ((1.9 * COSTS, False), (2.1 * COSTS, True)):
+        foretell(strategy)
+        strategy.dp.frame = strategy.dp.frame.assign(lstm_low=0.0, lstm_high=width)
+        assert (staked(strategy) > 0.0) is enters
+        assert staked(strategy, entry_tag="force_entry") > 0.0
+    assert denied == ["no_move"]
+
+
+def test_a_strategy_that_answers_in_our_place_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    own = tmp_path / "alone"
+    own.mkdir()
+    body = FULL.replace("use_custom_stoploss = True", "use_custom_stoploss = False")
+    text = HEAD.format(name="Alone", bases="LSTMRisk, IStrategy") + body
+    (own / "alone.py").write_text(text)
+    StrategyResolver.load_strategy(
+        {"strategy": "Alone", "strategy_path": str(own), "user_data_dir": own, "timeframe": "5m",
+         "runmode": RunMode.BACKTEST, "exchange": {"name": "binance"}, "stake_currency": "USDT",
+         "stake_amount": 100.0, "trading_mode": "futures", "lstm": {}}
+    )  # fmt: skip
+    assert "Alone.custom_stake_amount" in caplog.text
+    assert "class Safer(LSTMRisk, Alone)" in caplog.text
+    caplog.clear()
+    load(tmp_path, FULL)  # behind the mixin it is asked
+    assert "LSTMRisk is not asked" not in caplog.text
+
+
+def test_dates_of_any_unit_find_the_entrys_candle(tmp_path: Path) -> None:
+    strategy, held = told(tmp_path, hold_candles=12), trade()
+    expected = strategy._lstm_stops.of(held)
+    go_on(strategy, lstm_lowest=-0.4)
+    for unit in ("ms", "us", "ns"):
+        frame = strategy.dp.frame
+        strategy.dp.frame = frame.assign(date=frame["date"].astype(f"datetime64[{unit}, UTC]"))
+        strategy._lstm_stops._plans.clear()
+        assert strategy._lstm_stops.of(held) == expected
+    assert isinstance(strategy.dp.frame, pd.DataFrame)
