@@ -41,8 +41,10 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
     "cryptography": "practice.tunnel", "subprocess": "training.trainer commands.demo",
-    "click": "commands.main commands.models commands.reasons commands.replay commands.terminal",
-    "rich": "commands.main commands.models commands.reasons commands.replay commands.terminal "
+    "click": "commands.coverage commands.main commands.models commands.reasons commands.replay "
+             "commands.terminal",
+    "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "
+            "commands.terminal "
             "commands.comparison_view commands.demo",
     "pickle": "", "shelve": "", "marshal": "", "joblib": "", "dill": "", "cloudpickle": "",
 }  # fmt: skip

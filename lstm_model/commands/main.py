@@ -10,9 +10,10 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import lstm_model
+from lstm_model.commands.coverage import coverage
 from lstm_model.commands.models import card_verdict, models, print_card
 from lstm_model.commands.options import settings_table, times_table
-from lstm_model.commands.reasons import coverage, reasons
+from lstm_model.commands.reasons import reasons
 from lstm_model.commands.replay import replay, verify
 from lstm_model.commands.terminal import (
     config_option,

@@ -98,19 +98,29 @@ def measure(candles: Candles, horizon: int) -> Reach:
         return Reach.unknown()
     log_volatility = np.log(volatility)
     usual = float(log_volatility[starts].mean())
+    # Without the horizon itself, which the network answers for.
+    went = np.delete(excursions(grid, horizon)[starts], [0, len(SPANS) + 1], axis=1)
     lines = []
-    for side, prices in ((-1.0, grid.low), (1.0, grid.high)):
-        extremes = side * np.log(prices)
-        for span in SPANS:
-            candles_of_it = span * horizon
-            excursion = _highest_ahead(extremes, candles_of_it) - side * np.log(grid.close)
-            enough = len(grid) >= _ENOUGH_SPANS * candles_of_it
-            known = starts[np.isfinite(excursion[starts])] if enough else starts[:0]
-            log_unit = log_volatility[known] + 0.5 * np.log(candles_of_it)
-            logs = np.log(np.maximum(excursion[known], _SHORTEST)) - log_unit
-            lines.append(_line(log_volatility[known] - usual, logs))
+    for span, excursion in zip(SPANS * 2, went.T, strict=True):
+        enough = len(grid) >= _ENOUGH_SPANS * span * horizon
+        known = np.isfinite(excursion) & enough
+        log_unit = log_volatility[starts][known] + 0.5 * np.log(span * horizon)
+        logs = np.log(np.maximum(excursion[known], _SHORTEST)) - log_unit
+        lines.append(_line(log_volatility[starts][known] - usual, logs))
     scales, slopes = zip(*lines, strict=True)
     return Reach(usual, scales, slopes)
+
+
+def excursions(candles: Candles, horizon: int) -> Floats:
+    """(T, 2 S + 2) how far the price went within the horizon and each span: down, then up.
+
+    Log returns, not below zero; NaN while unknown. `candles` must be on a complete grid.
+    """
+    spans, out = (1, *SPANS), []
+    for side, prices in ((-1.0, candles.low), (1.0, candles.high)):
+        start = side * np.log(candles.close)
+        out += [_highest_ahead(side * np.log(prices), span * horizon) - start for span in spans]
+    return np.maximum(np.stack(out, axis=1), 0.0)
 
 
 def pooled_reach(many: Iterable[Reach]) -> Reach:

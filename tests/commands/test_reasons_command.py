@@ -18,11 +18,12 @@ from freqtrade.enums import CandleType
 from series import STEP_MS, make_candles, to_frame
 from stored import make_card, make_weights
 
-from lstm_model.commands import reasons as reasons_cli
+from lstm_model.commands import coverage as coverage_cli
 from lstm_model.commands.main import main
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import realized_return
 from lstm_model.model.forecast import winkler_score
+from lstm_model.model.reach import excursions
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import DEFAULT_LEVELS, parse_settings
 from lstm_model.store.journal import Journal, JournalRow, VerdictRow
@@ -81,6 +82,18 @@ class User:
         journal.record(
             JournalRow(candles.pair, "5m", candle_ms, version, quantiles, 1e-3 * (1 + candle_ms %
                        (7 * STEP_MS) / STEP_MS), 0.0, -half, half, "no_edge", made_ms)
+            for candle_ms in candles.date_ms.tolist()
+        )  # fmt: skip
+        journal.close()
+
+    def reached(self, candles: Candles, near: float, far: float | None) -> None:
+        """Write down reaches of every candle: of the horizon, and of all spans beyond it."""
+        zeros = (0.0,) * len(DEFAULT_LEVELS)
+        beyond = tuple(None if far is None else side * far for side in (-1, -1, -1, 1, 1, 1))
+        journal = self.journal
+        journal.record(
+            JournalRow(candles.pair, "5m", candle_ms, "a1", zeros, 1e-3, 0.0, 0.0, 0.0, "no_edge",
+                       1, 0.0, -near, near, beyond)
             for candle_ms in candles.date_ms.tolist()
         )  # fmt: skip
         journal.close()
@@ -238,7 +251,7 @@ def test_what_a_hole_in_the_candles_hides_is_not_known() -> None:
     candles = make_candles(100)
     holed = candles.rows(0, 40).then(candles.rows(41, 100))
     dates = np.concatenate([candles.date_ms[::-1], [candles.date_ms[0] - 1, 0, 2**60]])
-    found = reasons_cli._realized(holed, dates, HORIZON)
+    found = coverage_cli._realized(holed, dates, HORIZON)
     expected = realized_return(candles, HORIZON)
     expected[[40, 28]] = np.nan
     assert np.array_equal(found[:100], expected[::-1], equal_nan=True)
@@ -295,6 +308,31 @@ def test_only_the_days_asked_for_are_judged(user: User) -> None:
     assert count in (288 - 14, 288 - 13, 288 - 12)
 
 
+def test_how_often_the_price_went_further_than_a_reach_is_told_for_every_span(user: User) -> None:
+    candles = market("BTC/USDT")
+    user.downloaded(candles)
+    user.reached(candles, 0.003, 0.01)
+    went = excursions(candles, HORIZON)
+    output = user.told("coverage")
+    for number, (span, reach) in enumerate([(1, 0.003), (4, 0.01), (16, 0.01), (64, 0.01)]):
+        down, up = went[:, number], went[:, number + 4]
+        known = np.isfinite(down)
+        matured, below, worst, above, _ = row(output, f"{span * HORIZON} ", 5)
+        assert int(matured.replace(",", "")) == known.sum()
+        assert below == f"{(down[known] > reach).mean():.1%}"
+        assert above == f"{(up[known] > reach).mean():.1%}"
+        assert float(worst[:-1]) >= float(below[:-1])
+
+
+def test_a_span_that_was_not_forecast_is_not_judged(user: User) -> None:
+    candles = market("BTC/USDT")
+    user.downloaded(candles)
+    user.reached(candles, 0.003, None)
+    output = user.told("coverage")
+    assert row(output, f"{4 * HORIZON} ", 5) == ["0", "-", "-", "-", "-"]
+    assert row(output, f"{HORIZON} ", 5)[0] == "888"
+
+
 def test_no_forecast_in_that_time_is_said(user: User) -> None:
     user.judged(("BTC/USDT", 0, "no_edge"))
     assert "No forecast was made from" in user.told("coverage")
@@ -304,6 +342,7 @@ def test_the_scores_fit_into_a_narrow_terminal(user: User) -> None:
     candles = market("BTC/USDT")
     user.downloaded(candles)
     user.said(candles, 9.0)
-    lines = user.told("coverage", columns=80).splitlines()[1:-1]
+    told = user.told("coverage", columns=80).splitlines()[1:]
+    lines = [line for line in told if not line.startswith("worst fifth: ")]
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
