@@ -31,7 +31,7 @@ Of a wallet of 1000, 200 are in a pair correlated 0.8; freqtrade would stake 330
 >>> request = Request(
 ...     proposed=330.0, wealth=1000.0, free=790.0, least=10.0,
 ...     stop_distance=stop_distance(100.0, stop, 1), kelly=kelly, trust=0.9, coverage=1.0,
-...     side=1, leverage=1.0, holdings=(Holding("ETH/USDT", 200.0, 1, 0.8),),
+...     side=1, leverage=1.0, holdings=(Holding("ETH/USDT", 200.0, 1, 0.8),), beyond=0.0032,
 ... )
 >>> stake_of(request, terms).text
 "236.557: 0.25 of Kelly's 1.051 x the wallet = 262.842, x trust 0.9"
