@@ -6,9 +6,11 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,8 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import LocalTrade, Order, disable_database_use, enable_database_use
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+from hypothesis import given
+from hypothesis import strategies as st
 from series import make_candles, to_frame
 
 from lstm_model.bot.entry import tick_of
@@ -588,3 +592,62 @@ def test_what_is_known_of_ticks_is_known_where_there_is_no_exchange_any_more(
     assert safer._lstm_tick(PAIR, CLOSE) == 0.01
     assert safer._lstm_tick("NEW/USDT", CLOSE) == 0.0
     assert staked(safer) > 0.0
+
+
+def methods(body: str) -> dict[str, str]:
+    """Name -> text of every method of a class's body."""
+    found = {}
+    for text in body.split("    def ")[1:]:
+        found[text.split("(")[0]] = f"    def {text.rstrip()}\n"
+    return found
+
+
+WRITTEN = {name: [methods(body)[name] for body in SIGNATURES.values()] for name in methods(FULL)}
+BODIES = st.fixed_dictionaries(
+    {name: st.sampled_from([*texts, ""]) for name, texts in WRITTEN.items()}
+)
+ANSWERS = st.fixed_dictionaries({
+    "return 40.0": st.sampled_from([0.0, 4.0, 60.0, 120.0, 900.0]),
+    "return 2.0": st.sampled_from([1.0, 3.0, 20.0]),
+    "return -0.03": st.sampled_from([-0.001, -0.09, -0.5, None]),
+    "return 25.0, \"more\"": st.sampled_from([None, -25.0, 30.0, 500.0]),
+})  # fmt: skip
+OPTIONS = st.fixed_dictionaries({}, optional={
+    "stop": st.sampled_from(["strategy", "forecast"]), "hold_candles": st.sampled_from([3, 12, 96]),
+    "stop_trails": st.booleans(), "max_leverage": st.sampled_from([1.0, 5.0]),
+    "stake": st.just("steady"), "risk_fraction": st.sampled_from([0.002, 0.02]),
+})  # fmt: skip
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@given(BODIES, ANSWERS, OPTIONS, st.booleans())
+def test_whatever_they_answer_in_whatever_signature_ours_only_bounds_it(
+    bodies: dict[str, str], answers: dict[str, Any], options: dict[str, Any], known: bool
+) -> None:
+    body = "    use_custom_stoploss = True\n" + "".join(bodies.values())
+    for old, new in answers.items():
+        body = body.replace(old, f"return {new}")
+    with TemporaryDirectory() as folder:
+        plain, safer = (load(Path(folder), body, mixin=on, lstm=options) for on in (False, True))
+        if known:
+            foretell(safer)
+        theirs, ours = asked(plain), asked(safer)
+        stops = []
+        for strategy in (plain, safer):
+            trade = trade_of()
+            stoploss(strategy, trade)
+            stops.append(trade.stop_loss)
+    assert "failed" not in (*theirs.values(), *ours.values())
+    same = ("start", "loop", "confirm", "filled")
+    assert [ours[name] for name in same] == [theirs[name] for name in same]
+    assert ours["stake"] <= theirs["stake"]
+    assert ours["leverage"] == min(theirs["leverage"], options.get("max_leverage", 20.0))
+    assert stops[1] >= stops[0]
+    assert all(mine == their for mine, their in zip(ours["exit"], theirs["exit"], strict=True))
+    assert amount_of(ours["adjust"]) <= max(amount_of(theirs["adjust"]), 0.0)
+    assert amount_of(theirs["adjust"]) >= 0.0 or ours["adjust"] == theirs["adjust"]
+    assert heard(safer) == heard(plain)
+
+
+def amount_of(answer: Any) -> float:
+    return float((answer[0] if isinstance(answer, tuple) else answer) or 0.0)
