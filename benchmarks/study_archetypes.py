@@ -160,6 +160,7 @@ def run(asked: argparse.Namespace, url: str, strategy: str, options: dict[str, A
         "user_data_dir": str(asked.store / "user_data"),
         "datadir": str(asked.data),
         "strategy": strategy,
+        "timeframe_detail": asked.detail,
     }
     return Result(backtest(arguments, *span_of(asked), plain=True).account.trades)
 
@@ -202,6 +203,7 @@ def question(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--timeframe", default="5m")
+    parser.add_argument("--timeframe-detail", dest="detail", help="Finer candles, where they are.")
     parser.add_argument("--pairs", nargs="+", required=True)
     parser.add_argument("--from", dest="begin", type=datetime.fromisoformat, required=True)
     parser.add_argument("--to", dest="end", type=datetime.fromisoformat, required=True)
