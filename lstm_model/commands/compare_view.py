@@ -98,8 +98,7 @@ def renderables(rivalry: Rivalry) -> Iterator[RenderableType]:
     """What the command prints, one after the other; no markup is read in it."""
     yield Text("")
     yield Text(heading(rivalry))
-    yield Text("constant, EWMA: stakes by a constant, and by EWMA volatility, at the mean exposure of "
-               "LSTMRisk")  # fmt: skip
+    yield Text("constant, EWMA: stakes by a constant, by EWMA volatility, at as much mean exposure")
     yield Text("")
     yield _side_by_side(rivalry)
     yield Text("")
