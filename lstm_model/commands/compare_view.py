@@ -24,6 +24,7 @@ from lstm_model.replay.rivalry_report import (
 
 _STYLES = {1: "bold green", -1: "bold red", 0: ""}
 _WIDE = 90  # chosen: of what is done, in a line
+_TELL_EVERY_S = 15.0  # chosen: to a file, where nothing can be shown in place of something else
 
 
 class Screen:
@@ -32,9 +33,12 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.log: logging.Handler = _Lines(self)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(20))
-        self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True,
+            disable=not console.is_terminal,
+        )  # fmt: skip
         self._task = self._bar.add_task("Reading the configuration", total=1.0)
-        self._title, self._began_s, self._number = "", 0.0, 0
+        self._title, self._began_s, self._number, self._told_s = "", 0.0, 0, 0.0
         self._said: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -69,6 +73,9 @@ class Screen:
                 self._bar.console.print(Text(f"{record.levelname.lower()}: {text}"))
         elif record.name.startswith("lstm_model"):
             self._show(text, None)
+            if self._bar.disable and time.monotonic() - self._told_s >= _TELL_EVERY_S:
+                self._told_s = time.monotonic()
+                self._bar.console.print(Text(f"  {text}"))
 
     def _show(self, doing: str, share: float | None) -> None:
         text = f"Backtest {self._number}, {self._title}" + (f": {doing}" if doing else "")

@@ -113,8 +113,8 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.where(below > 1e-15, above / np.where(below > 1e-15, below, 1.0), empty)
 
 
-# The last digit that is shown of a number of each form; what is smaller is no difference.
-SHOWN = {"percent": 1e-4, "ratio": 1e-3, "times": 0.1, "count": 1.0}
+# The last digit that is shown of a difference of each form; what is smaller is none.
+SHOWN = {"percent": 1e-4, "ratio": 1e-2, "times": 0.1, "count": 1.0}
 
 
 class Measure(NamedTuple):
@@ -170,9 +170,17 @@ class Difference(NamedTuple):
 
         An end that would be shown as zero is zero.
         """
-        least = 0.5 * SHOWN[self.measure.form]
-        sign = int(self.low > least) - int(self.high < -least)
+        sign = int(self.low > self._least) - int(self.high < -self._least)
         return sign * self.measure.better
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the whole interval would be shown as zero."""
+        return max(abs(self.low), abs(self.high)) <= self._least
+
+    @property
+    def _least(self) -> float:
+        return 0.5 * SHOWN[self.measure.form]
 
 
 def scaled(days: Days, factor: float) -> Days:

@@ -21,7 +21,7 @@ from lstm_model.replay.rivalry import CONSTANT, EWMA, OURS, PLAIN, Contender, Ri
 
 TEMPLATE = "rivalry.html.jinja"
 _UNKNOWN = "unknown"
-_FORMS = {"count": "+,.0f", "ratio": "+.3f", "times": "+,.1f"}  # of differences
+_FORMS = {"count": "+,.0f", "ratio": "+.2f", "times": "+,.1f"}  # of differences
 _PROMISE = "promised"
 TITLES = {
     PLAIN: "as it is", OURS: "with LSTMRisk", CONSTANT: "constant stake",
@@ -82,9 +82,13 @@ def heading(rivalry: Rivalry) -> str:
     return (
         f"{rivalry.strategy}, {config['timeframe']}, {', '.join(sorted(ours.ran.prices))}: "
         f"{utc_minute(rivalry.window.start_ms)} to {utc_minute(rivalry.window.end_ms)} UTC, "
-        f"{rivalry.days} days; {fee}slippage {terms.slippage:.3%} of each order, "
+        f"{_days(rivalry)}; {fee}slippage {terms.slippage:.3%} of each order, "
         f"promise {terms.promise:.2%} of the wallet"
     )
+
+
+def _days(rivalry: Rivalry) -> str:
+    return "1 day" if rivalry.days == 1 else f"{rivalry.days:,} days"
 
 
 def table(rivalry: Rivalry) -> Iterator[tuple[str, list[str]]]:
@@ -154,8 +158,8 @@ def sentence(rivalry: Rivalry) -> str:
         )
     if rivalry.days < LEAST_DAYS:
         return (
-            f"Nothing can be proven: {rivalry.days} days are too few, this needs {LEAST_DAYS} at "
-            "least; give a longer --timerange."
+            f"Nothing can be proven: it needs {LEAST_DAYS} days at least, and this is "
+            f"{_days(rivalry)}; give a longer --timerange."
         )
     clauses = [_clause(rivalry, name) for name in (CONSTANT, EWMA) if rivalry.of(name)]
     return f"{'; '.join(clauses)}." if clauses else "There was no exposure to equal."
@@ -163,6 +167,11 @@ def sentence(rivalry: Rivalry) -> str:
 
 def _clause(rivalry: Rivalry, name: str) -> str:
     """One rival."""
+    if name == CONSTANT and (rival := rivalry.of(name)) and _is_constant(rivalry):
+        return (
+            f"LSTMRisk does here what a constant stake of {rival.factor:.3f} times the strategy's "
+            "does: neither the worst days nor the profit differ from it"
+        )
     found = {each.measure.name: each for each in rivalry.against[name]}
     worst, profit = found[CVAR], found[PROFIT]
     days = ("are not proven to differ", "are smaller", "are larger")[worst.proven]
@@ -175,6 +184,12 @@ def _clause(rivalry: Rivalry, name: str) -> str:
         f"{'At' if first else 'at'} {at} as a {TITLES[name]}, LSTMRisk's worst days {days} "
         f"(CVaR {_beside(worst)}), and {earns} ({_beside(profit)})"
     )
+
+
+def _is_constant(rivalry: Rivalry) -> bool:
+    """Whether nothing tells `LSTMRisk` from the constant stake."""
+    found = rivalry.against[CONSTANT]
+    return all(each.is_none for each in found if each.measure.name in (CVAR, PROFIT))
 
 
 def _beside(found: Difference) -> str:
