@@ -19,7 +19,7 @@ DRAWS = 2_000
 LEAST_DAYS = 30  # chosen: below, four blocks are no sample to draw from
 WORST = 0.05  # of the days, whose mean CVaR is
 _SEED = 20_240_607  # any; the same numbers give the same intervals
-_SURE = 0.95
+_SURE, _Z = 0.95, 1.959964  # the share of an interval, and the normal quantile of its ends
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def scaled(days: Days, factor: float) -> Days:
 def differences(ours: Days, theirs: Days, draws: int = DRAWS) -> tuple[Difference, ...]:
     """Every measure of two wallets over the same days, and how sure their difference is.
 
-    Intervals are the central 95 % of a stationary bootstrap over days, drawn in pairs.
+    Intervals are the central 95 % of a stationary bootstrap over days, drawn in pairs, wider where
+    there are few.
 
     Examples
     --------
@@ -225,9 +226,29 @@ def _difference(measure: Measure, ours: Days, theirs: Days, *drawn: Days) -> Dif
     spread = spread[np.isfinite(spread)]
     tail = 0.5 * (1.0 - _SURE)
     low, high = np.quantile(spread, (tail, 1.0 - tail)) if len(spread) else (np.nan, np.nan)
-    return Difference(
-        measure, float(measure.of(ours)), float(measure.of(theirs)), float(low), float(high)
-    )
+    here, there = float(measure.of(ours)), float(measure.of(theirs))
+    value, wider = here - there, _for_few_blocks(len(ours.returns) / BLOCK_DAYS)
+    ends = (value + wider * (end - value) for end in (low, high))
+    return Difference(measure, here, there, *map(float, ends))
+
+
+def _for_few_blocks(blocks: float) -> float:
+    """How much wider an interval must be, since few blocks vary less than the truth does.
+
+    As for a mean of so many: Student's t over the normal quantile, by its expansion in degrees of
+    freedom, and the root of n / (n - 1). Without it, one in seven of true zeros was left out of
+    intervals over 45 days.
+
+    Examples
+    --------
+    >>> [round(_for_few_blocks(days / 7.0), 2) for days in (30, 45, 90, 365)]
+    [1.72, 1.38, 1.16, 1.03]
+    """
+    free = max(blocks - 1.0, 1.0)
+    student = _Z + (_Z**3 + _Z) / (4.0 * free) + (5.0 * _Z**5 + 16.0 * _Z**3 + 3.0 * _Z) / (
+        96.0 * free**2
+    )  # fmt: skip
+    return float(student / _Z * np.sqrt(blocks / free))
 
 
 def block_rows(days: int, draws: int, block: float = BLOCK_DAYS, seed: int = _SEED) -> Ints:

@@ -270,5 +270,5 @@ def _losses(rivalry: Rivalry) -> Picture | None:
         return None
     lines[_PROMISE] = np.array([0, 10_000]), np.full(2, -rivalry.terms.promise)
     drawn = chart(lines, around=(-0.01, 0.0))
-    marks = tuple(Tick(float(at), f"{at}% of trades") for at in (0, 25, 50, 75, 100))
+    marks = tuple(Tick(float(at), f"{at}%") for at in (0, 25, 50, 75, 100))
     return drawn and replace(drawn, across=marks)

@@ -23,6 +23,7 @@ from freqtrade.exceptions import FreqtradeException
 from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
+from freqtrade.util import get_dry_run_wallet
 
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.risk import LSTMRisk
@@ -229,7 +230,7 @@ def _run(config: dict[str, Any], watch: Watch) -> Ran:
             for pair, frame in candles.items()
         },
         window=Window(start_ms, last_ms + step_ms, step_ms),
-        wallet=float(testing.starting_balance),
+        wallet=float(get_dry_run_wallet(config)),
         promise=None if settings is None else settings.risk_fraction,
         refused=refused,
     )
