@@ -87,4 +87,7 @@ def _arguments(
         **options, "config": list(configs), "user_data_dir": userdir,
         "pairs": list(options["pairs"]),
     }  # fmt: skip
-    return {name: value for name, value in given.items() if value not in (None, False, [])}
+    return {
+        name: value for name, value in given.items()
+        if value is not None and value is not False and value != []
+    }  # fmt: skip

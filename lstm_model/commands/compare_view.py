@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -23,6 +24,7 @@ from lstm_model.replay.rivalry_report import (
 )
 
 _STYLES = {1: "bold green", -1: "bold red", 0: ""}
+_SHARE = re.compile(r": +(\d+)%, ")  # of a training
 _WIDE = 90  # chosen: of what is done, in a line
 _TELL_EVERY_S = 15.0  # chosen: to a file, where nothing can be shown in place of something else
 
@@ -72,7 +74,8 @@ class Screen:
                 self._said.add(text)
                 self._bar.console.print(Text(f"{record.levelname.lower()}: {text}"))
         elif record.name.startswith("lstm_model"):
-            self._show(text, None)
+            share = _SHARE.search(text)
+            self._show(text, int(share[1]) / 100.0 if share else None)
             if self._bar.disable and time.monotonic() - self._told_s >= _TELL_EVERY_S:
                 self._told_s = time.monotonic()
                 self._bar.console.print(Text(f"  {text}"))

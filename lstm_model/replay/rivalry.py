@@ -220,7 +220,7 @@ def _matched(
             break
         if made:
             factor = made[-1].factor * target / max(made[-1].exposure, 1e-3 * target)
-        made.append(run(factor, f"try {number + 1} of {_TRIES} at most"))
+        made.append(run(factor, f"try {number + 1} of {_TRIES}"))
     return min(made, key=lambda each: abs(each.exposure - target))
 
 

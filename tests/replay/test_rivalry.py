@@ -117,7 +117,7 @@ def test_both_rivals_bear_the_same_exposure(held: Any) -> None:
         assert found.of(name).exposure == pytest.approx(found.ours.exposure, rel=0.01)
     assert found.of(CONSTANT).factor == pytest.approx(0.4, rel=0.02)
     assert world.titles[:3] == ["as it is", "with LSTMRisk",
-                                "constant stake, try 1 of 3 at most"]  # fmt: skip
+                                "constant stake, try 1 of 3"]  # fmt: skip
     assert set(world.windows[2:]) == {f"0-{(40 * DAY_MS - 1) // 1000}"}
 
 
