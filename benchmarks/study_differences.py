@@ -38,7 +38,7 @@ def wallets(rng: np.random.Generator, days: int, own: float) -> list[Days]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1_000)
-    parser.add_argument("--draws", type=int, default=1_000)
+    parser.add_argument("--draws", type=int, default=500)
     asked = parser.parse_args()
     print(f"| days | wallets | {' | '.join(MEASURES)} |")
     print("| --- | --- |" + " --- |" * len(MEASURES))

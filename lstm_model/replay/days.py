@@ -174,11 +174,6 @@ class Difference(NamedTuple):
         return sign * self.measure.better
 
     @property
-    def is_none(self) -> bool:
-        """Whether the whole interval would be shown as zero."""
-        return max(abs(self.low), abs(self.high)) <= self._least
-
-    @property
     def _least(self) -> float:
         return 0.5 * SHOWN[self.measure.form]
 

@@ -23,6 +23,7 @@ TEMPLATE = "rivalry.html.jinja"
 _UNKNOWN = "unknown"
 _FORMS = {"count": "+,.0f", "ratio": "+.2f", "times": "+,.1f"}  # of differences
 _PROMISE = "promised"
+_NOTHING = 5e-4  # chosen: a difference that no one would act on; a twentieth of a point
 TITLES = {
     PLAIN: "as it is", OURS: "with LSTMRisk", CONSTANT: "constant stake",
     EWMA: "stake by EWMA volatility",
@@ -162,7 +163,8 @@ def sentence(rivalry: Rivalry) -> str:
             f"{_days(rivalry)}; give a longer --timerange."
         )
     clauses = [_clause(rivalry, name) for name in (CONSTANT, EWMA) if rivalry.of(name)]
-    return f"{'; '.join(clauses)}." if clauses else "There was no exposure to equal."
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}." if clauses else "There was no exposure to equal."
 
 
 def _clause(rivalry: Rivalry, name: str) -> str:
@@ -174,30 +176,28 @@ def _clause(rivalry: Rivalry, name: str) -> str:
         )
     found = {each.measure.name: each for each in rivalry.against[name]}
     worst, profit = found[CVAR], found[PROFIT]
-    days = ("are not proven to differ", "are smaller", "are larger")[worst.proven]
+    days = ("are not proven to differ from", "are smaller than", "are larger than")[worst.proven]
     earns = (
         "a difference in profit is not proven", "it earns more", "it earns less"
     )[profit.proven]  # fmt: skip
     at = "the same mean exposure" if rivalry.is_matched(name) else "another mean exposure"
-    first = name == CONSTANT or rivalry.of(CONSTANT) is None
     return (
-        f"{'At' if first else 'at'} {at} as a {TITLES[name]}, LSTMRisk's worst days {days} "
-        f"(CVaR {_beside(worst)}), and {earns} ({_beside(profit)})"
+        f"at {at} LSTMRisk's worst days {days} those of a {TITLES[name]} (CVaR "
+        f"{shown(worst.measure, worst.ours)} against {shown(worst.measure, worst.theirs)}, 95% "
+        f"interval of the difference {_ends(worst)} points), and {earns} "
+        f"({_points(profit.measure, profit.value)} points, {_ends(profit)})"
     )
+
+
+def _ends(found: Difference) -> str:
+    low, high = (_points(found.measure, value) for value in (found.low, found.high))
+    return f"{low} to {high}"
 
 
 def _is_constant(rivalry: Rivalry) -> bool:
     """Whether nothing tells `LSTMRisk` from the constant stake."""
-    found = rivalry.against[CONSTANT]
-    return all(each.is_none for each in found if each.measure.name in (CVAR, PROFIT))
-
-
-def _beside(found: Difference) -> str:
-    low, high = (_points(found.measure, value) for value in (found.low, found.high))
-    return (
-        f"{shown(found.measure, found.ours)} against {shown(found.measure, found.theirs)}, 95% "
-        f"interval of the difference {low} to {high} points"
-    )
+    found = [each for each in rivalry.against[CONSTANT] if each.measure.name in (CVAR, PROFIT)]
+    return all(max(abs(each.low), abs(each.high)) <= _NOTHING for each in found)
 
 
 class Drawn(NamedTuple):
