@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from traceback import extract_tb
 from types import new_class
 from typing import Any, Protocol, cast
 
 from freqtrade.configuration import setup_utils_configuration
 from freqtrade.enums import RunMode
-from freqtrade.exceptions import FreqtradeException
+from freqtrade.exceptions import FreqtradeException, StrategyError
 from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from freqtrade.util import get_dry_run_wallet
 
 from lstm_model.bot.forecasting import LSTMForecasts
@@ -36,6 +38,7 @@ from lstm_model.replay.ledger import Deal, Prices, Window
 
 Make = Callable[[type], type]
 Scale = Callable[[str, int], float]
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 class Watch(Protocol):
@@ -163,8 +166,21 @@ def backtest_as(make: Make, config_args: Mapping[str, Any], watch: Watch) -> Ran
     try:
         with as_it_was(), _found_as(make):
             return _run(_set_up(args, watch.log), watch)
+    except StrategyError as error:
+        raise ConfigError(f"the strategy failed: {_where(error)}") from None
     except (FreqtradeException, ImportError, OSError) as error:
         raise ConfigError(f"the backtest failed: {error}{_advice(str(error))}") from None
+
+
+def _where(error: StrategyError) -> str:
+    """What was raised, and in which line of the user's own code."""
+    cause = error.__cause__ or error
+    frames = [
+        frame for frame in extract_tb(cause.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(_PACKAGE)
+    ]  # fmt: skip
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{cause!r}{place}"
 
 
 def _advice(text: str) -> str:
@@ -212,6 +228,8 @@ def _run(config: dict[str, Any], watch: Watch) -> Ran:
     testing = Backtesting(config, progress_callback=show)
     try:
         strategy = testing.strategylist[0]
+        for name in ("advise_all_indicators", "ft_advise_signals"):
+            setattr(strategy, name, strategy_safe_wrapper(getattr(strategy, name)))
         refused = _refusals(strategy)
         candles, timerange = testing.load_bt_data()
         first, last = testing.backtest_one_strategy(strategy, candles, timerange)

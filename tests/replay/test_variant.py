@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import OperationalException
+from freqtrade.exceptions import OperationalException, StrategyError
 from freqtrade.resolvers import StrategyResolver
+from series import make_candles, to_frame
 
 from lstm_model.errors import ConfigError
 from lstm_model.replay import variant
@@ -152,3 +153,14 @@ def test_advice_is_given_where_freqtrade_gives_none() -> None:
     assert "download-data" in variant._advice("No data found. Terminating.")
     assert "--strategy-path" in variant._advice("Impossible to load Strategy 'Mine'.")
     assert variant._advice("Config file not found") == ""
+
+
+def test_a_failure_names_the_line_of_the_users_own_code(tmp_path: Path) -> None:
+    body = "    def populate_exit_trend(self, dataframe, metadata):\n        dataframe['mine']"
+    made = loaded(written(tmp_path, body), with_risk)
+    asked = variant.strategy_safe_wrapper(made.populate_exit_trend)
+    with pytest.raises(StrategyError) as raised:
+        asked(to_frame(make_candles(5)), {"pair": "BTC/USDT"})
+    lines = (tmp_path / "mine.py").read_text().splitlines()
+    line = 1 + lines.index("        dataframe['mine']")
+    assert variant._where(raised.value) == f"KeyError('mine') in mine.py, line {line}"
