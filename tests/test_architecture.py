@@ -33,7 +33,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "tensorflow": "training.fused training.network", "keras": "training.fused training.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
                  "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
-                 "replay.backtest replay.fast_forward replay.run replay.proof",
+                 "replay.backtest replay.fast_forward replay.run replay.proof replay.variant",
     "ccxt": "stream.connection", "sqlalchemy": "store.journal replay.fast_forward",
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",
@@ -41,11 +41,10 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
     "cryptography": "practice.tunnel", "subprocess": "training.trainer commands.demo",
-    "click": "commands.coverage commands.main commands.models commands.reasons commands.replay "
-             "commands.terminal",
+    "click": "commands.compare commands.coverage commands.main commands.models commands.reasons "
+             "commands.replay commands.terminal",
     "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "
-            "commands.terminal "
-            "commands.comparison_view commands.demo",
+            "commands.terminal commands.comparison_view commands.compare_view commands.demo",
     "pickle": "", "shelve": "", "marshal": "", "joblib": "", "dill": "", "cloudpickle": "",
 }  # fmt: skip
 FREE = {"numpy", "pandas", "pydantic"}

@@ -10,6 +10,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import lstm_model
+from lstm_model.commands.compare import compare
 from lstm_model.commands.coverage import coverage
 from lstm_model.commands.models import card_verdict, models, print_card
 from lstm_model.commands.options import settings_table, times_table
@@ -45,7 +46,7 @@ def main() -> None:
     """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
 
 
-for _command in (models, reasons, coverage, replay, verify):
+for _command in (models, reasons, coverage, replay, verify, compare):
     main.add_command(_command)
 
 

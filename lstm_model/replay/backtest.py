@@ -91,7 +91,7 @@ def backtest(
         "backtest_cache": "none",
     }
     try:
-        with _as_it_was():
+        with as_it_was():
             return _run(setup_utils_configuration(args, RunMode.BACKTEST), start_ms, plain)
     except FreqtradeException as error:
         raise ConfigError(f"the backtest failed: {error}") from None
@@ -191,8 +191,8 @@ class _Listener:
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put back what freqtrade keeps in its classes, and how the root logger was set up."""
+def as_it_was() -> Iterator[None]:
+    """Put back afterwards what freqtrade keeps in its classes, and the root logger's handlers."""
     before = [
         (owner, name, getattr(owner, name)) for owner, names in _GLOBALS for name in names
     ]  # fmt: skip

@@ -35,7 +35,7 @@ from lstm_model.replay.facts import (
 from lstm_model.replay.pictures import Picture, chart, stairs
 from lstm_model.trading.sizing import REASONS
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE, STYLE = "report.html.jinja", "page.css"
 MOST_TRADES, MOST_LINES = 500, 200  # chosen: a page stays below a megabyte
 UNKNOWN = "unknown"
 _BPS = 1e4
@@ -93,7 +93,7 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
 def render_html(facts: ReplayFacts) -> str:
     """The page: one file, readable in light and dark, on paper and on a phone."""
     wallet, held = wallet_curve(facts), held_curve(facts)
-    return _page().render(
+    return page(TEMPLATE).render(
         facts=facts,
         verdict=_verdict(facts),
         figures=_figures(facts),
@@ -136,7 +136,8 @@ class Reason(NamedTuple):
 
 
 @cache
-def _page() -> Template:
+def page(template: str) -> Template:
+    """A page of this room: what it is given is escaped, its style and its filters are shared."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -147,7 +148,9 @@ def _page() -> Template:
         "money": lambda amount, size, unit="": _minus(_money(amount, size, unit)),
         "amount": _amount, "minus": _minus,
     }  # fmt: skip
-    return environment.from_string(files("lstm_model.replay").joinpath(TEMPLATE).read_text("utf-8"))
+    room = files("lstm_model.replay")
+    environment.globals["style"] = room.joinpath(STYLE).read_text("utf-8")
+    return environment.from_string(room.joinpath(template).read_text("utf-8"))
 
 
 def _verdict(facts: ReplayFacts) -> str:

@@ -32,7 +32,7 @@ def test_freqtrade_is_as_it_was_even_after_a_failure() -> None:
     before, handlers = freqtrades_state(), logging.getLogger().handlers[:]
 
     def fail() -> None:
-        with backtest._as_it_was():
+        with backtest.as_it_was():
             disable_database_use("5m")
             LoggingMixin.show_output = False
             PairLocks.reset_locks()
