@@ -23,7 +23,7 @@ class LSTMStrategy(LSTMRisk, IStrategy):
     timeframe = "5m"
     can_short = None  # on futures, unless a strategy of yours says no
     protections = None  # ours, unless a strategy of yours has others
-    stoploss = -0.10
+    stoploss = -0.05
     minimal_roi = {"0": 10.0}  # noqa: RUF012 - freqtrade's own form
     process_only_new_candles = True
     use_exit_signal = True

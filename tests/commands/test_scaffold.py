@@ -78,6 +78,15 @@ def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "lstm_model/commands/example.json"])
+def test_a_configuration_of_ours_replaces_no_stop_roi_or_trailing_of_a_strategy(name: str) -> None:
+    """freqtrade lets those of config.json win over every strategy's own."""
+    found = read_config(ROOT / name)
+    ruling = ("stoploss", "minimal_roi", "trailing_stop", "trailing_stop_positive",
+              "use_custom_stoploss", "position_adjustment_enable", "use_exit_signal")  # fmt: skip
+    assert not set(ruling) & found.keys()
+
+
 def test_who_has_no_config_gets_a_whole_one_for_a_dry_run(tmp_path: Path) -> None:
     scaffold(tmp_path)
     config = read_config(tmp_path / CONFIG_FILE)
