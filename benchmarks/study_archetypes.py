@@ -144,6 +144,17 @@ def strategies(folder: Path) -> None:
         (folder / f"safer_{path.name}").write_text(mixed)
 
 
+def listed(asked: argparse.Namespace) -> Path:
+    """A folder with the candles of these pairs alone: the market that freqtrade asks about them."""
+    folder = Path(asked.store / "listed")
+    folder.mkdir(exist_ok=True)
+    for pair in asked.pairs:
+        name = f"{pair.replace('/', '_')}-{asked.timeframe}.feather"
+        if not (folder / name).exists():
+            (folder / name).symlink_to((asked.data / name).resolve())
+    return folder
+
+
 def run(asked: argparse.Namespace, url: str, strategy: str, options: dict[str, Any]) -> Result:
     overlay = {
         **loopback_overlay(url),
@@ -225,7 +236,7 @@ def main() -> None:
         "drawdown | CVaR | stopped | beyond |"
     )
     print(f"| {' | '.join(['---'] * 12)} |")
-    with LoopbackExchange(open_market("synthetic", seed=1, days=2)) as exchange:
+    with LoopbackExchange(open_market(str(listed(asked)), days=2)) as exchange:
         for line in rows(asked, exchange.url):
             print(line, flush=True)
 
