@@ -217,10 +217,10 @@ class FastForward:
         if bot is None or self._pace.deaf:
             return until_ms
         held = [
-            held_in(self._scenario.listing(trade.pair), trade, bot.strategy, until_ms)
+            held_in(self._scenario.listing(trade.pair), trade, bot.strategy, self.now_ms)
             for trade in Trade.get_open_trades()
         ]
-        return next_look(held, self._clock.now_ms, until_ms)
+        return next_look(held, self.now_ms, until_ms)
 
     def _go_on(self, to_ms: int) -> None:
         """Let time go on, at most to the end of the window, and happen what is to happen."""

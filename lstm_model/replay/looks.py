@@ -20,6 +20,7 @@ from lstm_model.practice.tape_market import Listing, Trades
 
 MOVED_BPS = 10.0  # chosen: a stop that trails lags by no more
 TURNED_BPS = 1.0  # chosen: a top that is left again is seen if it is at least as far
+_MINUTE_MS = 60_000
 _SECOND_MS = 1_000  # a replay moves in whole seconds
 
 
@@ -33,16 +34,18 @@ class Held:
     levels : prices that would end it
     best : the best price that a look has seen since the entry
     side : 1 if a higher price is better, else -1
+    turn_ms : when its ROI changes next
     """
 
     tape: Trades
     levels: tuple[float, ...]
     best: float
     side: int = 1
+    turn_ms: float = math.inf
 
 
-def held_in(listing: Listing, trade: Any, strategy: Any, at_ms: int) -> Held:
-    """A trade of freqtrade's with the prices of its orders, its stop, and its ROI at that time."""
+def held_in(listing: Listing, trade: Any, strategy: Any, now_ms: int) -> Held:
+    """A trade of freqtrade's with the prices of its orders, its stop, and its ROI now."""
     quoted, side = listing.instrument, -1 if trade.is_short else 1
     unit = 10.0**quoted.price_decimals
 
@@ -58,20 +61,26 @@ def held_in(listing: Listing, trade: Any, strategy: Any, at_ms: int) -> Held:
         return Held(listing.trades, tuple(levels), side * math.inf, side)
     if trade.stop_loss:
         levels.append(trade.stop_loss * unit)
-    if (roi := _roi(trade, strategy, at_ms)) is not None:
+    roi, turn_ms = _roi(trade, strategy, now_ms)
+    if roi is not None:
         levels.append(beyond(trade.calc_close_rate_for_roi(roi), side))
     best = (trade.min_rate if trade.is_short else trade.max_rate) or trade.open_rate
-    return Held(listing.trades, tuple(levels), best * unit, side)
+    return Held(listing.trades, tuple(levels), best * unit, side, turn_ms)
 
 
-def _roi(trade: Any, strategy: Any, at_ms: int) -> float | None:
-    """By the table; one that a callback of the user's decides is not asked beside the bot."""
+def _roi(trade: Any, strategy: Any, now_ms: int) -> tuple[float | None, float]:
+    """By the table, and until when; what a callback decides is not asked for beside the bot."""
     if strategy.use_custom_roi:
-        return None
-    now = datetime.fromtimestamp(at_ms / 1000, UTC)
-    minutes = int((now - trade.open_date_utc).total_seconds() // 60)
-    roi: float | None = strategy.min_roi_reached_entry(trade, minutes, now)[1]
-    return roi
+        return None, math.inf
+    now, opened_ms = datetime.fromtimestamp(now_ms / 1000, UTC), _ms(trade.open_date_utc)
+    turns = (opened_ms + _MINUTE_MS * int(minutes) for minutes in strategy.minimal_roi)
+    turn_ms = min((at_ms for at_ms in turns if at_ms > now_ms), default=math.inf)
+    age = (now_ms - opened_ms) // _MINUTE_MS
+    return strategy.min_roi_reached_entry(trade, age, now)[1], turn_ms
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def next_look(held: Iterable[Held], now_ms: int, until_ms: int) -> int:
@@ -94,8 +103,8 @@ def next_look(held: Iterable[Held], now_ms: int, until_ms: int) -> int:
 
 
 def _sees(held: Held, now_ms: int, until_ms: int) -> int:
-    """When the price passes a level, or is the best so far by enough."""
-    tape = held.tape
+    """When the price passes a level, is the best so far by enough, or the ROI changes."""
+    tape, until_ms = held.tape, int(min(until_ms, held.turn_ms))
     first, end = tape.due(now_ms), tape.due(until_ms)
     if not 0 < first < end:
         return until_ms

@@ -15,6 +15,7 @@ from lstm_model.replay.trades import BACKTEST, LoneTrade, MatchedTrade, TradeCom
 # Exits by a price inside the candle; a backtest knows of it that it was between high and low.
 _BY_PRICE = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "roi", "liquidation")
 _BY_FORECAST_INSIDE = "lstm_turned_inside"
+_AGAIN = "again"  # no exit: an entry that only a backtest makes within a candle
 # What freqtrade's backtest takes for granted of prices inside a candle, by the reason of an exit
 # (`IStrategy.ft_stoploss_adjust`, `should_exit`, `Backtesting._get_close_rate`).
 _ASSUMED = {
@@ -24,6 +25,8 @@ _ASSUMED = {
     "ROI too",
     "roi": "it leaves at the ROI's exact price, and takes the table at the minute in which the "
     "candle opens",
+    _AGAIN: "with a detail it enters again in the candle in which it left, where a bot has the "
+    "pair locked",
 }
 _OF_THE_END = "force_exit"  # how a backtest ends trades that are left
 
@@ -139,7 +142,7 @@ class MoneyComparison:
 def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparison:
     """Hold the profits of both sides against each other."""
     matched = [_of_both(couple, rules, purse) for couple in trades.matched]
-    alone = [_of_one(lone, purse) for lone in trades.alone]
+    alone = [_of_one(lone, rules, purse) for lone in trades.alone]
     every = sorted((*matched, *alone), key=lambda each: each.trade.open_ms)
     return MoneyComparison(
         purse, sum(each.promised_money for each in every), sum(each.kept_money for each in every),
@@ -155,11 +158,12 @@ def _of_both(couple: MatchedTrade, rules: Rules, purse: Purse) -> TradeMoney:
     return TradeMoney(tested, stake, promised, kept, _why(tested, made, rules, purse), reasons)
 
 
-def _of_one(lone: LoneTrade, purse: Purse) -> TradeMoney:
+def _of_one(lone: LoneTrade, rules: Rules, purse: Purse) -> TradeMoney:
     money = _money(lone.trade, lone.trade, purse)
     promised, kept = (money, 0.0) if lone.who == BACKTEST else (0.0, money)
     why = f"made by {lone.who} alone: {lone.cause.kind}, {lone.cause.text}"
-    reasons = frozenset((lone.trade.exit_reason,))
+    is_again = lone.who == BACKTEST and rules.candle(lone.trade.open_ms) != lone.trade.open_ms
+    reasons = frozenset((_AGAIN if is_again else lone.trade.exit_reason,))
     return TradeMoney(lone.trade, lone.trade.stake, promised, kept, why, reasons, lone.who)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,7 @@ class FakeTrade:
 
 class FakeStrategy:
     use_custom_roi = False
+    minimal_roi = MappingProxyType({0: 0.02, 60: 0.01})
 
     def min_roi_reached_entry(self, trade: Any, minutes: int, now: datetime) -> tuple[int, float]:
         return (0, 0.02) if minutes < 60 else (60, 0.01)
@@ -156,3 +157,11 @@ def test_a_roi_that_a_callback_decides_is_not_asked_for() -> None:
     strategy = FakeStrategy()
     strategy.use_custom_roi = True
     assert held_in(LISTING, FakeTrade(), strategy, BEGUN_MS).levels == (9_500.0,)
+
+
+def test_the_roi_is_looked_at_when_it_changes() -> None:
+    held = held_in(LISTING, FakeTrade(), FakeStrategy(), BEGUN_MS + 1_000)
+    assert held.turn_ms == BEGUN_MS + HOUR_MS
+    assert next_look([held], BEGUN_MS + 1_000, BEGUN_MS + 2 * HOUR_MS) == BEGUN_MS + HOUR_MS
+    later = held_in(LISTING, FakeTrade(), FakeStrategy(), BEGUN_MS + HOUR_MS)
+    assert later.turn_ms == math.inf

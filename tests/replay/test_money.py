@@ -147,6 +147,9 @@ def test_what_a_backtest_assumes_inside_a_candle_is_told_of_exits_that_differ() 
     (assumed,) = found.assumed
     assert "moves a stop by a candle's best price before it holds the worst" in assumed
     assert held([trailed, met], [trailed, met]).assumed == ()
+    again = trade(5, 6, 0.02, open_ms=5 * HOUR_MS + 300_000, exit_reason="roi")
+    (assumed,) = held([again], []).assumed
+    assert "enters again in the candle in which it left" in assumed
 
 
 RATIOS = st.lists(st.floats(-0.5, 0.5), max_size=8)
