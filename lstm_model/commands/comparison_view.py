@@ -64,8 +64,8 @@ def _broken(money: MoneyComparison) -> Iterator[Text]:
         yield Text(f"  and {len(money.broken) - _SHOWN:,} more")
     if money.assumed:
         yield Text(
-            "  A backtest knows no order of the prices inside a candle. What it assumes for such "
-            f"exits: {'; '.join(money.assumed)}. --timeframe-detail gives both shorter candles."
+            "  A backtest knows no order of the prices inside a candle (--timeframe-detail gives "
+            f"shorter ones). What it assumes here: {'; '.join(money.assumed)}."
         )
 
 

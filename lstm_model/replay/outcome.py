@@ -59,7 +59,7 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
         decisions=[Moment(row.at_ms, row.text) for row in reversed(decisions)],
         incidents=_warnings(replay.files.log),
         messages=len(replay.files.messages.read_text().splitlines()),
-        notes=[*_notes(ran, scenario.end_ms), *_inside(scenario)],
+        notes=[*_notes(ran, scenario.end_ms), *detail_notes(scenario)],
     )
 
 
@@ -139,7 +139,7 @@ def _notes(ran: Ran, end_ms: int) -> list[str]:
     return notes
 
 
-def _inside(scenario: Scenario) -> Iterator[str]:
+def detail_notes(scenario: Scenario) -> Iterator[str]:
     """Which pairs have finer candles for what happens inside a candle, and which have not."""
     if not scenario.detail:
         return
