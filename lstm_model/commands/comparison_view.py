@@ -62,6 +62,11 @@ def _broken(money: MoneyComparison) -> Iterator[Text]:
         )
     if len(money.broken) > _SHOWN:
         yield Text(f"  and {len(money.broken) - _SHOWN:,} more")
+    if money.assumed:
+        yield Text(
+            "  A backtest knows no order of the prices inside a candle (--timeframe-detail gives "
+            f"shorter ones). What it assumes here: {'; '.join(money.assumed)}."
+        )
 
 
 def _forecasts_line(forecasts: ForecastComparison) -> Text:
@@ -168,7 +173,9 @@ def _within(money: MoneyComparison) -> str:
 
 def _not_kept(money: MoneyComparison) -> str:
     count, points = len(money.broken), f"{100.0 * money.difference:+.2f} points"
-    return f"the profit was not kept {_within(money)} ({count:,} trade(s) apart, {points} in all)"
+    alone = f", {100.0 * money.alone:.2f} points in trades of one side" if money.alone else ""
+    apart = f"{count:,} trade(s) apart, {points} in all{alone}"
+    return f"the profit was not kept {_within(money)} ({apart})"
 
 
 def _table(first: str, *others: str) -> Table:

@@ -79,6 +79,9 @@ _OPTIONS = (
     click.option("-p", "--pairs", multiple=True, metavar="PAIR",
                  help="Repeat for more; the whitelist by default."),
     click.option("-t", "--timeframe", help="The configuration's by default."),
+    click.option("--timeframe-detail", metavar="TIMEFRAME",
+                 help="Finer candles for what happens inside a candle, on both sides, e.g. 1m; the "
+                 "configuration's by default."),
     click.option("-s", "--strategy", help="The configuration's, else LSTMStrategy."),
     click.option("--step", "step_s", default="60s", show_default=True, type=_Duration(),
                  help="Longest time between two looks of the bot."),

@@ -1,9 +1,7 @@
 """The part of one pair's recordings that a window needs: trades, and the candles before them.
 
-What the market holds: from what a bot asks for when it starts (its startup candles, in whole pages
-of the exchange, and a day more for the 24 h ticker) to a few candles after the window. Older
-candles are data, not trades. What a recording lacks before its first trade may come from older
-candles; four trades stand for each of those (see `recorded`).
+Candles older than what the market must hold (see `window`) are data, not trades. What a recording
+lacks before its first trade may come from older candles; a few trades stand for each of those.
 
 Trade ids are those of the recording. A tape has no holes in its ids: where the recording lost
 trades, later ids count on without a gap, and earlier ones back from the first of the window. So
@@ -17,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,68 +42,12 @@ from lstm_model.practice.recorded import (
     split_symbol,
     tick_listing,
 )
-from lstm_model.practice.tape_market import DAY_MS, TIMEFRAMES, Listing, TapeCandles
+from lstm_model.practice.tape_market import Listing, TapeCandles
+from lstm_model.practice.window import Window
 
-_PAGE_CANDLES = 1_000  # klines per answer; freqtrade asks for whole pages when a bot starts
-_CANDLES_AFTER = 5  # chosen: a bot that is being stopped still asks for the newest candles
 _SPOT_PAIR = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+)")
 _EXACT = 2**53  # below, an integer is a float64
 _VOLUME_DECIMALS = 8  # Binance's own limit
-
-
-@dataclass(frozen=True)
-class Window:
-    """The time that is replayed, `[start_ms, end_ms)`.
-
-    Parameters
-    ----------
-    startup_candles : how many closed candles a bot wants to see at `start_ms`
-
-    Raises
-    ------
-    ConfigError
-        For an unknown timeframe, a window without length and negative numbers.
-
-    Examples
-    --------
-    >>> window = Window("5m", 1_700_006_400_000, 1_700_092_800_000, startup_candles=300)
-    >>> utc_text(window.first_ms), utc_text(window.last_ms)
-    ('2023-11-10T12:40:00Z', '2023-11-16T00:25:00Z')
-    """
-
-    timeframe: str
-    start_ms: int
-    end_ms: int
-    startup_candles: int = 0
-
-    def __post_init__(self) -> None:
-        if self.timeframe not in TIMEFRAMES:
-            known = ", ".join(TIMEFRAMES)
-            raise ConfigError(f'timeframe "{self.timeframe}" is unknown; give one of {known}')
-        if not 0 <= self.start_ms < self.end_ms:
-            raise ConfigError(f"a window must end after it starts, found {self}")
-        if self.startup_candles < 0:
-            raise ConfigError(f"startup_candles must be at least 0, found {self.startup_candles}")
-
-    def __str__(self) -> str:
-        return f"{utc_text(self.start_ms)} to {utc_text(self.end_ms)}"
-
-    @property
-    def step_ms(self) -> int:
-        """Length of a candle."""
-        return timeframe_ms(self.timeframe)
-
-    @property
-    def first_ms(self) -> int:
-        """From where on the market must hold trades; the open of a candle."""
-        pages = self.startup_candles // _PAGE_CANDLES + 1
-        wanted = self.start_ms - pages * _PAGE_CANDLES * self.step_ms - DAY_MS
-        return max(0, int(candle_open_ms(wanted, self.step_ms)))
-
-    @property
-    def last_ms(self) -> int:
-        """Up to where the market must hold trades."""
-        return self.end_ms + _CANDLES_AFTER * self.step_ms
 
 
 def closed_candles(listing: Listing, timeframe: str, until_ms: int) -> TapeCandles:
@@ -163,6 +105,7 @@ class _Ticks:
 
     frame: Any
     time_ms: Ints
+    step_ms = 0
 
     def span(self) -> tuple[int, int]:
         """First millisecond and the one after the last."""
@@ -201,6 +144,11 @@ class _Bars:
 
     bars: Candles
 
+    @property
+    def step_ms(self) -> int:
+        """Length of a candle."""
+        return self.bars.step_ms
+
     def span(self) -> tuple[int, int]:
         """First millisecond and the one after the last."""
         return int(self.bars.date_ms[0]), int(self.bars.date_ms[-1]) + self.bars.step_ms
@@ -227,9 +175,15 @@ class _Bars:
 _Recording = _Ticks | _Bars
 
 
-def open_pair(
-    folder: Path, history: Path | None, pair: str, window: Window
-) -> tuple[Listing, Candles]:
+class OpenedPair(NamedTuple):
+    """The market's part of a pair, the candles before it, whether it gives the detail's."""
+
+    listing: Listing
+    older: Candles
+    is_detailed: bool
+
+
+def open_pair(folder: Path, history: Path | None, pair: str, window: Window) -> OpenedPair:
     """The market's part of a pair, and the candles before it.
 
     Parameters
@@ -245,8 +199,13 @@ def open_pair(
         traded in it.
     """
     base, quote = _currencies(pair)
-    recording = _choose(_files_of(folder, pair), pair, window)
-    older = _older(history, pair, window) if history else no_candles(pair, window.step_ms)
+    files = _files_of(folder, pair)
+    recording = _choose(files, pair, window)
+    older = no_candles(pair, window.step_ms)
+    if history:
+        older = _older(history, pair, window)
+    elif window.is_detail(recording.step_ms) and _whole(files, window):
+        older = _older(folder, pair, window)  # its detail need not reach back as far
     # The candle in which the recording begins is whole in the older candles only.
     begin_ms = recording.span()[0]
     joint = candle_open_ms(begin_ms, window.step_ms)
@@ -262,7 +221,8 @@ def open_pair(
             )
     except DataError as error:
         raise DataError(f"{folder}: {pair}: {error}") from None
-    return listing, older.between(0, candle_open_ms(int(listing.trades.time_ms[0]), window.step_ms))
+    begin_ms = candle_open_ms(int(listing.trades.time_ms[0]), window.step_ms)
+    return OpenedPair(listing, older.between(0, begin_ms), window.is_detail(recording.step_ms))
 
 
 def _currencies(pair: str) -> tuple[str, str]:
@@ -295,10 +255,15 @@ def _pair_of(file: RecordedFile) -> str:
 
 def _older(folder: Path, pair: str, window: Window) -> Candles:
     """The candles of the window's timeframe in a directory."""
-    files = [file for file in _files_of(folder, pair) if file.step_ms == window.step_ms]
+    files = _whole(_files_of(folder, pair), window)
     if not files:
         raise ConfigError(f"{folder} has no candles of {pair} in {window.timeframe}")
     return _bars(files[0], pair)
+
+
+def _whole(files: list[RecordedFile], window: Window) -> list[RecordedFile]:
+    """Those of the window's own timeframe."""
+    return [file for file in files if file.step_ms == window.step_ms]
 
 
 def _choose(files: list[RecordedFile], pair: str, window: Window) -> _Recording:
@@ -323,12 +288,18 @@ _Reader = Callable[[str, Window], _Recording]
 
 
 def _candidates(files: list[RecordedFile], window: Window) -> Iterator[tuple[str, _Reader]]:
-    """Trades, then candles of the timeframe, then those it is a multiple of, finest first."""
+    """Trades, the detail, the timeframe, then finer candles it is a multiple of, finest first."""
+
+    def order(file: RecordedFile) -> tuple[bool, int, int]:
+        if window.is_detail(file.step_ms):
+            return False, 0, -file.step_ms
+        return True, file.step_ms != window.step_ms, file.step_ms
+
     ticks = [file for file in files if not file.step_ms]
     if ticks:
         yield ", ".join(file.path.name for file in ticks), partial(_ticks, ticks)
     bars = [file for file in files if file.step_ms and window.step_ms % file.step_ms == 0]
-    for file in sorted(bars, key=lambda file: (file.step_ms != window.step_ms, file.step_ms)):
+    for file in sorted(bars, key=order):
         yield file.path.name, partial(_read_bars, file)
 
 

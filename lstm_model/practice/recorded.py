@@ -5,8 +5,8 @@ each pair's own where they have none). Where: moved by whole days, so that hours
 daily candles stay what they were and at least a day is still to come. A recording of less than
 four days is moved by whole minutes instead, its middle to now.
 
-A candle becomes four trades (open, the two extremes, close) whose aggregation is that
-candle; a candle without volume has none.
+A candle becomes a few trades whose aggregation is that candle, see `candle_path`; a candle
+without volume has none.
 Trade ids are renumbered without gaps.
 """
 
@@ -24,6 +24,7 @@ import pandas as pd
 
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import CANDLE_COLUMNS, Floats, Ints, timeframe_ms
+from lstm_model.practice.candle_path import candle_path
 from lstm_model.practice.tape_market import (
     DAY_MS,
     FUTURE_DAYS,
@@ -255,7 +256,7 @@ def tick_listing(frame: Any, base: str, quote: str) -> Listing:
 
 
 def candle_listing(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
-    """Four trades per candle: a rising one visits its low first, a falling one its high.
+    """Each candle as a path of trades, see `candle_path`.
 
     Raises
     ------
@@ -270,13 +271,14 @@ def candle_listing(frame: Any, base: str, quote: str, step_ms: int) -> Listing:
     volume = _floats(frame, "volume")
     busiest = _busiest_days(opens, prices[:, 1] * volume)
     amount_decimals = _lot_decimals(volume, _room(busiest, price_decimals))
-    price = _visits(_integers(prices, price_decimals)).ravel()
-    offsets = np.array([0, step_ms // 4, step_ms // 2, step_ms - 1])
+    path = candle_path(
+        opens, _integers(prices, price_decimals), _integers(volume, amount_decimals), step_ms
+    )
     trades = Trades(
-        time_ms=(opens[:, None] + offsets).ravel(),
-        price=price,
-        amount=_quarters(_integers(volume, amount_decimals)).ravel(),
-        taker_buy=np.diff(price, prepend=price[:1]) >= 0,  # the tick rule
+        time_ms=path.time_ms,
+        price=path.price,
+        amount=path.amount,
+        taker_buy=np.diff(path.price, prepend=path.price[:1]) >= 0,  # the tick rule
     )
     return Listing(Instrument(base, quote, price_decimals, amount_decimals), trades)
 
@@ -292,16 +294,35 @@ def joined(older: Listing, newer: Listing) -> Listing:
     ours, theirs = older.instrument, newer.instrument
     price = max(ours.price_decimals, theirs.price_decimals)
     amount = max(ours.amount_decimals, theirs.amount_decimals)
+    _check_countable([older, newer], price, amount)
     parts = [_finer(older, price, amount), _finer(newer, price, amount)]
     names = ("time_ms", "price", "amount", "taker_buy")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     # An id is never negative: where there is no room, the newer part is numbered anew.
     first_id = max(0, newer.trades.first_id - len(older.trades))
     trades = Trades(**columns, first_id=first_id)
-    count = trades.price.astype(np.float64) * trades.amount
-    if _busiest_days(trades.time_ms, count) > _MOST_COUNT:
-        raise DataError(f"{theirs.pair}: {price} + {amount} decimals are too many to count a day")
     return Listing(replace(theirs, price_decimals=price, amount_decimals=amount), trades)
+
+
+def _check_countable(parts: list[Listing], price_decimals: int, amount_decimals: int) -> None:
+    """Whether a day's quote volume fits 63 bits, before anything is multiplied beyond them."""
+    trades = [part.trades for part in parts]
+    units = [
+        10.0 ** (price_decimals - each.price_decimals + amount_decimals - each.amount_decimals)
+        for each in (part.instrument for part in parts)
+    ]
+    time_ms = np.concatenate([part.time_ms for part in trades])
+    count = np.concatenate(
+        [
+            part.price.astype(np.float64) * part.amount * unit
+            for part, unit in zip(trades, units, strict=True)
+        ]
+    )
+    if _busiest_days(time_ms, count) > _MOST_COUNT:
+        pair = parts[-1].instrument.pair
+        raise DataError(
+            f"{pair}: {price_decimals} + {amount_decimals} decimals are too many to count a day"
+        )
 
 
 def _finer(listing: Listing, price_decimals: int, amount_decimals: int) -> Trades:
@@ -319,22 +340,6 @@ def _busiest_days(time_ms: Ints, notional: Floats) -> float:
         return 0.0
     days = np.bincount((time_ms - time_ms.min()) // DAY_MS, weights=notional)
     return float(np.max(days[1:] + days[:-1], initial=float(days.max())))
-
-
-def _visits(prices: Ints) -> Ints:
-    """(C, 4) open, high, low, close -> (C, 4) the order in which they are traded."""
-    first, high, low, last = prices.T
-    if (np.minimum(first, last) < low).any() or (np.maximum(first, last) > high).any():
-        raise DataError("a candle's open or close lies outside its low and high")
-    rising = last >= first
-    return np.stack((first, np.where(rising, low, high), np.where(rising, high, low), last), axis=1)
-
-
-def _quarters(lots: Ints) -> Ints:
-    """(C,) volume -> (C, 4) amounts of at least one lot whose sum it is."""
-    parts = np.repeat(np.maximum(lots // 4, 1)[:, None], 4, axis=1)
-    parts[:, 3] = np.maximum(lots - 3 * parts[:, 0], 1)
-    return parts
 
 
 def _floats(frame: Any, name: str) -> Floats:

@@ -16,7 +16,7 @@ from pandas import DataFrame
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.practice.excerpt import (
-    Window,
+    OpenedPair,
     as_candles,
     candle_frame,
     closed_candles,
@@ -33,6 +33,7 @@ from lstm_model.practice.tape_market import (
     make_market,
     wall_clock_ms,
 )
+from lstm_model.practice.window import Window
 
 INVENTED = ("synthetic", "random-walk")
 _MOST_DAYS = 730  # what `synthetic_market` can make
@@ -49,6 +50,8 @@ class Scenario:
     start_ms, end_ms : the window, half-open
     history : per pair freqtrade's candles (`date open high low close volume`) that are older than
         the market's first one; may be empty
+    detail : the finer timeframe of `detailed`, "" for none
+    detailed : pairs whose market is at least as fine as the detail
     """
 
     market: Market
@@ -57,6 +60,8 @@ class Scenario:
     start_ms: int
     end_ms: int
     history: Mapping[str, DataFrame]
+    detail: str = ""
+    detailed: tuple[str, ...] = ()
 
     def listing(self, pair: str) -> Listing:
         """The market's side of a pair.
@@ -85,7 +90,8 @@ def open_scenario(
     ----------
     data : `synthetic`, `random-walk` or a directory. Of a pair its trades are taken if they cover
         the window (all files `binance_spot_BTCUSDT_*.feather` of its time together), or else its
-        candles of the timeframe (`BTC_USDT-5m.feather`), or else the finest that give these.
+        candles of the window's detail, or else those of the timeframe (`BTC_USDT-5m.feather`), or
+        else the finest that give these.
     history : a directory with older candles of the timeframe, for recordings
     seed, days_before : of an invented market: it depends on its seed and on where it begins and
         ends; it begins at a midnight (UTC) at least so many days before the window
@@ -94,7 +100,8 @@ def open_scenario(
     Raises
     ------
     ConfigError
-        For a pair that is not there, a missing directory and an invented market of over 730 days.
+        For a pair that is not there, a missing directory, a detail that no pair has, and an
+        invented market of over 730 days.
     DataError
         For a recording that cannot be read or does not cover the window, and where nothing was
         traded in it.
@@ -105,14 +112,26 @@ def open_scenario(
     if str(data) in INVENTED:
         if history is not None:
             raise ConfigError(f'"{data}" brings its own history; "{history}" cannot be added to it')
-        listings = _invent(str(data), names, window, seed, days_before)
-        older = [no_candles(pair, window.step_ms) for pair in names]
+        opened = [
+            OpenedPair(listing, no_candles(pair, window.step_ms), bool(window.detail))
+            for pair, listing in zip(
+                names, _invent(str(data), names, window, seed, days_before), strict=True
+            )
+        ]
     else:
         opened = [open_pair(Path(data), history, pair, window) for pair in names]
-        listings, older = [part for part, _ in opened], [part for _, part in opened]
-    frames = {pair: candle_frame(part) for pair, part in zip(names, older, strict=True)}
-    market = make_market(listings, now_ms)
-    return Scenario(market, names, window.timeframe, window.start_ms, window.end_ms, frames)
+    detailed = tuple(pair for pair, part in zip(names, opened, strict=True) if part.is_detailed)
+    if window.detail and not detailed:
+        raise ConfigError(
+            f"{data}: no pair of {', '.join(names)} has {window.detail} candles, or trades, over "
+            f"{window}; download them, or do without (--timeframe-detail '')"
+        )
+    frames = {pair: candle_frame(part.older) for pair, part in zip(names, opened, strict=True)}
+    market = make_market([part.listing for part in opened], now_ms)
+    return Scenario(
+        market, names, window.timeframe, window.start_ms, window.end_ms, frames,
+        window.detail, detailed,
+    )  # fmt: skip
 
 
 def known_candles(scenario: Scenario, pair: str, until_ms: int) -> DataFrame:
@@ -137,9 +156,21 @@ def write_candles(scenario: Scenario, folder: Path, until_ms: int) -> None:
     for pair in scenario.pairs:
         frame = known_candles(scenario, pair, until_ms)
         if len(frame):
-            name = f"{pair.replace('/', '_')}-{scenario.timeframe}.feather"
-            # freqtrade's format, but for its compression level: 9 takes twenty times as long
-            frame.to_feather(folder / name, compression="lz4")
+            _write(frame, folder, pair, scenario.timeframe)
+
+
+def write_detail(scenario: Scenario, folder: Path) -> None:
+    """Write the detail of the window's candles, as the market's klines say, beside them."""
+    for pair in scenario.detailed:
+        candles = as_candles(scenario.listing(pair), scenario.detail, scenario.end_ms)
+        inside = candles.between(scenario.start_ms, scenario.end_ms)
+        _write(candle_frame(inside), folder, pair, scenario.detail)
+
+
+def _write(frame: DataFrame, folder: Path, pair: str, timeframe: str) -> None:
+    # freqtrade's format, but for its compression level: 9 takes twenty times as long
+    name = f"{pair.replace('/', '_')}-{timeframe}.feather"
+    frame.to_feather(folder / name, compression="lz4")
 
 
 def klines_flow(scenario: Scenario, pair: str, until_ms: int) -> Records:

@@ -16,7 +16,7 @@ import json
 import logging
 import logging.config
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +36,8 @@ from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
 from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
+from lstm_model.replay.logs import log_config, log_kept
+from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Plan:
     ----------
     configs : freqtrade's configuration files
     folder : where everything is left, see `Leavings`
-    step_s : longest virtual time between two looks of the bot
+    step_s : longest virtual time between two looks of the bot, see also `looks`
     options : of the `lstm` section
     incidents : what goes wrong
     silenced : sections of the configuration that are switched off, as they would reach others
@@ -140,7 +142,7 @@ class FastForward:
         """Replay the window; False if Ctrl-C or SIGTERM ended it before."""
         market = self._scenario.market
         listings = {item.instrument.pair: item for item in market.listings.values()}
-        with LoopbackExchange(market, paced=True) as exchange, _log_kept():
+        with LoopbackExchange(market, paced=True) as exchange, log_kept():
             self._configure(exchange.url)
             self._pace = Pace(self._clock, exchange, listings, self.bot)
             self.missed = self._pace.missed
@@ -206,8 +208,19 @@ class FastForward:
         self._let_it_learn()
         if self._clock.now_ms >= self._end_ms:
             raise _Over
-        self._go_on(self._clock.now_ms + max(1, round(1000.0 * seconds)))
+        self._go_on(self._awake(self._clock.now_ms + max(1, round(1000.0 * seconds))))
         self._look()
+
+    def _awake(self, until_ms: int) -> int:
+        """When the sleep until then ends: earlier where a real bot would have seen a price."""
+        bot = self.bot()
+        if bot is None or self._pace.deaf:
+            return until_ms
+        held = [
+            held_in(self._scenario.listing(trade.pair), trade, bot.strategy, self.now_ms)
+            for trade in Trade.get_open_trades()
+        ]
+        return next_look(held, self.now_ms, until_ms)
 
     def _go_on(self, to_ms: int) -> None:
         """Let time go on, at most to the end of the window, and happen what is to happen."""
@@ -294,7 +307,7 @@ class FastForward:
             "initial_state": "running",
             "pairlists": [{"method": "StaticPairList"}],
             **{name: {"enabled": False} for name in self._plan.silenced},
-            "log_config": _logging(self.files.log),
+            "log_config": log_config(self.files.log),
             "lstm": {
                 "learn_from": f"{datetime.fromtimestamp(scenario.start_ms / 1000, UTC):%Y%m%d}",
                 **self._plan.options,
@@ -304,7 +317,7 @@ class FastForward:
         }
         self.files.folder.mkdir(parents=True, exist_ok=True)
         self.files.overlay.write_text(json.dumps(overlay, indent=4))
-        logging.config.dictConfig(_logging(self.files.log))
+        logging.config.dictConfig(log_config(self.files.log))
 
 
 def end_training() -> bool:
@@ -360,35 +373,3 @@ def _price(scenario: Scenario, pair: str, now_ms: int) -> float:
     listing = scenario.market.listing(pair.replace("/", ""))
     last = listing.trades.price[listing.trades.due(now_ms) - 1]
     return float(last) / 10.0**listing.instrument.price_decimals
-
-
-@contextmanager
-def _log_kept() -> Iterator[None]:
-    """Put back where logging goes to, which freqtrade changes for good; its files are closed."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        for handler in root.handlers:
-            if handler not in handlers:
-                handler.close()
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-
-def _logging(path: Path) -> dict[str, Any]:
-    """Everything the bot says, into its log."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "standard": {"format": "%(asctime)s - %(name)s - %(levelname)s - %(message)s"}
-        },
-        "handlers": {
-            "file": {
-                "class": "logging.FileHandler", "formatter": "standard", "filename": str(path),
-            }
-        },
-        "root": {"level": "INFO", "handlers": ["file"]},
-    }  # fmt: skip

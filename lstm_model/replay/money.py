@@ -15,6 +15,19 @@ from lstm_model.replay.trades import BACKTEST, LoneTrade, MatchedTrade, TradeCom
 # Exits by a price inside the candle; a backtest knows of it that it was between high and low.
 _BY_PRICE = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "roi", "liquidation")
 _BY_FORECAST_INSIDE = "lstm_turned_inside"
+_AGAIN = "again"  # no exit: an entry that only a backtest makes within a candle
+# What freqtrade's backtest takes for granted of prices inside a candle, by the reason of an exit
+# (`IStrategy.ft_stoploss_adjust`, `should_exit`, `Backtesting._get_close_rate`).
+_ASSUMED = {
+    "trailing_stop_loss": "it moves a stop by a candle's best price before it holds the worst "
+    "against it, whichever came first",
+    "stop_loss": "it leaves at the stop's exact price, and by the stop where a candle reached its "
+    "ROI too",
+    "roi": "it leaves at the ROI's exact price, and takes the table at the minute in which the "
+    "candle opens",
+    _AGAIN: "with a detail it enters again in the candle in which it left, where a bot has the "
+    "pair locked",
+}
 _OF_THE_END = "force_exit"  # how a backtest ends trades that are left
 
 
@@ -47,6 +60,8 @@ class TradeMoney:
     promised_money, kept_money : profit after fees in stake currency; 0.0 where that side made no
         such trade, NaN where no price is known
     why : where it ended, by which rule and by what was known, on either side
+    reasons : of the exits of both
+    made_by : the side that alone made it, "" for both
     """
 
     trade: TradeFacts
@@ -54,6 +69,8 @@ class TradeMoney:
     promised_money: float
     kept_money: float
     why: str
+    reasons: frozenset[str] = frozenset()
+    made_by: str = ""
 
     @property
     def promised(self) -> float:
@@ -96,6 +113,20 @@ class MoneyComparison:
         return (self.kept - self.promised) / self.purse.wallet
 
     @property
+    def alone(self) -> float:
+        """What trades of one side alone won and lost together, as a fraction of the wallet.
+
+        Not their sum: a profit that only the bot made does not make up for one that it missed.
+        """
+        return sum(abs(trade.money) for trade in self.trades if trade.made_by) / self.purse.wallet
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the backtest takes for granted inside a candle, for exits of trades that differ."""
+        found = {reason for trade in self.broken for reason in trade.reasons}
+        return tuple(text for reason, text in _ASSUMED.items() if reason in found)
+
+    @property
     def broken(self) -> tuple[TradeMoney, ...]:
         """Trades that differ by more than fills may make, the largest difference first."""
         found = [t for t in self.trades if not abs(t.difference) <= self.purse.tolerance]
@@ -104,13 +135,14 @@ class MoneyComparison:
     @property
     def ok(self) -> bool:
         """Whether the bot kept what the backtest promised: trade by trade, and in all."""
-        return not self.broken and abs(self.difference) <= self.purse.tolerance
+        most = self.purse.tolerance
+        return not self.broken and abs(self.difference) <= most and self.alone <= most
 
 
 def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparison:
     """Hold the profits of both sides against each other."""
     matched = [_of_both(couple, rules, purse) for couple in trades.matched]
-    alone = [_of_one(lone, purse) for lone in trades.alone]
+    alone = [_of_one(lone, rules, purse) for lone in trades.alone]
     every = sorted((*matched, *alone), key=lambda each: each.trade.open_ms)
     return MoneyComparison(
         purse, sum(each.promised_money for each in every), sum(each.kept_money for each in every),
@@ -122,14 +154,17 @@ def _of_both(couple: MatchedTrade, rules: Rules, purse: Purse) -> TradeMoney:
     tested, made = couple.backtest, couple.replay
     stake = max(tested.stake, made.stake)
     promised, kept = _money(tested, tested, purse), _money(made, tested, purse)
-    return TradeMoney(tested, stake, promised, kept, _why(tested, made, rules, purse))
+    reasons = frozenset((tested.exit_reason, made.exit_reason))
+    return TradeMoney(tested, stake, promised, kept, _why(tested, made, rules, purse), reasons)
 
 
-def _of_one(lone: LoneTrade, purse: Purse) -> TradeMoney:
+def _of_one(lone: LoneTrade, rules: Rules, purse: Purse) -> TradeMoney:
     money = _money(lone.trade, lone.trade, purse)
     promised, kept = (money, 0.0) if lone.who == BACKTEST else (0.0, money)
     why = f"made by {lone.who} alone: {lone.cause.kind}, {lone.cause.text}"
-    return TradeMoney(lone.trade, lone.trade.stake, promised, kept, why)
+    is_again = lone.who == BACKTEST and rules.candle(lone.trade.open_ms) != lone.trade.open_ms
+    reasons = frozenset((_AGAIN if is_again else lone.trade.exit_reason,))
+    return TradeMoney(lone.trade, lone.trade.stake, promised, kept, why, reasons, lone.who)
 
 
 def _money(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:

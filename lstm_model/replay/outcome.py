@@ -59,7 +59,7 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
         decisions=[Moment(row.at_ms, row.text) for row in reversed(decisions)],
         incidents=_warnings(replay.files.log),
         messages=len(replay.files.messages.read_text().splitlines()),
-        notes=_notes(ran, scenario.end_ms),
+        notes=[*_notes(ran, scenario.end_ms), *detail_notes(scenario)],
     )
 
 
@@ -137,3 +137,16 @@ def _notes(ran: Ran, end_ms: int) -> list[str]:
     for what, count in Counter(ran.missed).items():
         notes.append(f"The bot waited in vain for {what}, {count} time(s): a run may differ.")
     return notes
+
+
+def detail_notes(scenario: Scenario) -> Iterator[str]:
+    """Which pairs have finer candles for what happens inside a candle, and which have not."""
+    if not scenario.detail:
+        return
+    yield f"Inside a candle: the {scenario.detail} candles of {', '.join(scenario.detailed)}"
+    without = [pair for pair in scenario.pairs if pair not in scenario.detailed]
+    if without:
+        yield (
+            f"No {scenario.detail} candles over the window: {', '.join(without)}; bot and backtest "
+            f"have the {scenario.timeframe} candles alone there"
+        )

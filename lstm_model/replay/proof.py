@@ -14,6 +14,7 @@ from lstm_model.bot import assembly, configuration
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.scenario import write_detail
 from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
 from lstm_model.replay.backtest import BacktestRun, backtest
 from lstm_model.replay.causes import Evidence
@@ -46,6 +47,7 @@ def prove(replay: Replay, tolerance: float) -> Comparison:
     """
     scenario = replay.plan.scenario
     replay.write_candles(replay.files.whole, scenario.end_ms)
+    write_detail(scenario, replay.files.whole)
     tested, rows = _backtest(replay), replay.rows()
     step_ms = timeframe_ms(scenario.timeframe)
     forecasts = compare_forecasts(
@@ -74,6 +76,7 @@ def _backtest(replay: Replay) -> BacktestRun:
         overlay = json.loads(files.overlay.read_text())
         overlay["exchange"] |= loopback_overlay(exchange.url)["exchange"]
         overlay["lstm"]["store_dir"] = str(files.backtest)
+        overlay["timeframe_detail"] = scenario.detail
         overlay["log_config"]["handlers"]["file"]["filename"] = str(files.folder / "backtest.log")
         path = Path(files.folder / "backtest.json")
         path.write_text(json.dumps(overlay, indent=4))

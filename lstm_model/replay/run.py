@@ -23,7 +23,6 @@ from lstm_model.errors import ConfigError
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
 from lstm_model.model.features import WARM_UP
-from lstm_model.practice.excerpt import Window
 from lstm_model.practice.incidents import Incident
 from lstm_model.practice.scenario import (
     Scenario,
@@ -31,6 +30,7 @@ from lstm_model.practice.scenario import (
     open_scenario,
     write_candles,
 )
+from lstm_model.practice.window import Window
 from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
 from lstm_model.replay.trade_facts import TradeFacts
 from lstm_model.settings import Settings
@@ -63,6 +63,7 @@ class Wish:
     folder: Path | None = None
     strategy: str | None = None
     timeframe: str | None = None
+    timeframe_detail: str | None = None
     pairs: tuple[str, ...] = ()
     step_s: int = 60
     wallet: float | None = None
@@ -244,8 +245,11 @@ def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenari
         raise ConfigError('no timeframe: give --timeframe, or "timeframe" in the configuration')
     pairs = wish.pairs or tuple(configuration.configured_pairs(config, ()))
     needed = WARM_UP + settings.lookback
+    detail = wish.timeframe_detail
+    if detail is None:
+        detail = config.get("timeframe_detail") or ""
     return open_scenario(
-        wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed),
+        wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed, detail),
         history=wish.history, seed=wish.seed, days_before=wish.days_before,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Windows of the past: what is written for freqtrade is what the market serves, bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from places import SHARED
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import CANDLE_COLUMNS, timeframe_ms
 from lstm_model.market.flow_history import flow_of_klines
-from lstm_model.practice.excerpt import Window
+from lstm_model.practice.excerpt import as_candles
+from lstm_model.practice.excerpt import candle_frame as candle_frame_of
 from lstm_model.practice.rest import answer
 from lstm_model.practice.scenario import (
     Scenario,
@@ -21,8 +23,10 @@ from lstm_model.practice.scenario import (
     known_candles,
     open_scenario,
     write_candles,
+    write_detail,
 )
 from lstm_model.practice.tape_market import DAY_MS
+from lstm_model.practice.window import Window
 
 MINUTE_MS = 60_000
 STEP_MS = 5 * MINUTE_MS
@@ -257,6 +261,81 @@ def test_candles_of_a_finer_file_make_market_and_history(tmp_path: Path) -> None
     assert got["open"].tolist() == groups["open"].first().tolist()
     assert got["close"].tolist() == groups["close"].last().tolist()
     assert got["volume"].tolist() == groups["volume"].sum().round(8).tolist()
+
+
+def coarse_of(fine: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """Longer candles as an exchange makes them."""
+    step = pd.Timedelta(milliseconds=timeframe_ms(timeframe))
+    made = fine.groupby(fine["date"].dt.floor(step)).agg(
+        {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    )
+    return made.assign(volume=made["volume"].round(6)).reset_index()
+
+
+@pytest.fixture(scope="module")
+def detailed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """5m candles of two pairs, of one the last days by the minute too, begun within a candle."""
+    fine = candle_frame(15_000, "1m")
+    folder, whole = tmp_path_factory.mktemp("detail"), coarse_of(fine, "5m")
+    save(whole, folder, "BTC_USDT-5m")
+    save(fine[8_003:], folder, "BTC_USDT-1m")
+    save(candle_frame(3_000, seed=5), folder, "ETH_USDT-5m")
+    return folder, fine, whole
+
+
+DETAIL = replace(WINDOW, detail="1m")
+
+
+def test_finer_candles_are_drawn_where_they_are_and_older_ones_before(
+    detailed: tuple[Path, pd.DataFrame, pd.DataFrame],
+) -> None:
+    folder, fine, whole = detailed
+    opened = open_scenario(folder, ("BTC/USDT", "ETH/USDT"), DETAIL)
+    assert (opened.detail, opened.detailed) == ("1m", ("BTC/USDT",))
+    known = known_candles(opened, "BTC/USDT", DETAIL.end_ms)
+    assert_same(known, whole[whole["date"] < pd.Timestamp(DETAIL.end_ms, unit="ms", tz="UTC")])
+    served = as_candles(opened.listing("BTC/USDT"), "1m", DETAIL.end_ms)
+    inside = served.between(DETAIL.start_ms, DETAIL.end_ms)
+    assert_same(
+        candle_frame_of(inside),
+        fine[(opens_ms(fine) >= DETAIL.start_ms) & (opens_ms(fine) < DETAIL.end_ms)],
+    )
+
+
+def test_a_backtest_gets_the_finer_candles_of_the_pairs_that_have_them(
+    detailed: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, fine, _ = detailed
+    opened = open_scenario(folder, ("BTC/USDT", "ETH/USDT"), DETAIL)
+    write_candles(opened, tmp_path, DETAIL.end_ms)
+    write_detail(opened, tmp_path)
+    names = ["BTC_USDT-1m.feather", "BTC_USDT-5m.feather", "ETH_USDT-5m.feather"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert_same(pd.read_feather(tmp_path / names[0]), fine[12_000:14_500])
+
+
+def test_a_detail_follows_from_still_finer_candles_and_from_an_invented_market(
+    detailed: tuple[Path, pd.DataFrame, pd.DataFrame],
+) -> None:
+    step_ms = 15 * MINUTE_MS
+    wide = Window("15m", BEGIN_MS + 800 * step_ms, BEGIN_MS + 900 * step_ms, detail="5m")
+    opened = open_scenario(detailed[0], ["BTC/USDT"], wide)
+    assert opened.detailed == ("BTC/USDT",)
+    invented = open_scenario("random-walk", ["BTC/USDT"], DETAIL)
+    assert invented.detailed == ("BTC/USDT",)
+
+
+def test_a_detail_that_no_pair_has_is_a_config_error(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no pair of BTC/USDT, ETH/BTC has 1m candles, or trades"):
+        open_scenario(folder, ("BTC/USDT", "ETH/BTC"), DETAIL)
+
+
+@pytest.mark.parametrize(
+    ("detail", "message"), [("5m", "must be a part"), ("3m", "must be a part"), ("7m", "unknown")]
+)
+def test_a_detail_that_is_no_part_of_a_candle_is_a_config_error(detail: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(WINDOW, detail=detail)
 
 
 def test_older_candles_of_another_directory_come_before(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from e2e import PAIRS, SMALL, Outcome, Running, run_lstm
-from places import ROOT
+from places import ROOT, STRATEGIES
 
 from lstm_model.commands.main import main
 from lstm_model.market.flow_store import FlowStore
@@ -317,11 +317,12 @@ def test_verify_proves_that_all_forecasts_are_those_of_a_backtest(proof: Replay)
 
 
 def test_a_profit_that_was_not_kept_is_no_success(proof: Replay) -> None:
-    """A backtest takes 0.3 % wherever a candle's high was; who looks once a minute does not."""
+    """What trades inside the candle veto, a backtest enters; both take their ROI at its price."""
     text = proof.outcome.text
     assert proof.outcome.code == 1, text
     assert re.search(r"\nProfit: promised .* kept .* points", text)
-    assert "backtest: roi at" in text
+    assert re.search(r"made by the (backtest|bot) alone: ", text)
+    assert "backtest: roi at" not in text
     assert "Not verified: the profit was not kept within 0.3 points" in text
 
 
@@ -364,6 +365,59 @@ def test_verify_names_a_planted_bug(
     assert f"Forecasts: {equal} of 45 are equal" in outcome.text
     assert re.search(cause, outcome.text), outcome.text
     assert "Not verified" in outcome.text
+
+
+def test_bot_and_backtest_have_the_same_finer_candles(user: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "detailed"
+    asked = [*window(user, folder, "2024-07-10T00:45"), "-t", "5m", "--timeframe-detail", "1m"]
+    outcome = run_lstm("verify", *asked)
+    assert "Traceback" not in outcome.text
+    assert f"Inside a candle: the 1m candles of {', '.join(PAIRS)}\n" in outcome.text
+    assert re.search(r"Forecasts: (\d+) of \1 are equal to the last bit", outcome.text)
+    assert json.loads((folder / "backtest.json").read_text())["timeframe_detail"] == "1m"
+    for pair in PAIRS:
+        fine = pd.read_feather(folder / "whole" / f"{pair.replace('/', '_')}-1m.feather")
+        assert len(fine) == 30
+        whole = pd.read_feather(folder / "whole" / f"{pair.replace('/', '_')}-5m.feather")
+        inside = whole[whole["date"] >= fine["date"].iloc[0]]
+        made = fine.groupby(fine["date"].dt.floor("5min"))
+        assert made["high"].max().tolist() == inside["high"].tolist()
+        assert made["close"].last().tolist() == inside["close"].tolist()
+
+
+CREEPING = '''
+from lstm_strategy import LSTMStrategy  # freqtrade looks beside this file
+
+
+class Creeping(LSTMStrategy):
+    """Its stop follows every price that a bot sees; a backtest sees none of them."""
+
+    use_custom_stoploss = True
+
+    def custom_stoploss(self, **kwargs):
+        return None if self.dp.runmode.value == "backtest" else -0.0002
+'''
+
+
+def test_verify_names_a_planted_stop_that_trails_inside_the_candle(
+    user: Path, whole: Replay, tmp_path: Path
+) -> None:
+    """All forecasts are equal, every trade has its like: only the money shows it."""
+    (tmp_path / "creeping.py").write_text(CREEPING)
+    shutil.copy(STRATEGIES / "lstm_strategy.py", tmp_path)
+    planted = tmp_path / "planted.json"
+    planted.write_text(json.dumps({"strategy_path": str(tmp_path)}))
+    asked = window(user, prepared(whole, tmp_path / "planted"), "2024-07-10T00:40")
+    more = ["-c", str(planted), "-s", "Creeping", "--tolerance", "0.05"]
+    outcome = run_lstm("verify", *asked, *more)
+    assert outcome.code == 1, outcome.text
+    assert "Traceback" not in outcome.text
+    text = re.sub(r"\s+", " ", outcome.text)
+    assert "Forecasts: 75 of 75 are equal to the last bit" in text
+    by_price = r"live: trailing_stop_loss at \S+, by a price inside the candle"
+    assert re.search(rf"backtest: (?!trailing)\w+ at \S+, by [\w ]+; {by_price}", text), text
+    assert re.search(r"Not verified: the profit was not kept within 0\.05 points, .* apart", text)
+    assert "have no explanation" not in text
 
 
 @pytest.fixture

@@ -123,6 +123,35 @@ def test_what_a_partial_exit_has_lost_counts_while_the_rest_is_open() -> None:
     assert found.ok
 
 
+def test_many_small_trades_of_one_side_do_not_cancel_unseen() -> None:
+    """Each within what fills may make, their sum nothing: but half of them were missed."""
+    promised = [trade(h, h + 1, 0.002) for h in range(0, 80, 8)]
+    instead = [trade(h, h + 1, 0.002) for h in range(4, 84, 8)]
+    found = held(promised, instead)
+    assert found.broken == ()
+    assert found.difference == 0.0
+    assert found.alone == pytest.approx(20 * 0.002 * 200 / 1_000)
+    assert not found.ok
+
+
+def test_one_small_trade_of_one_side_is_kept() -> None:
+    found = held([trade(5, 9, 0.002)], [])
+    assert found.alone == pytest.approx(0.0004)
+    assert found.ok
+
+
+def test_what_a_backtest_assumes_inside_a_candle_is_told_of_exits_that_differ() -> None:
+    trailed = trade(5, 6, 0.01, exit_reason="trailing_stop_loss")
+    met = trade(15, 16, 0.01, exit_reason="roi")
+    found = held([trailed, met], [trade(5, 7, 0.03, exit_reason="trailing_stop_loss"), met])
+    (assumed,) = found.assumed
+    assert "moves a stop by a candle's best price before it holds the worst" in assumed
+    assert held([trailed, met], [trailed, met]).assumed == ()
+    again = trade(5, 6, 0.02, open_ms=5 * HOUR_MS + 300_000, exit_reason="roi")
+    (assumed,) = held([again], []).assumed
+    assert "enters again in the candle in which it left" in assumed
+
+
 RATIOS = st.lists(st.floats(-0.5, 0.5), max_size=8)
 
 
