@@ -18,7 +18,7 @@ from collections import Counter
 import numpy as np
 
 from lstm_model.market.candles import Floats
-from lstm_model.replay.days import Days, differences
+from lstm_model.rivals.days import Days, differences
 
 MEASURES = ("profit", "drawdown", "Sharpe per day", "Sortino per day", "CVaR 5% of days")
 

@@ -25,7 +25,8 @@ ROOMS = {  # a room imports from these alone
     "bot": "market store stream model training trading learning",
     "practice": "market",
     "replay": "market store stream model training trading learning bot practice",
-    "commands": "market store model training trading learning bot practice replay",
+    "rivals": "market store model trading bot practice replay",
+    "commands": "market store model training trading learning bot practice replay rivals",
     "__main__": "commands",
     "strategies": "__init__",  # the public face
 }
@@ -33,7 +34,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "tensorflow": "training.fused training.network", "keras": "training.fused training.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
                  "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
-                 "replay.backtest replay.fast_forward replay.run replay.proof replay.variant",
+                 "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
     "ccxt": "stream.connection", "sqlalchemy": "store.journal replay.fast_forward",
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",

@@ -61,8 +61,8 @@ def compare(
     for it. Says what of the difference is proven.
     """
     from lstm_model.commands.compare_view import Screen, renderables
-    from lstm_model.replay.rivalry import contest
-    from lstm_model.replay.rivalry_report import render_page
+    from lstm_model.rivals.report import render_page
+    from lstm_model.rivals.rivalry import contest
 
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {report} does not exist: make it, or name another")

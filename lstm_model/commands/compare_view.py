@@ -14,14 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from lstm_model.replay.rivalry import Rivalry
-from lstm_model.replay.rivalry_report import (
+from lstm_model.rivals.report import (
     difference_rows,
     entry_lines,
     heading,
     sentence,
     table,
 )
+from lstm_model.rivals.rivalry import Rivalry
 
 _STYLES = {1: "bold green", -1: "bold red", 0: ""}
 _SHARE = re.compile(r": +(\d+)%, ")  # of a training

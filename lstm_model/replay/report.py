@@ -136,8 +136,8 @@ class Reason(NamedTuple):
 
 
 @cache
-def page(template: str) -> Template:
-    """A page of this room: what it is given is escaped, its style and its filters are shared."""
+def page(template: str, room: str = "lstm_model.replay") -> Template:
+    """A page of a room: what it is given is escaped, its style and its filters are shared."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -148,9 +148,9 @@ def page(template: str) -> Template:
         "money": lambda amount, size, unit="": _minus(_money(amount, size, unit)),
         "amount": _amount, "minus": _minus,
     }  # fmt: skip
-    room = files("lstm_model.replay")
-    environment.globals["style"] = room.joinpath(STYLE).read_text("utf-8")
-    return environment.from_string(room.joinpath(template).read_text("utf-8"))
+    style = files("lstm_model.replay").joinpath(STYLE)
+    environment.globals["style"] = style.read_text("utf-8")
+    return environment.from_string(files(room).joinpath(template).read_text("utf-8"))
 
 
 def _verdict(facts: ReplayFacts) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from lstm_model.commands import compare as command
 from lstm_model.commands.compare_view import Screen
 from lstm_model.commands.main import main
-from lstm_model.replay import rivalry
+from lstm_model.rivals import rivalry
 
 TRAINING = "Training a network on candles until 2024-07-04T00:00Z:  40%, training"
 

@@ -18,9 +18,9 @@ from lstm_model.bot import configuration
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.replay.days import Days, Difference, differences, scaled
-from lstm_model.replay.ledger import Book, Terms, Window, book
-from lstm_model.replay.variant import (
+from lstm_model.rivals.days import Days, Difference, differences, scaled
+from lstm_model.rivals.ledger import Book, Terms, Window, book
+from lstm_model.rivals.variant import (
     Make,
     Ran,
     Scale,

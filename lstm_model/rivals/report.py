@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_model.market.candles import Floats, Ints, utc_minute
-from lstm_model.replay.days import CVAR, EXPOSURE, LEAST_DAYS, MEASURES, PROFIT, Difference, Measure
 from lstm_model.replay.pictures import Picture, Tick, chart
 from lstm_model.replay.report import page
-from lstm_model.replay.rivalry import CONSTANT, EWMA, OURS, PLAIN, Contender, Rivalry
+from lstm_model.rivals.days import CVAR, EXPOSURE, LEAST_DAYS, MEASURES, PROFIT, Difference, Measure
+from lstm_model.rivals.rivalry import CONSTANT, EWMA, OURS, PLAIN, Contender, Rivalry
 
-TEMPLATE = "rivalry.html.jinja"
+TEMPLATE = "report.html.jinja"
 _UNKNOWN = "unknown"
 _FORMS = {"count": "+,.0f", "ratio": "+.2f", "times": "+,.1f"}  # of differences
 _PROMISE = "promised"
@@ -210,7 +210,7 @@ class Drawn(NamedTuple):
 
 def render_page(rivalry: Rivalry) -> str:
     """The page: one file, readable in light and dark, on paper and on a phone."""
-    return page(TEMPLATE).render(
+    return page(TEMPLATE, "lstm_model.rivals").render(
         strategy=rivalry.strategy,
         heading=heading(rivalry),
         sentence=sentence(rivalry),

@@ -14,8 +14,8 @@ import numpy as np
 
 from lstm_model.durations import DAY_MS
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.replay.days import Days
 from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.rivals.days import Days
 
 _RUIN = 1e-9  # of the wallet; equity counts as this much at least, so that returns exist
 _EQUAL = 1e-9  # below, differences are rounding

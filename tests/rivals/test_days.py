@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lstm_model.replay import days as measures
-from lstm_model.replay.days import Days, Difference, block_rows, differences
+from lstm_model.rivals import days as measures
+from lstm_model.rivals.days import Days, Difference, block_rows, differences
 
 RETURNS = arrays(np.float64, st.integers(2, 60), elements=st.floats(-0.25, 0.25, width=32))
 BY_NAME = {measure.name: measure for measure in measures.MEASURES}

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError
-from lstm_model.replay import rivalry
-from lstm_model.replay.days import Days, differences
-from lstm_model.replay.ledger import Book, Deal, Fill, Terms, Window
-from lstm_model.replay.rivalry import CONSTANT, EWMA, OURS, PLAIN, Contender, Rivalry
-from lstm_model.replay.rivalry_report import (
+from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.rivals import rivalry
+from lstm_model.rivals.days import Days, differences
+from lstm_model.rivals.ledger import Book, Deal, Fill, Terms, Window
+from lstm_model.rivals.report import (
     difference_rows,
     entry_lines,
     heading,
@@ -27,8 +27,8 @@ from lstm_model.replay.rivalry_report import (
     sentence,
     table,
 )
-from lstm_model.replay.trade_facts import TradeFacts
-from lstm_model.replay.variant import Make, Ran
+from lstm_model.rivals.rivalry import CONSTANT, EWMA, OURS, PLAIN, Contender, Rivalry
+from lstm_model.rivals.variant import Make, Ran
 
 HOUR_MS, DAY_MS, PAIR = 3_600_000, 86_400_000, "BTC/USDT"
 

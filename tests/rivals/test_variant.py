@@ -15,8 +15,8 @@ from freqtrade.resolvers import StrategyResolver
 from series import make_candles, to_frame
 
 from lstm_model.errors import ConfigError
-from lstm_model.replay import variant
-from lstm_model.replay.variant import plain, with_risk, with_stake
+from lstm_model.rivals import variant
+from lstm_model.rivals.variant import plain, with_risk, with_stake
 
 HEAD = """
 from freqtrade.strategy import IStrategy, IntParameter, informative

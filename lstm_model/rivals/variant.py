@@ -34,7 +34,7 @@ from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.replay.backtest import as_it_was
 from lstm_model.replay.forecasts import opens_of
-from lstm_model.replay.ledger import Deal, Prices, Window
+from lstm_model.rivals.ledger import Deal, Prices, Window
 
 Make = Callable[[type], type]
 Scale = Callable[[str, int], float]

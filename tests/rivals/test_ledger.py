@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_model.replay.ledger import Book, Deal, Terms, Window, book
+from lstm_model.rivals.ledger import Book, Deal, Terms, Window, book
 
 DAY_MS, HOUR_MS, PAIR = 86_400_000, 3_600_000, "BTC/USDT"
 WINDOW = Window(0, 3 * DAY_MS, HOUR_MS)
