@@ -12,8 +12,9 @@ Losses are printed as they are.
     same       share of the plain strategy's entries that it makes too, at the same candle
     per trade  mean profit of a trade, as a fraction of its stake: what does not depend on stakes
     stake      mean stake
-    like plain profit less that of the plain strategy at the same mean exposure, in points of the
-               wallet, and where 95 % of 2,000 bootstrap draws of weeks are (seed 1)
+    like plain sum of daily returns less that of the plain strategy at the same mean exposure, in
+               points, and where 95 % of 2,000 bootstrap draws of weeks are (seed 1); returns and
+               exposure are shares of the wallet of that day, so that nothing compounds
     stopped    share of trades that ended at a stop: theirs, ours, the hard one
     beyond     share of trades that lost more than `risk_fraction` of the wallet at their entry
     CVaR       mean of the worst 5 % of days, by the days trades were closed, of the wallet
@@ -108,17 +109,26 @@ class Result(NamedTuple):
     def _share(self, of: Callable[[TradeFacts], bool]) -> float:
         return float(np.mean([of(trade) for trade in self.trades])) if self.trades else 0.0
 
-    @property
-    def exposure(self) -> float:
-        """Stake times time of all trades."""
-        return sum(trade.stake * ((trade.close_ms or 0) - trade.open_ms) for trade in self.trades)
+    def wallets(self, span: tuple[int, int]) -> NDArray[np.float64]:
+        """The wallet at the beginning of each day, and at the end of the last."""
+        profits = np.zeros((span[1] - span[0]) // DAY_MS + 1)
+        for trade in self.trades:
+            profits[((trade.close_ms or 0) - span[0]) // DAY_MS] += trade.profit or 0.0
+        return WALLET + np.cumsum([0.0, *profits])
+
+    def exposure(self, span: tuple[int, int]) -> float:
+        """Stake, as a share of the wallet of the day, times time, of all trades."""
+        wallets = self.wallets(span)
+        return sum(
+            trade.stake / wallets[(trade.open_ms - span[0]) // DAY_MS]
+            * ((trade.close_ms or 0) - trade.open_ms)
+            for trade in self.trades
+        )  # fmt: skip
 
     def daily(self, span: tuple[int, int]) -> NDArray[np.float64]:
-        """Profit of the trades that were closed on each day, as a fraction of the first wallet."""
-        days = np.zeros((span[1] - span[0]) // DAY_MS + 1)
-        for trade in self.trades:
-            days[((trade.close_ms or 0) - span[0]) // DAY_MS] += (trade.profit or 0.0) / WALLET
-        return days
+        """Profit of the trades that were closed on each day, as a share of that day's wallet."""
+        wallets = self.wallets(span)
+        return np.asarray(np.diff(wallets) / wallets[:-1])
 
     def mean(self, name: str) -> float:
         values = [getattr(trade, name) or 0.0 for trade in self.trades]
@@ -127,7 +137,8 @@ class Result(NamedTuple):
 
 def like_plain(found: Result, plain: Result, span: tuple[int, int]) -> tuple[float, float, float]:
     """Profit less the plain one's at the same mean exposure, and its 95 % interval by weeks."""
-    share = found.exposure / plain.exposure if plain.exposure else 0.0
+    whole = plain.exposure(span)
+    share = found.exposure(span) / whole if whole else 0.0
     days = found.daily(span) - share * plain.daily(span)
     weeks = np.add.reduceat(days, np.arange(0, len(days), WEEK_DAYS))
     draws = np.random.default_rng(1).integers(0, len(weeks), (DRAWS, len(weeks)))
