@@ -113,9 +113,7 @@ class Stops:
         for trade in sorted(fresh, key=lambda it: (self._closed_ms(it), it.pair, it.id)):
             self._known.add(trade.id)
             self._since = max(self._since, trade.close_date_utc.replace(tzinfo=None))
-            lasted = trade.close_date_utc - trade.open_date_utc
-            lasted_ms = max(self._step_ms, int(lasted.total_seconds() * 1000))
-            self._experience.learn(lasted_ms, self._reached(trade))
+            self._experience.learn(self._lasted_ms(trade), self._reached(trade))
         return self._experience
 
     def _fresh(self) -> Iterable[Any]:
@@ -131,9 +129,15 @@ class Stops:
         """Whether a closed trade came to its stop; None where it had none that stood."""
         if self._strategy.lstm_settings.stop_trails or (plan := self.of(trade)) is None:
             return None
-        side = side_of(trade)
-        slip = 1.0 - side * _SLIP
-        return has_passed(float(trade.close_rate) * slip, plan.rate, side)
+        side, rate = side_of(trade), float(trade.close_rate)
+        # freqtrade rounds a stop towards the price.
+        missed = _SLIP * rate + self._strategy._lstm_tick(trade.pair, rate)
+        return has_passed(rate - side * missed, plan.rate, side)
+
+    def _lasted_ms(self, trade: Any) -> int:
+        """From candle to candle: a backtest does not know when in a candle a trade was closed."""
+        opened, closed = map(self._candle_ms, (trade.open_date_utc, trade.close_date_utc))
+        return max(self._step_ms, closed - opened)
 
     def _follow_source(self) -> None:
         """Begin anew where freqtrade does: every backtest has a list of trades of its own."""

@@ -100,6 +100,28 @@ def test_a_backtest_that_begins_anew_knows_nothing_of_the_one_before(tmp_path: P
     assert planned(strategy) is None
 
 
+def test_a_trade_lasts_as_long_in_a_bot_as_in_a_backtest(tmp_path: Path) -> None:
+    """A backtest closes a trade at the start of a candle, a bot somewhere in it."""
+    strategy, plans = told(tmp_path), []
+    for late in (timedelta(0), timedelta(minutes=4, seconds=30)):
+        LocalTrade.reset_trades()
+        for number in range(ENOUGH):
+            close(number, 0.25)
+            LocalTrade.bt_trades[-1].close_date += late
+        plans.append(planned(strategy))
+    assert plans[0] == plans[1] is not None
+
+
+def test_a_stop_that_was_met_is_known_however_coarse_the_prices_are(tmp_path: Path) -> None:
+    strategy, tick = told(tmp_path, hold_candles=12), 0.5
+    strategy.dp.tick = tick
+    for rate, met in ((98.0, True), (98.5, False)):  # rounded towards the price: 97.8 is 98.0
+        done = trade(open_date=NOW, is_open=False)
+        done.close_rate = rate
+        strategy._lstm_stops._plans[done.id, done.open_date_utc] = _plan(97.8)
+        assert strategy._lstm_stops._reached(done) is met
+
+
 def test_stops_that_are_met_too_often_are_set_farther_and_else_nearer(tmp_path: Path) -> None:
     strategy = told(tmp_path, hold_candles=12)
     before = planned(strategy)
