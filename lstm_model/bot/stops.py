@@ -54,14 +54,18 @@ class Stops:
 
     def planned(self, entry: Entry) -> Plan | None:
         """The stop of an entry by the newest candle; None without a forecast."""
-        return self._plan(entry, self._strategy.lstm_analyzed(entry.pair))
+        frame = self._strategy.lstm_analyzed(entry.pair)
+        plan = self._plan(entry, frame)
+        self._proposed[entry.pair, entry.side] = opened_ms(frame) + self._step_ms, plan
+        return plan
 
     def of(self, trade: Trade) -> Plan | None:
         """The stop of a trade that is open; as it was planned when it was entered."""
         self._follow_source()
         key = trade.id, trade.open_date_utc
         if key not in self._plans:
-            self._plans[key] = self._remembered(trade) or self._planned_then(trade)
+            known = self._written(trade)
+            self._plans[key] = self._planned_then(trade) if known is None else _plan_in(known)
         return self._plans[key]
 
     def in_force(self, trade: Trade, current_rate: float) -> float | None:
@@ -92,6 +96,10 @@ class Stops:
     def _planned_then(self, trade: Trade) -> Plan | None:
         frame = self._strategy.lstm_analyzed(trade.pair)
         opened = self._candle_ms(trade.open_date_utc)
+        # An order may be filled candles later, when more trades are known.
+        proposed_ms, plan = self._proposed.get((trade.pair, side_of(trade)), (0, None))
+        if proposed_ms == opened:
+            return plan
         if opened_ms(frame) >= opened:  # a candle that the trade's entry did not know
             dates = frame["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
             frame = frame.iloc[: int(np.searchsorted(dates, opened))]
@@ -99,12 +107,9 @@ class Stops:
             return None
         return self._plan(Entry.of(trade, trade.open_rate, 0.0, 0.0, 0.0), frame)
 
-    def _remembered(self, trade: Trade) -> Plan | None:
+    def _written(self, trade: Trade) -> dict[str, Any] | None:
         """What a bot wrote down with the trade, maybe before a restart."""
-        known = trade.get_custom_data(_STOP_FACT) if Trade.use_db else None
-        if not known or not known.get("reach"):
-            return None
-        return Plan(float(known["rate"]), float(known["reach"]))
+        return (trade.get_custom_data(_STOP_FACT) or None) if Trade.use_db else None
 
     def _learnt(self, now_ms: int) -> Experience:
         """The experience of trades that were closed in candles before this moment's."""
@@ -149,6 +154,7 @@ class Stops:
         self._experience, self._since = Experience(), datetime.min
         self._known: set[int] = set()
         self._plans: dict[tuple[int, datetime], Plan | None] = {}
+        self._proposed: dict[tuple[str, int], tuple[int, Plan | None]] = {}
 
     def _closed_ms(self, trade: Any) -> int:
         """End of the candle in which a trade was closed, less one: known to the next."""
@@ -160,3 +166,8 @@ class Stops:
     @property
     def _step_ms(self) -> int:
         return timeframe_ms(self._strategy.timeframe)
+
+
+def _plan_in(known: dict[str, Any]) -> Plan | None:
+    """The forecast's stop in what was written down with a trade; it may have had none."""
+    return Plan(float(known["rate"]), float(known["reach"])) if known.get("reach") else None

@@ -181,8 +181,36 @@ def test_after_a_restart_the_stop_is_the_one_that_was_written_down(tmp_path: Pat
     again.dp.frame = strategy.dp.frame.iloc[1:]  # which is no longer among the bot's candles
     assert again._lstm_stops.of(held) is None
     again._lstm_stops._plans.clear()
-    again._lstm_stops._remembered = lambda _: expected
+    again._lstm_stops._written = lambda _: {"rate": expected.rate, "reach": expected.reach}
     assert again._lstm_stops.of(held) == expected
+
+
+def test_a_trade_that_was_entered_without_a_stop_gets_none_by_a_restart(tmp_path: Path) -> None:
+    strategy, held = told(tmp_path), trade()
+    assert strategy._lstm_stops.of(held) is None  # how long trades last was not known
+    for number in range(ENOUGH):
+        close(number, 4.0)
+    again = told(tmp_path)
+    again._lstm_stops._written = lambda _: {"rate": 50.0, "distance": 0.5}
+    go_on(again)
+    assert planned(again) is not None
+    assert again._lstm_stops.of(held) is None
+
+
+def test_an_order_that_is_filled_candles_later_has_the_stop_of_its_entry(tmp_path: Path) -> None:
+    """A bot writes it down at the entry; a backtest is asked for it first when it is filled."""
+    strategy = told(tmp_path, hold_candles=12)
+    at_entry = planned(strategy)
+    for number in range(30):
+        close(number, 1.0, rate=97.0)
+        LocalTrade.bt_trades[-1].close_date = NOW + timedelta(minutes=5)
+        key = number, LocalTrade.bt_trades[-1].open_date_utc
+        strategy._lstm_stops._plans[key] = _plan(98.0)
+    for _ in range(4):
+        go_on(strategy)
+    other = Entry("ETH/USDT", "mine", 1, CLOSE, 1.0, 330.0, 900.0, 5.0)
+    assert strategy._lstm_stops.planned(other).reach > 0.03  # learnt meanwhile
+    assert strategy._lstm_stops.of(trade()).reach == pytest.approx(-at_entry)
 
 
 def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path: Path) -> None:
