@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from lstm_model.trading.experience import Experience
 from lstm_model.trading.stop import has_passed, stop_price, tighter
 
 _STOP_FACT = "lstm_stop"  # of `/list_custom_data`
+_LATE = timedelta(days=1)  # chosen: by which a bot may hear of a fill after a later one
 _SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may miss it
 
 
@@ -117,7 +118,8 @@ class Stops:
         fresh = [trade for trade in self._fresh() if self._closed_ms(trade) < now_ms]
         for trade in sorted(fresh, key=lambda it: (self._closed_ms(it), it.pair, it.id)):
             self._known.add(trade.id)
-            self._since = max(self._since, trade.close_date_utc.replace(tzinfo=None))
+            ended = trade.close_date_utc.replace(tzinfo=None)
+            self._since = max(self._since, ended - _LATE)
             self._experience.learn(self._lasted_ms(trade), self._reached(trade))
         return self._experience
 

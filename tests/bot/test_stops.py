@@ -12,7 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from freqtrade.enums import RunMode
-from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
+from freqtrade.persistence import (
+    LocalTrade,
+    Trade,
+    disable_database_use,
+    enable_database_use,
+    init_db,
+)
 from freqtrade.resolvers import StrategyResolver
 from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
 from test_theirs import trade_of as trade
@@ -211,6 +217,27 @@ def test_an_order_that_is_filled_candles_later_has_the_stop_of_its_entry(tmp_pat
     other = Entry("ETH/USDT", "mine", 1, CLOSE, 1.0, 330.0, 900.0, 5.0)
     assert strategy._lstm_stops.planned(other).reach > 0.03  # learnt meanwhile
     assert strategy._lstm_stops.of(trade()).reach == pytest.approx(-at_entry)
+
+
+def test_a_trade_that_is_seen_to_be_closed_late_is_learnt_from_too(tmp_path: Path) -> None:
+    """freqtrade dates it by its order, which a bot may look at after another that came later."""
+    enable_database_use()
+    init_db(f"sqlite:///{tmp_path / 'trades.sqlite'}")
+    try:
+        strategy = told(tmp_path)
+        for seconds in (*range(ENOUGH), -1):
+            ended = NOW - timedelta(minutes=10) + timedelta(seconds=seconds)
+            Trade.session.add(
+                Trade(pair=PAIR, stake_amount=50.0, amount=0.5, open_rate=CLOSE, is_open=False,
+                      open_date=ended - HOUR, close_date=ended, close_rate=CLOSE, fee_open=0.0,
+                      fee_close=0.0, exchange="binance", strategy="Safer", leverage=1.0)
+            )  # fmt: skip
+            Trade.commit()
+            planned(strategy)
+        assert len(strategy._lstm_stops._known) == ENOUGH + 1
+    finally:
+        Trade.session.remove()
+        disable_database_use("5m")
 
 
 def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path: Path) -> None:
