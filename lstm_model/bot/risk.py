@@ -225,10 +225,7 @@ class LSTMRisk(LSTMForecasts):
         if not amount or amount < 0.0:
             return theirs
         least = min_stake or 0.0
-        whole = Entry.of(
-            trade, current_entry_rate, trade.stake_amount + amount,
-            trade.stake_amount + max_stake, least,
-        )  # fmt: skip
+        whole = Entry.adding(trade, current_entry_rate, amount, max_stake, least)
         room = or_else(self.lstm_stake_for, _FAILED)(whole).amount - trade.stake_amount
         if room >= amount * (1.0 - 1e-9):
             return theirs

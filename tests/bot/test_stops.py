@@ -250,6 +250,62 @@ def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path
     assert staked(with_forecast, entry_tag="lstm_long") == 0.0  # no Kelly known: as before
 
 
+ADDS = """
+    stoploss = -0.5
+    position_adjustment_enable = True
+    def adjust_trade_position(self, trade, **k): return 900.0
+"""
+
+
+def added(strategy: Any, held: Any, rate: float = CLOSE) -> float:
+    LocalTrade.add_bt_trade(held)
+    none = dict.fromkeys(
+        ("current_profit", "current_entry_profit", "current_exit_profit"), 0.0
+    )  # fmt: skip
+    return strategy.adjust_trade_position(
+        trade=held, current_time=NOW, current_rate=rate, min_stake=5.0, max_stake=900.0,
+        current_entry_rate=rate, current_exit_rate=rate, **none,
+    ) or 0.0  # fmt: skip
+
+
+@pytest.mark.parametrize("leverage", [1.0, 2.0])
+@pytest.mark.parametrize("short", [False, True])
+def test_an_addition_counts_what_the_position_has_lost_already(
+    tmp_path: Path, short: bool, leverage: float
+) -> None:
+    """All of it is lost at the stop: what was entered farther from it, too."""
+    side = -1 if short else 1
+    strategy = told(tmp_path, ADDS, hold_candles=12, max_portfolio_fraction=1.0)
+    foretell(strategy, lowest=-0.1, highest=0.1)
+    held = trade(short, stake_amount=60.0 / leverage, amount=0.6, leverage=leverage)
+    stop = strategy._lstm_stops.of(held).rate
+    rate = CLOSE - side * 7.0
+    more = added(strategy, held, rate) * leverage
+    lost = 0.6 * abs(CLOSE - stop) + more * abs(rate - stop) / rate + (60.0 + more) * COSTS
+    assert more > 5.0
+    assert lost == pytest.approx(10.0)
+
+
+def test_an_addition_to_a_winner_counts_how_far_its_stop_is_behind(tmp_path: Path) -> None:
+    """A bot's stop stays where it was when a position grows."""
+    strategy = load(tmp_path, ADDS.replace("-0.5", "-0.1"))
+    held = trade(stop_loss=90.0)
+    more = added(strategy, held, 120.0)
+    assert 50.0 * 0.1 + more * 0.25 + (50.0 + more) * COSTS == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("options", [{"max_stake_fraction": 0.5}, {"stake": "steady"}])
+def test_a_share_of_freqtrades_stake_is_taken_of_each_addition_once(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    body = ADDS.replace("return 900.0", "return 100.0").replace("-0.5", "-0.1")
+    strategy = load(tmp_path, body, lstm={"risk_fraction": 0.2, **options})
+    foretell(strategy)
+    widths = {"lstm_low": -0.04, "lstm_high": 0.04, "lstm_usual_width": 0.04}
+    strategy.dp.frame = strategy.dp.frame.assign(**widths)
+    assert added(strategy, trade()) == pytest.approx(50.0)
+
+
 def test_a_steady_stake_follows_the_usual_over_the_forecast_width(tmp_path: Path) -> None:
     for width, share in ((0.02, 1.0), (0.04, 1.0), (0.08, 0.5)):
         strategy = load(tmp_path, lstm={"stake": "steady", "risk_fraction": 0.2})
