@@ -226,12 +226,13 @@ class LSTMRisk(LSTMForecasts):
             return theirs
         least = min_stake or 0.0
         whole = Entry.adding(trade, current_entry_rate, amount, max_stake, least)
-        room = or_else(self.lstm_stake_for, _FAILED)(whole).amount - trade.stake_amount
+        stake = or_else(self.lstm_stake_for, _FAILED)(whole)
+        room = stake.amount - trade.stake_amount
         if room >= amount * (1.0 - 1e-9):
             return theirs
         self._lstm_said.once(
-            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g by risk and "
-            "portfolio", trade.pair, amount, max(room, 0.0) if room >= least else 0.0,
+            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g; the whole "
+            "stake: %s", trade.pair, amount, max(room, 0.0) if room >= least else 0.0, stake.text,
         )  # fmt: skip
         if room < max(least, 1e-9):
             return None

@@ -306,6 +306,18 @@ def test_a_share_of_freqtrades_stake_is_taken_of_each_addition_once(
     assert added(strategy, trade()) == pytest.approx(50.0)
 
 
+def test_why_an_addition_is_bounded_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    strategy = load(tmp_path, ADDS, lstm={"min_move": 2.0})
+    foretell(strategy)
+    strategy.dp.frame = strategy.dp.frame.assign(lstm_low=0.0, lstm_high=0.001)
+    assert added(strategy, trade()) == 0.0
+    assert "bounded to 0; the whole stake: 0: the forecast interval is too narrow" in caplog.text
+    assert "by risk and portfolio" not in caplog.text
+
+
 def test_a_steady_stake_follows_the_usual_over_the_forecast_width(tmp_path: Path) -> None:
     for width, share in ((0.02, 1.0), (0.04, 1.0), (0.08, 0.5)):
         strategy = load(tmp_path, lstm={"stake": "steady", "risk_fraction": 0.2})
