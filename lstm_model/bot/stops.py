@@ -29,10 +29,18 @@ _SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may mis
 
 
 class Plan(NamedTuple):
-    """The stop of a trade: its price when it was set, and the log return it allows against it."""
+    """The stop of a trade: its price when it was set, and the log return it allows against it.
+
+    `is_hard`: it is no farther than `stoploss` allows, where the forecast's would be.
+    """
 
     rate: float
     reach: float
+    is_hard: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """What is written down with a trade beside the price."""
+        return {"reach": self.reach, **({"is_hard": True} if self.is_hard else {})}
 
 
 class Stops:
@@ -92,7 +100,10 @@ class Stops:
         hard = abs(self._strategy.stoploss) / entry.leverage
         close = newest(frame, "lstm_close")
         rate = stop_price(close, reach, multiple, entry.side, hard)
-        return None if rate is None else Plan(rate, abs(math.log(rate / close)))
+        if rate is None:
+            return None
+        is_hard = rate == close * (1.0 - entry.side * hard)
+        return Plan(rate, abs(math.log(rate / close)), is_hard)
 
     def _planned_then(self, trade: Trade) -> Plan | None:
         frame = self._strategy.lstm_analyzed(trade.pair)
@@ -133,8 +144,12 @@ class Stops:
         return [trade for trade in found if trade.id not in self._known]
 
     def _reached(self, trade: Any) -> bool | None:
-        """Whether a closed trade came to its stop; None where it had none that stood."""
-        if self._strategy.lstm_settings.stop_trails or (plan := self.of(trade)) is None:
+        """Whether a closed trade came to its stop; None where it had none that stood.
+
+        Nor is it known of one that the hard stop had in its place.
+        """
+        plan = None if self._strategy.lstm_settings.stop_trails else self.of(trade)
+        if plan is None or plan.is_hard:
             return None
         side, rate = side_of(trade), float(trade.close_rate)
         # freqtrade rounds a stop towards the price.
@@ -172,4 +187,6 @@ class Stops:
 
 def _plan_in(known: dict[str, Any]) -> Plan | None:
     """The forecast's stop in what was written down with a trade; it may have had none."""
-    return Plan(float(known["rate"]), float(known["reach"])) if known.get("reach") else None
+    if not known.get("reach"):
+        return None
+    return Plan(float(known["rate"]), float(known["reach"]), bool(known.get("is_hard")))

@@ -150,6 +150,18 @@ def _plan(rate: float) -> Any:
     return Plan(rate, -math.log(rate / CLOSE))
 
 
+def test_a_hard_stop_that_is_met_says_nothing_of_the_forecasts(tmp_path: Path) -> None:
+    """Where `stoploss` is the tighter one; the forecast's would go ever farther from it."""
+    strategy = told(tmp_path, "\n    stoploss = -0.01\n", hold_candles=12)
+    for number in range(40):
+        close(number, 1.0, rate=99.0)
+        LocalTrade.bt_trades[-1].open_date = NOW
+        assert strategy._lstm_stops.of(LocalTrade.bt_trades[-1]) is not None
+    assert planned(strategy) == pytest.approx(math.log(0.99))
+    assert strategy._lstm_stops._experience.factor == 1.0
+    assert strategy._lstm_stops._experience.typical_ms is not None
+
+
 def test_a_stop_stands_where_it_was_set_whatever_is_forecast_later(tmp_path: Path) -> None:
     strategy, held = told(tmp_path, hold_candles=12), trade()
     stoploss(strategy, held)
