@@ -335,5 +335,5 @@ class LSTMRisk(LSTMForecasts):
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
             "lstm_stake": {"amount": round(stake.amount, 8), "text": stake.text},
-            "lstm_stop": {**told, **plan.facts()} if plan else told,
+            "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
         }

@@ -38,9 +38,10 @@ class Plan(NamedTuple):
     reach: float
     is_hard: bool = False
 
-    def facts(self) -> dict[str, Any]:
-        """What is written down with a trade beside the price."""
-        return {"reach": self.reach, **({"is_hard": True} if self.is_hard else {})}
+    def facts(self, first: float) -> dict[str, Any]:
+        """What is written down with a trade beside where it would be stopped first."""
+        forecasts = {} if self.rate == first else {"forecasts": self.rate}
+        return {"reach": self.reach, **forecasts, **({"is_hard": True} if self.is_hard else {})}
 
 
 class Stops:
@@ -189,4 +190,5 @@ def _plan_in(known: dict[str, Any]) -> Plan | None:
     """The forecast's stop in what was written down with a trade; it may have had none."""
     if not known.get("reach"):
         return None
-    return Plan(float(known["rate"]), float(known["reach"]), bool(known.get("is_hard")))
+    rate = float(known.get("forecasts", known["rate"]))
+    return Plan(rate, float(known["reach"]), bool(known.get("is_hard")))

@@ -26,6 +26,7 @@ from test_theirs import trade_of as trade
 from lstm_model.bot.entry import Entry
 from lstm_model.bot.stops import Plan
 from lstm_model.trading.experience import ENOUGH
+from lstm_model.trading.stake import Stake
 
 HOUR = timedelta(hours=1)
 FORECAST = {"stop": "forecast"}
@@ -201,6 +202,20 @@ def test_after_a_restart_the_stop_is_the_one_that_was_written_down(tmp_path: Pat
     again._lstm_stops._plans.clear()
     again._lstm_stops._written = lambda _: {"rate": expected.rate, "reach": expected.reach}
     assert again._lstm_stops.of(held) == expected
+
+
+def test_what_is_written_down_is_what_was_planned_at_whatever_price_the_order_is_filled(
+    tmp_path: Path,
+) -> None:
+    """The hard stop follows the price of the fill, which the entry did not know."""
+    strategy = told(tmp_path, "\n    stoploss = -0.015\n", hold_candles=12)
+    entry = Entry(PAIR, "mine", 1, 1.01 * CLOSE, 1.0, 330.0, 900.0, 5.0)
+    expected = strategy._lstm_stops.planned(entry)
+    known = strategy._lstm_facts(entry, Stake(330.0, "", ""))["lstm_stop"]
+    assert known["rate"] == pytest.approx(1.01 * CLOSE * 0.985)
+    again = told(tmp_path, hold_candles=12)
+    again._lstm_stops._written = lambda _: known
+    assert again._lstm_stops.of(trade()) == expected
 
 
 def test_a_trade_that_was_entered_without_a_stop_gets_none_by_a_restart(tmp_path: Path) -> None:
