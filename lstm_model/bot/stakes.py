@@ -109,8 +109,8 @@ class Stakes:
         is_first = entry.trade_id is None and not entry.is_forecasts
         if not is_first or not self._strategy.position_adjustment_enable:
             return 1
-        most = int(self._strategy.max_entry_position_adjustment)
-        return 1 + (1 if most < 0 else most)
+        most = self._strategy.max_entry_position_adjustment
+        return 1 + (int(most) if most is not None and 0 <= most < math.inf else 1)
 
     def _steady(self, frame: DataFrame) -> float:
         if self._strategy.lstm_settings.stake != "steady":

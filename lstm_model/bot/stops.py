@@ -24,7 +24,7 @@ from lstm_model.trading.experience import Experience
 from lstm_model.trading.stop import has_passed, stop_price, tighter
 
 _STOP_FACT = "lstm_stop"  # of `/list_custom_data`
-_LATE = timedelta(days=1)  # chosen: by which a bot may hear of a fill after a later one
+_LATE = timedelta(hours=1)  # chosen: by which a bot may hear of a fill after a later one
 _SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may miss it
 
 

@@ -272,7 +272,8 @@ def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path
     whole = 10.0 / (0.10 + COSTS)
     assert staked(load(tmp_path, adds.format(3))) == pytest.approx(whole / 4)
     assert staked(load(tmp_path, adds.format(0))) == pytest.approx(whole)
-    assert staked(load(tmp_path, adds.format(-1))) == pytest.approx(whole / 2)
+    for without in (-1, None, 'float("inf")'):
+        assert staked(load(tmp_path, adds.format(without))) == pytest.approx(whole / 2)
     with_forecast = load(tmp_path, adds.format(3))
     assert staked(with_forecast, entry_tag="lstm_long") == 0.0  # no Kelly known: as before
 
