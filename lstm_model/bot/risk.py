@@ -201,11 +201,15 @@ class LSTMRisk(LSTMForecasts):
         )  # fmt: skip
         if theirs or not self._lstm_may_stop():
             return cast("str | bool | None", theirs)
-        stop = self._lstm_stops.in_force(trade, current_rate)
-        if stop is None or not has_passed(current_rate, stop, side_of(trade)):
+        stop, side = self._lstm_stops.in_force(trade, current_rate), side_of(trade)
+        if stop is None or not has_passed(current_rate, stop, side):
             return None
+        if trade.stop_loss and has_passed(current_rate, trade.stop_loss, side):
+            return None  # freqtrade ends it as it ends every stop: order type, guards, name
+        # A backtest has set the stop of a new trade and ended it there, whatever its candle opened
+        # at; a bot whose order was filled too late for that must not wait until the candle closes.
         is_new = trade.open_date_utc.timestamp() * 1000 > opened_ms(self.lstm_analyzed(pair))
-        return None if is_new else STOP_PASSED
+        return None if is_new and not self._lstm_live else STOP_PASSED
 
     def adjust_trade_position(  # noqa: PLR0913 - freqtrade's signature
         self, trade: Trade, current_time: datetime, current_rate: float, current_profit: float,
