@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from freqtrade.persistence import Trade
 from pandas import DataFrame
@@ -23,6 +23,8 @@ class Entry:
     side : 1 long, -1 short
     proposed, free, least : the stake that is asked for; most and least that may be staked
     trade_id : of the trade that this is already, which is no holding beside it
+    held : of `proposed` what an addition finds there
+    paid, stopped : the price that was paid for it, and its stop; 0.0 without one
     """
 
     pair: str
@@ -34,6 +36,9 @@ class Entry:
     free: float
     least: float
     trade_id: int | None = None
+    held: float = 0.0
+    paid: float = 0.0
+    stopped: float = 0.0
 
     @property
     def is_forecasts(self) -> bool:
@@ -47,6 +52,15 @@ class Entry:
             trade.pair, trade.enter_tag, side_of(trade), rate, trade.leverage or 1.0, proposed,
             free, least, trade.id,
         )  # fmt: skip
+
+    @classmethod
+    def adding(cls, trade: Trade, rate: float, amount: float, free: float, least: float) -> Entry:
+        """The whole position after an addition at the price of now."""
+        held = trade.stake_amount
+        whole = cls.of(trade, rate, held + amount, held + free, least)
+        return replace(
+            whole, held=held, paid=trade.open_rate or 0.0, stopped=trade.stop_loss or 0.0
+        )
 
 
 def side_of(trade: Trade) -> int:

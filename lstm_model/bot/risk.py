@@ -201,11 +201,15 @@ class LSTMRisk(LSTMForecasts):
         )  # fmt: skip
         if theirs or not self._lstm_may_stop():
             return cast("str | bool | None", theirs)
-        stop = self._lstm_stops.in_force(trade, current_rate)
-        if stop is None or not has_passed(current_rate, stop, side_of(trade)):
+        stop, side = self._lstm_stops.in_force(trade, current_rate), side_of(trade)
+        if stop is None or not has_passed(current_rate, stop, side):
             return None
+        if trade.stop_loss and has_passed(current_rate, trade.stop_loss, side):
+            return None  # freqtrade ends it as it ends every stop: order type, guards, name
+        # A backtest has set the stop of a new trade and ended it there, whatever its candle opened
+        # at; a bot whose order was filled too late for that must not wait until the candle closes.
         is_new = trade.open_date_utc.timestamp() * 1000 > opened_ms(self.lstm_analyzed(pair))
-        return None if is_new else STOP_PASSED
+        return None if is_new and not self._lstm_live else STOP_PASSED
 
     def adjust_trade_position(  # noqa: PLR0913 - freqtrade's signature
         self, trade: Trade, current_time: datetime, current_rate: float, current_profit: float,
@@ -225,16 +229,14 @@ class LSTMRisk(LSTMForecasts):
         if not amount or amount < 0.0:
             return theirs
         least = min_stake or 0.0
-        whole = Entry.of(
-            trade, current_entry_rate, trade.stake_amount + amount,
-            trade.stake_amount + max_stake, least,
-        )  # fmt: skip
-        room = or_else(self.lstm_stake_for, _FAILED)(whole).amount - trade.stake_amount
+        whole = Entry.adding(trade, current_entry_rate, amount, max_stake, least)
+        stake = or_else(self.lstm_stake_for, _FAILED)(whole)
+        room = stake.amount - trade.stake_amount
         if room >= amount * (1.0 - 1e-9):
             return theirs
         self._lstm_said.once(
-            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g by risk and "
-            "portfolio", trade.pair, amount, max(room, 0.0) if room >= least else 0.0,
+            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g; the whole "
+            "stake: %s", trade.pair, amount, max(room, 0.0) if room >= least else 0.0, stake.text,
         )  # fmt: skip
         if room < max(least, 1e-9):
             return None
@@ -337,5 +339,5 @@ class LSTMRisk(LSTMForecasts):
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
             "lstm_stake": {"amount": round(stake.amount, 8), "text": stake.text},
-            "lstm_stop": {**told, "reach": plan.reach} if plan else told,
+            "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
         }

@@ -50,12 +50,13 @@ class Stakes:
         tick = strategy._lstm_tick(entry.pair, entry.rate) if strategy._lstm_may_stop() else 0.0
         if entry.side * (entry.rate - stop) <= 2.0 * tick:
             return Stake(0.0, STOP_NEAR, f"0: an entry at {entry.rate:g} is at its stop {stop:g}")
+        distance = stop_distance(entry.rate, stop, entry.side)
         request = Request(
             proposed=entry.proposed,
             wealth=strategy.wallets.get_total_stake_amount(),
             free=entry.free,
             least=entry.least,
-            stop_distance=stop_distance(entry.rate, stop, entry.side),
+            stop_distance=distance,
             kelly=kelly_of_side(frame, entry.side) if entry.is_forecasts else None,
             trust=newest(frame, "lstm_trust") if foretold else 1.0,
             coverage=live.coverage(entry.pair) if live and is_new and foretold else 1.0,
@@ -65,6 +66,8 @@ class Stakes:
             beyond=self._beyond(frame),
             parts=self._parts(entry),
             steady=self._steady(frame),
+            held=entry.held,
+            sunk=self._sunk(entry, plan, distance),
         )
         kelly_fraction = strategy._lstm_parameter("kelly_fraction")
         return stake_of(request, strategy.lstm_settings, kelly_fraction=kelly_fraction)
@@ -106,8 +109,8 @@ class Stakes:
         is_first = entry.trade_id is None and not entry.is_forecasts
         if not is_first or not self._strategy.position_adjustment_enable:
             return 1
-        most = int(self._strategy.max_entry_position_adjustment)
-        return 1 + (1 if most < 0 else most)
+        most = self._strategy.max_entry_position_adjustment
+        return 1 + (int(most) if most is not None and 0 <= most < math.inf else 1)
 
     def _steady(self, frame: DataFrame) -> float:
         if self._strategy.lstm_settings.stake != "steady":
@@ -115,9 +118,27 @@ class Stakes:
         return steadied(newest(frame, "lstm_usual_width"), _width(frame))
 
     def first_stop(self, entry: Entry, plan: Plan | None) -> float:
-        """Where the trade would be stopped, never looser than the hard stop."""
-        hard = entry.rate * (1.0 - entry.side * abs(self._strategy.stoploss) / entry.leverage)
+        """Where the trade would be stopped, never looser than the hard stop.
+
+        An addition moves no stop: it is the hard one, or the trade's where that is farther.
+        """
+        hard = self._hard(entry, entry.rate)
+        if entry.stopped:
+            hard = min(hard, entry.stopped) if entry.side > 0 else max(hard, entry.stopped)
         return tighter(hard, plan.rate if plan else None, entry.side) or hard
+
+    def _hard(self, entry: Entry, rate: float) -> float:
+        fraction = abs(float(self._strategy.stoploss)) / entry.leverage
+        return rate * (1.0 - entry.side * fraction)
+
+    def _sunk(self, entry: Entry, plan: Plan | None, distance: float) -> float:
+        """What is held loses so much more, or less, at its stop than as much entered now."""
+        if not entry.held or not entry.paid:
+            return 0.0
+        own = entry.stopped or self._hard(entry, entry.paid)
+        stop = tighter(own, plan.rate if plan else None, entry.side)
+        lost = stop_distance(entry.paid, stop, entry.side)  # NaN: its stop is in profit
+        return entry.held * ((lost if lost > 0.0 else 0.0) - distance)
 
     def plan(self, entry: Entry) -> Plan | None:
         """The forecast's stop of an entry, or of a trade that is open, if one is in force."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,14 +24,24 @@ from lstm_model.trading.experience import Experience
 from lstm_model.trading.stop import has_passed, stop_price, tighter
 
 _STOP_FACT = "lstm_stop"  # of `/list_custom_data`
+_LATE = timedelta(hours=1)  # chosen: by which a bot may hear of a fill after a later one
 _SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may miss it
 
 
 class Plan(NamedTuple):
-    """The stop of a trade: its price when it was set, and the log return it allows against it."""
+    """The stop of a trade: its price when it was set, and the log return it allows against it.
+
+    `is_hard`: it is no farther than `stoploss` allows, where the forecast's would be.
+    """
 
     rate: float
     reach: float
+    is_hard: bool = False
+
+    def facts(self, first: float) -> dict[str, Any]:
+        """What is written down with a trade beside where it would be stopped first."""
+        forecasts = {} if self.rate == first else {"forecasts": self.rate}
+        return {"reach": self.reach, **forecasts, **({"is_hard": True} if self.is_hard else {})}
 
 
 class Stops:
@@ -54,14 +64,18 @@ class Stops:
 
     def planned(self, entry: Entry) -> Plan | None:
         """The stop of an entry by the newest candle; None without a forecast."""
-        return self._plan(entry, self._strategy.lstm_analyzed(entry.pair))
+        frame = self._strategy.lstm_analyzed(entry.pair)
+        plan = self._plan(entry, frame)
+        self._proposed[entry.pair, entry.side] = opened_ms(frame) + self._step_ms, plan
+        return plan
 
     def of(self, trade: Trade) -> Plan | None:
         """The stop of a trade that is open; as it was planned when it was entered."""
         self._follow_source()
         key = trade.id, trade.open_date_utc
         if key not in self._plans:
-            self._plans[key] = self._remembered(trade) or self._planned_then(trade)
+            known = self._written(trade)
+            self._plans[key] = self._planned_then(trade) if known is None else _plan_in(known)
         return self._plans[key]
 
     def in_force(self, trade: Trade, current_rate: float) -> float | None:
@@ -87,11 +101,18 @@ class Stops:
         hard = abs(self._strategy.stoploss) / entry.leverage
         close = newest(frame, "lstm_close")
         rate = stop_price(close, reach, multiple, entry.side, hard)
-        return None if rate is None else Plan(rate, abs(math.log(rate / close)))
+        if rate is None:
+            return None
+        is_hard = rate == close * (1.0 - entry.side * hard)
+        return Plan(rate, abs(math.log(rate / close)), is_hard)
 
     def _planned_then(self, trade: Trade) -> Plan | None:
         frame = self._strategy.lstm_analyzed(trade.pair)
         opened = self._candle_ms(trade.open_date_utc)
+        # An order may be filled candles later, when more trades are known.
+        proposed_ms, plan = self._proposed.get((trade.pair, side_of(trade)), (0, None))
+        if proposed_ms == opened:
+            return plan
         if opened_ms(frame) >= opened:  # a candle that the trade's entry did not know
             dates = frame["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
             frame = frame.iloc[: int(np.searchsorted(dates, opened))]
@@ -99,12 +120,9 @@ class Stops:
             return None
         return self._plan(Entry.of(trade, trade.open_rate, 0.0, 0.0, 0.0), frame)
 
-    def _remembered(self, trade: Trade) -> Plan | None:
+    def _written(self, trade: Trade) -> dict[str, Any] | None:
         """What a bot wrote down with the trade, maybe before a restart."""
-        known = trade.get_custom_data(_STOP_FACT) if Trade.use_db else None
-        if not known or not known.get("reach"):
-            return None
-        return Plan(float(known["rate"]), float(known["reach"]))
+        return (trade.get_custom_data(_STOP_FACT) or None) if Trade.use_db else None
 
     def _learnt(self, now_ms: int) -> Experience:
         """The experience of trades that were closed in candles before this moment's."""
@@ -112,10 +130,9 @@ class Stops:
         fresh = [trade for trade in self._fresh() if self._closed_ms(trade) < now_ms]
         for trade in sorted(fresh, key=lambda it: (self._closed_ms(it), it.pair, it.id)):
             self._known.add(trade.id)
-            self._since = max(self._since, trade.close_date_utc.replace(tzinfo=None))
-            lasted = trade.close_date_utc - trade.open_date_utc
-            lasted_ms = max(self._step_ms, int(lasted.total_seconds() * 1000))
-            self._experience.learn(lasted_ms, self._reached(trade))
+            ended = trade.close_date_utc.replace(tzinfo=None)
+            self._since = max(self._since, ended - _LATE)
+            self._experience.learn(self._lasted_ms(trade), self._reached(trade))
         return self._experience
 
     def _fresh(self) -> Iterable[Any]:
@@ -128,12 +145,22 @@ class Stops:
         return [trade for trade in found if trade.id not in self._known]
 
     def _reached(self, trade: Any) -> bool | None:
-        """Whether a closed trade came to its stop; None where it had none that stood."""
-        if self._strategy.lstm_settings.stop_trails or (plan := self.of(trade)) is None:
+        """Whether a closed trade came to its stop; None where it had none that stood.
+
+        Nor is it known of one that the hard stop had in its place.
+        """
+        plan = None if self._strategy.lstm_settings.stop_trails else self.of(trade)
+        if plan is None or plan.is_hard:
             return None
-        side = side_of(trade)
-        slip = 1.0 - side * _SLIP
-        return has_passed(float(trade.close_rate) * slip, plan.rate, side)
+        side, rate = side_of(trade), float(trade.close_rate)
+        # freqtrade rounds a stop towards the price.
+        missed = _SLIP * rate + self._strategy._lstm_tick(trade.pair, rate)
+        return has_passed(rate - side * missed, plan.rate, side)
+
+    def _lasted_ms(self, trade: Any) -> int:
+        """From candle to candle: a backtest does not know when in a candle a trade was closed."""
+        opened, closed = map(self._candle_ms, (trade.open_date_utc, trade.close_date_utc))
+        return max(self._step_ms, closed - opened)
 
     def _follow_source(self) -> None:
         """Begin anew where freqtrade does: every backtest has a list of trades of its own."""
@@ -145,6 +172,7 @@ class Stops:
         self._experience, self._since = Experience(), datetime.min
         self._known: set[int] = set()
         self._plans: dict[tuple[int, datetime], Plan | None] = {}
+        self._proposed: dict[tuple[str, int], tuple[int, Plan | None]] = {}
 
     def _closed_ms(self, trade: Any) -> int:
         """End of the candle in which a trade was closed, less one: known to the next."""
@@ -156,3 +184,11 @@ class Stops:
     @property
     def _step_ms(self) -> int:
         return timeframe_ms(self._strategy.timeframe)
+
+
+def _plan_in(known: dict[str, Any]) -> Plan | None:
+    """The forecast's stop in what was written down with a trade; it may have had none."""
+    if not known.get("reach"):
+        return None
+    rate = float(known.get("forecasts", known["rate"]))
+    return Plan(rate, float(known["reach"]), bool(known.get("is_hard")))

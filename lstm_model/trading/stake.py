@@ -96,6 +96,9 @@ class Request:
     beyond : fraction of the price that is lost beyond the stop: costs, and the gap until it is sold
     parts : equal stakes that the position may come to hold, this being one of them
     steady : share of the proposed stake that its forecast width leaves, see `steadied`
+    held : of the proposed stake what the position holds already
+    sunk : what that loses at the stop beyond what as much would that is entered now, unleveraged;
+        below 0 where it loses less
     """
 
     proposed: float
@@ -112,6 +115,8 @@ class Request:
     beyond: float = 0.0
     parts: int = 1
     steady: float = 1.0
+    held: float = 0.0
+    sunk: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,8 @@ def _wrong(request: Request, share: float) -> str:
         ("beyond", request.beyond, 0.0, _MOST),
         ("parts", request.parts, 1, _MOST),
         ("steady", request.steady, 0.0, 1.0),
+        ("held", request.held, 0.0, _MOST),
+        ("sunk", request.sunk, -_MOST, _MOST),
         ("kelly_fraction", share, 0.0, 1.0),
         *((f"the stake in {held.pair}", held.stake, 0.0, _MOST) for held in request.holdings),
     )
@@ -212,16 +219,18 @@ def _kelly(request: Request, kelly: float, share: float) -> Bound:
 
 def _own(request: Request, settings: Settings) -> Bound:
     share = min(settings.max_stake_fraction, request.steady)
-    amount = request.proposed * share
+    amount = request.held + (request.proposed - request.held) * share
     return Bound(amount, f"{share:.3g} of freqtrade's own stake = {amount:.6g}", TOO_SMALL)
 
 
 def _risk(request: Request, settings: Settings) -> Bound:
     lost = request.stop_distance + request.beyond
     amount = request.wealth * settings.risk_fraction / (lost * request.leverage) / request.parts
+    amount = max(0.0, amount - request.sunk / lost)
     text = (
         f"{settings.risk_fraction:.3g} of the wallet lost at a stop {request.stop_distance:.3g} of "
-        f"the price away{_and_beyond(request)}{_geared(request)}{_in_parts(request)} = {amount:.6g}"
+        f"the price away{_and_beyond(request)}{_geared(request)}{_in_parts(request)}"
+        f"{_and_sunk(request)} = {amount:.6g}"
     )
     return Bound(amount, text, TOO_SMALL)
 
@@ -249,6 +258,10 @@ def _geared(request: Request) -> str:
 
 def _and_beyond(request: Request) -> str:
     return f" and {request.beyond:.3g} beyond it" if request.beyond else ""
+
+
+def _and_sunk(request: Request) -> str:
+    return ", with what was entered at another price" if request.sunk else ""
 
 
 def _in_parts(request: Request) -> str:

@@ -12,7 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from freqtrade.enums import RunMode
-from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
+from freqtrade.persistence import (
+    LocalTrade,
+    Trade,
+    disable_database_use,
+    enable_database_use,
+    init_db,
+)
 from freqtrade.resolvers import StrategyResolver
 from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
 from test_theirs import trade_of as trade
@@ -20,6 +26,7 @@ from test_theirs import trade_of as trade
 from lstm_model.bot.entry import Entry
 from lstm_model.bot.stops import Plan
 from lstm_model.trading.experience import ENOUGH
+from lstm_model.trading.stake import Stake
 
 HOUR = timedelta(hours=1)
 FORECAST = {"stop": "forecast"}
@@ -100,6 +107,28 @@ def test_a_backtest_that_begins_anew_knows_nothing_of_the_one_before(tmp_path: P
     assert planned(strategy) is None
 
 
+def test_a_trade_lasts_as_long_in_a_bot_as_in_a_backtest(tmp_path: Path) -> None:
+    """A backtest closes a trade at the start of a candle, a bot somewhere in it."""
+    strategy, plans = told(tmp_path), []
+    for late in (timedelta(0), timedelta(minutes=4, seconds=30)):
+        LocalTrade.reset_trades()
+        for number in range(ENOUGH):
+            close(number, 0.25)
+            LocalTrade.bt_trades[-1].close_date += late
+        plans.append(planned(strategy))
+    assert plans[0] == plans[1] is not None
+
+
+def test_a_stop_that_was_met_is_known_however_coarse_the_prices_are(tmp_path: Path) -> None:
+    strategy, tick = told(tmp_path, hold_candles=12), 0.5
+    strategy.dp.tick = tick
+    for rate, met in ((98.0, True), (98.5, False)):  # rounded towards the price: 97.8 is 98.0
+        done = trade(open_date=NOW, is_open=False)
+        done.close_rate = rate
+        strategy._lstm_stops._plans[done.id, done.open_date_utc] = _plan(97.8)
+        assert strategy._lstm_stops._reached(done) is met
+
+
 def test_stops_that_are_met_too_often_are_set_farther_and_else_nearer(tmp_path: Path) -> None:
     strategy = told(tmp_path, hold_candles=12)
     before = planned(strategy)
@@ -120,6 +149,18 @@ def test_stops_that_are_met_too_often_are_set_farther_and_else_nearer(tmp_path: 
 
 def _plan(rate: float) -> Any:
     return Plan(rate, -math.log(rate / CLOSE))
+
+
+def test_a_hard_stop_that_is_met_says_nothing_of_the_forecasts(tmp_path: Path) -> None:
+    """Where `stoploss` is the tighter one; the forecast's would go ever farther from it."""
+    strategy = told(tmp_path, "\n    stoploss = -0.01\n", hold_candles=12)
+    for number in range(40):
+        close(number, 1.0, rate=99.0)
+        LocalTrade.bt_trades[-1].open_date = NOW
+        assert strategy._lstm_stops.of(LocalTrade.bt_trades[-1]) is not None
+    assert planned(strategy) == pytest.approx(math.log(0.99))
+    assert strategy._lstm_stops._experience.factor == 1.0
+    assert strategy._lstm_stops._experience.typical_ms is not None
 
 
 def test_a_stop_stands_where_it_was_set_whatever_is_forecast_later(tmp_path: Path) -> None:
@@ -159,8 +200,71 @@ def test_after_a_restart_the_stop_is_the_one_that_was_written_down(tmp_path: Pat
     again.dp.frame = strategy.dp.frame.iloc[1:]  # which is no longer among the bot's candles
     assert again._lstm_stops.of(held) is None
     again._lstm_stops._plans.clear()
-    again._lstm_stops._remembered = lambda _: expected
+    again._lstm_stops._written = lambda _: {"rate": expected.rate, "reach": expected.reach}
     assert again._lstm_stops.of(held) == expected
+
+
+def test_what_is_written_down_is_what_was_planned_at_whatever_price_the_order_is_filled(
+    tmp_path: Path,
+) -> None:
+    """The hard stop follows the price of the fill, which the entry did not know."""
+    strategy = told(tmp_path, "\n    stoploss = -0.015\n", hold_candles=12)
+    entry = Entry(PAIR, "mine", 1, 1.01 * CLOSE, 1.0, 330.0, 900.0, 5.0)
+    expected = strategy._lstm_stops.planned(entry)
+    known = strategy._lstm_facts(entry, Stake(330.0, "", ""))["lstm_stop"]
+    assert known["rate"] == pytest.approx(1.01 * CLOSE * 0.985)
+    again = told(tmp_path, hold_candles=12)
+    again._lstm_stops._written = lambda _: known
+    assert again._lstm_stops.of(trade()) == expected
+
+
+def test_a_trade_that_was_entered_without_a_stop_gets_none_by_a_restart(tmp_path: Path) -> None:
+    strategy, held = told(tmp_path), trade()
+    assert strategy._lstm_stops.of(held) is None  # how long trades last was not known
+    for number in range(ENOUGH):
+        close(number, 4.0)
+    again = told(tmp_path)
+    again._lstm_stops._written = lambda _: {"rate": 50.0, "distance": 0.5}
+    go_on(again)
+    assert planned(again) is not None
+    assert again._lstm_stops.of(held) is None
+
+
+def test_an_order_that_is_filled_candles_later_has_the_stop_of_its_entry(tmp_path: Path) -> None:
+    """A bot writes it down at the entry; a backtest is asked for it first when it is filled."""
+    strategy = told(tmp_path, hold_candles=12)
+    at_entry = planned(strategy)
+    for number in range(30):
+        close(number, 1.0, rate=97.0)
+        LocalTrade.bt_trades[-1].close_date = NOW + timedelta(minutes=5)
+        key = number, LocalTrade.bt_trades[-1].open_date_utc
+        strategy._lstm_stops._plans[key] = _plan(98.0)
+    for _ in range(4):
+        go_on(strategy)
+    other = Entry("ETH/USDT", "mine", 1, CLOSE, 1.0, 330.0, 900.0, 5.0)
+    assert strategy._lstm_stops.planned(other).reach > 0.03  # learnt meanwhile
+    assert strategy._lstm_stops.of(trade()).reach == pytest.approx(-at_entry)
+
+
+def test_a_trade_that_is_seen_to_be_closed_late_is_learnt_from_too(tmp_path: Path) -> None:
+    """freqtrade dates it by its order, which a bot may look at after another that came later."""
+    enable_database_use()
+    init_db(f"sqlite:///{tmp_path / 'trades.sqlite'}")
+    try:
+        strategy = told(tmp_path)
+        for seconds in (*range(ENOUGH), -1):
+            ended = NOW - timedelta(minutes=10) + timedelta(seconds=seconds)
+            Trade.session.add(
+                Trade(pair=PAIR, stake_amount=50.0, amount=0.5, open_rate=CLOSE, is_open=False,
+                      open_date=ended - HOUR, close_date=ended, close_rate=CLOSE, fee_open=0.0,
+                      fee_close=0.0, exchange="binance", strategy="Safer", leverage=1.0)
+            )  # fmt: skip
+            Trade.commit()
+            planned(strategy)
+        assert len(strategy._lstm_stops._known) == ENOUGH + 1
+    finally:
+        Trade.session.remove()
+        disable_database_use("5m")
 
 
 def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path: Path) -> None:
@@ -168,9 +272,78 @@ def test_a_stake_leaves_room_for_the_additions_that_a_strategy_may_make(tmp_path
     whole = 10.0 / (0.10 + COSTS)
     assert staked(load(tmp_path, adds.format(3))) == pytest.approx(whole / 4)
     assert staked(load(tmp_path, adds.format(0))) == pytest.approx(whole)
-    assert staked(load(tmp_path, adds.format(-1))) == pytest.approx(whole / 2)
+    for without in (-1, None, 'float("inf")'):
+        assert staked(load(tmp_path, adds.format(without))) == pytest.approx(whole / 2)
     with_forecast = load(tmp_path, adds.format(3))
     assert staked(with_forecast, entry_tag="lstm_long") == 0.0  # no Kelly known: as before
+
+
+ADDS = """
+    stoploss = -0.5
+    position_adjustment_enable = True
+    def adjust_trade_position(self, trade, **k): return 900.0
+"""
+
+
+def added(strategy: Any, held: Any, rate: float = CLOSE) -> float:
+    LocalTrade.add_bt_trade(held)
+    none = dict.fromkeys(
+        ("current_profit", "current_entry_profit", "current_exit_profit"), 0.0
+    )  # fmt: skip
+    return strategy.adjust_trade_position(
+        trade=held, current_time=NOW, current_rate=rate, min_stake=5.0, max_stake=900.0,
+        current_entry_rate=rate, current_exit_rate=rate, **none,
+    ) or 0.0  # fmt: skip
+
+
+@pytest.mark.parametrize("leverage", [1.0, 2.0])
+@pytest.mark.parametrize("short", [False, True])
+def test_an_addition_counts_what_the_position_has_lost_already(
+    tmp_path: Path, short: bool, leverage: float
+) -> None:
+    """All of it is lost at the stop: what was entered farther from it, too."""
+    side = -1 if short else 1
+    strategy = told(tmp_path, ADDS, hold_candles=12, max_portfolio_fraction=1.0)
+    foretell(strategy, lowest=-0.1, highest=0.1)
+    held = trade(short, stake_amount=60.0 / leverage, amount=0.6, leverage=leverage)
+    stop = strategy._lstm_stops.of(held).rate
+    rate = CLOSE - side * 7.0
+    more = added(strategy, held, rate) * leverage
+    lost = 0.6 * abs(CLOSE - stop) + more * abs(rate - stop) / rate + (60.0 + more) * COSTS
+    assert more > 5.0
+    assert lost == pytest.approx(10.0)
+
+
+def test_an_addition_to_a_winner_counts_how_far_its_stop_is_behind(tmp_path: Path) -> None:
+    """A bot's stop stays where it was when a position grows."""
+    strategy = load(tmp_path, ADDS.replace("-0.5", "-0.1"))
+    held = trade(stop_loss=90.0)
+    more = added(strategy, held, 120.0)
+    assert 50.0 * 0.1 + more * 0.25 + (50.0 + more) * COSTS == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("options", [{"max_stake_fraction": 0.5}, {"stake": "steady"}])
+def test_a_share_of_freqtrades_stake_is_taken_of_each_addition_once(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    body = ADDS.replace("return 900.0", "return 100.0").replace("-0.5", "-0.1")
+    strategy = load(tmp_path, body, lstm={"risk_fraction": 0.2, **options})
+    foretell(strategy)
+    widths = {"lstm_low": -0.04, "lstm_high": 0.04, "lstm_usual_width": 0.04}
+    strategy.dp.frame = strategy.dp.frame.assign(**widths)
+    assert added(strategy, trade()) == pytest.approx(50.0)
+
+
+def test_why_an_addition_is_bounded_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    strategy = load(tmp_path, ADDS, lstm={"min_move": 2.0})
+    foretell(strategy)
+    strategy.dp.frame = strategy.dp.frame.assign(lstm_low=0.0, lstm_high=0.001)
+    assert added(strategy, trade()) == 0.0
+    assert "bounded to 0; the whole stake: 0: the forecast interval is too narrow" in caplog.text
+    assert "by risk and portfolio" not in caplog.text
 
 
 def test_a_steady_stake_follows_the_usual_over_the_forecast_width(tmp_path: Path) -> None:

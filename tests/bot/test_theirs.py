@@ -430,10 +430,25 @@ def test_a_price_beyond_the_stop_that_was_to_be_set_ends_the_trade_by_name(tmp_p
     assert trade.stop_loss == pytest.approx(90.0)  # freqtrade could not have set it
     fresh = trade_of(id=2, open_date=NOW + timedelta(minutes=5, seconds=5))
     assert safer.custom_exit(**{**words, "trade": fresh}, current_rate=97.5) is None
+    safer._lstm_engine = object.__new__(LiveEngine)  # a bot does not wait until a candle closes
+    assert safer.custom_exit(**{**words, "trade": fresh}, current_rate=97.5) == "lstm_stop_passed"
     plain = load(tmp_path)
     foretell(plain)
     go_on(plain)
     assert plain.custom_exit(**words, current_rate=97.5) is None
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_stop_that_was_set_is_met_as_freqtrade_meets_stops(tmp_path: Path, short: bool) -> None:
+    """With the order type of stops, and counted by `StoplossGuard`, as in a backtest."""
+    safer, trade = load(tmp_path, lstm=OURS), trade_of(short)
+    foretell(safer)
+    stoploss(safer, trade)
+    go_on(safer)
+    rate = CLOSE + (2.5 if short else -2.5)
+    found = safer.should_exit(trade, rate, NOW + timedelta(minutes=6), enter=False, exit_=False)
+    assert {each.exit_type.value for each in found} <= {"stop_loss", "trailing_stop_loss"}
+    assert found
 
 
 @pytest.mark.parametrize("where", ["class", "config"])
