@@ -308,6 +308,11 @@ class LSTMRisk(LSTMForecasts):
             self._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
         elif self._lstm_live:
             self._lstm_plans[entry.pair] = self._lstm_facts(entry, stake)
+        if stake.amount == 0.0 and not entry.is_forecasts:
+            self._lstm_said.once(
+                f"none {stake.reason}", "%s: no entry (%s): stake %s", entry.pair, stake.reason,
+                stake.text,
+            )  # fmt: skip
         if 0.0 < stake.amount < entry.proposed * (1.0 - 1e-9) and not entry.is_forecasts:
             self._lstm_said.once("stake", "Stake %.6g is bounded: %s", entry.proposed, stake.text)
         return stake.amount

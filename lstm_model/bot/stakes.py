@@ -66,6 +66,7 @@ class Stakes:
             beyond=self._beyond(frame),
             parts=self._parts(entry),
             steady=self._steady(frame),
+            least_anyway=is_new and not entry.is_forecasts and plan is None,
             held=entry.held,
             sunk=self._sunk(entry, plan, distance),
         )

@@ -30,6 +30,7 @@ from lstm_model.store.journal import JournalRow
 from lstm_model.store.models import ModelStore
 
 _BPS = 1e4
+_ENOUGH_APART = 30  # chosen: of fewer spans one or two reach further when 5 % are promised
 _LEGEND = (
     f"worst fifth: by volatility; worst run: of {WINDOW} candles; -: too few to say; "
     "Winkler score in bps, lower is better, beside EWMA: normal with zero mean and EWMA "
@@ -186,17 +187,21 @@ def _at(
 
 
 def _reaches(judged: Sequence[_Judged], horizon: int) -> Table:
-    """A row for each span; worst fifth: of each pair's own, by volatility."""
+    """A row for each span; worst fifth: of each pair's own, by volatility.
+
+    apart: so many spans do not overlap; few of them say nothing.
+    """
     table = plain_table("candles")
-    for column in ("matured", "below", "worst fifth", "above", "worst fifth"):
+    for column in ("matured", "apart", "below", "worst fifth", "above", "worst fifth"):
         table.add_column(column, justify="right")
     missed = np.concatenate([pair.missed for pair in judged])
     fifths = np.concatenate([_fifths(pair.volatility) for pair in judged])
     for number, span in enumerate((1, *SPANS)):
         sides = missed[:, number], missed[:, number + len(SPANS) + 1]
         matured = int(np.isfinite(sides[0]).sum())
-        cells = [text for side in sides for text in _shares(side, fifths)]
-        table.add_row(f"{span * horizon:,}", f"{matured:,}", *cells)
+        apart = matured // (span * horizon)
+        cells = [text for side in sides for text in _shares(side, fifths, apart)]
+        table.add_row(f"{span * horizon:,}", f"{matured:,}", f"{apart:,}", *cells)
     return table
 
 
@@ -206,15 +211,14 @@ def _fifths(volatility: Floats) -> Ints:
     return np.asarray(order * 5 // max(1, len(order)))
 
 
-def _shares(missed: Floats, fifths: Ints) -> Iterator[str]:
+def _shares(missed: Floats, fifths: Ints, apart: int) -> Iterator[str]:
     """The share of all that are known, and of the fifth where it is largest."""
     known = np.isfinite(missed)
-    if not known.any():
-        yield from ("-", "-")
-        return
     worst = [missed[known & (fifths == number)] for number in range(5)]
-    yield f"{missed[known].mean():.1%}"
-    yield f"{max(float(part.mean()) for part in worst if len(part)):.1%}"
+    enough = apart >= _ENOUGH_APART
+    yield f"{missed[known].mean():.1%}" if enough else "-"
+    enough = apart >= 5 * _ENOUGH_APART and all(map(len, worst))
+    yield f"{max(float(part.mean()) for part in worst):.1%}" if enough else "-"
 
 
 def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:

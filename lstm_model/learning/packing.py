@@ -56,12 +56,14 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Sta
 
 def unpack_far(record: Mapping[str, Any]) -> dict[str, Reach]:
     """The reaches of a record."""
-    return {pair: Reach.of_plain(values) for pair, values in record["far"].items()}
+    known = record.get("far", {})  # an older release wrote none
+    return {pair: Reach.of_plain(values) for pair, values in known.items()}
 
 
 def unpack_usual(record: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
     """The usual widths of a record."""
-    return {pair: (int(count), mean) for pair, (count, mean) in record["usual_widths"].items()}
+    known = record.get("usual_widths", {})  # an older release wrote none
+    return {pair: (int(count), mean) for pair, (count, mean) in known.items()}
 
 
 def _kept(kept: Kept) -> dict[str, NDArray[Any]]:

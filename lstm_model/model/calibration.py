@@ -21,7 +21,7 @@ from lstm_model.model.forecast import (
     normal_quantile,
     unknown_far,
 )
-from lstm_model.model.reach import Reach, pooled_reach
+from lstm_model.model.reach import Reach, completed
 
 # Step per label that does not overlap. Measured on the markets of docs/intervals.md: Winkler scores
 # differ by 0.3 % from 0.002 to 0.02. Simulated: with 0.005 and a horizon of 12, widths that are off
@@ -273,7 +273,7 @@ class Calibration:
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
         scales = self.widths_of(pair).at(volatility)
-        far = (self.far.get(pair) or pooled_reach(self.far.values())).at(volatility, horizon)
+        far = completed(self.far.get(pair), self.far.values()).at(volatility, horizon)
         return replace(self.scaled(raw, scales, volatility, horizon), far=far)
 
     def scaled(self, raw: Floats, scales: Floats, volatility: Floats, horizon: int) -> Forecast:

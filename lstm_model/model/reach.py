@@ -123,6 +123,18 @@ def excursions(candles: Candles, horizon: int) -> Floats:
     return np.maximum(np.stack(out, axis=1), 0.0)
 
 
+def completed(reach: Reach | None, many: Iterable[Reach]) -> Reach:
+    """A pair's reaches; of spans that its own history is too short for, those of the others."""
+    others = pooled_reach(many)
+    if reach is None:
+        return others
+    scales, slopes = (
+        tuple(theirs if math.isnan(own) else own for own, theirs in zip(mine, both, strict=True))
+        for mine, both in ((reach.scales, others.scales), (reach.slopes, others.slopes))
+    )
+    return Reach(reach.usual, scales, slopes)
+
+
 def pooled_reach(many: Iterable[Reach]) -> Reach:
     """The mean of several pairs' reaches, for one that has too little history."""
     known = [reach for reach in many if np.isfinite(reach.scales).all()]

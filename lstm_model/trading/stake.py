@@ -97,6 +97,7 @@ class Request:
     parts : equal stakes that the position may come to hold, this being one of them
     steady : share of the proposed stake that its forecast width leaves, see `steadied`
     held : of the proposed stake what the position holds already
+    least_anyway : whether risk alone may not refuse it: its stake is then the exchange's least
     sunk : what that loses at the stop beyond what as much would that is entered now, unleveraged;
         below 0 where it loses less
     """
@@ -117,6 +118,7 @@ class Request:
     steady: float = 1.0
     held: float = 0.0
     sunk: float = 0.0
+    least_anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,13 @@ def _risk(request: Request, settings: Settings) -> Bound:
     lost = request.stop_distance + request.beyond
     amount = request.wealth * settings.risk_fraction / (lost * request.leverage) / request.parts
     amount = max(0.0, amount - request.sunk / lost)
+    if request.least_anyway and amount < request.least:
+        text = (
+            f"the exchange's least, {request.least:.6g}, which at a stop "
+            f"{request.stop_distance:.3g} of the price away is more than {settings.risk_fraction:g}"
+            " of the wallet"
+        )
+        return Bound(request.least, text, TOO_SMALL)
     text = (
         f"{settings.risk_fraction:.3g} of the wallet lost at a stop {request.stop_distance:.3g} of "
         f"the price away{_and_beyond(request)}{_geared(request)}{_in_parts(request)}"

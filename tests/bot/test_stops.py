@@ -400,3 +400,28 @@ def test_dates_of_any_unit_find_the_entrys_candle(tmp_path: Path) -> None:
         strategy._lstm_stops._plans.clear()
         assert strategy._lstm_stops.of(held) == expected
     assert isinstance(strategy.dp.frame, pd.DataFrame)
+
+
+def test_a_strategy_whose_own_stop_is_far_away_still_trades_at_the_exchanges_least(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many write -0.99 and a `custom_stoploss`: 1 % of a small wallet over that is no order."""
+    caplog.set_level(logging.INFO)
+    body = FULL.replace("use_custom", "stoploss = -0.99\n    use_custom").replace("40.0", "300.0")
+    assert staked(load(tmp_path, body), min_stake=12.0) == 12.0
+    assert "more than 0.01 of the wallet" in caplog.text
+    many = "\n    stoploss = -0.3\n    position_adjustment_enable = True\n"
+    many += "    max_entry_position_adjustment = 10\n"
+    assert staked(load(tmp_path, many), min_stake=10.0) == 10.0
+    assert staked(load(tmp_path, many), min_stake=2.0) == pytest.approx(10.0 / (0.3 + COSTS) / 11)
+    told_of = told(tmp_path, "\n    stoploss = -0.99\n", hold_candles=12)
+    assert staked(told_of, min_stake=500.0) == 0.0  # with a stop of ours there is a promise to keep
+
+
+def test_what_gets_no_stake_is_said_in_a_backtest_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    strategy = load(tmp_path, lstm={"max_portfolio_fraction": 0.001})
+    assert staked(strategy, min_stake=5.0) == 0.0
+    assert "no entry (too_small): stake 0: 1 is below the exchange's minimum 5" in caplog.text

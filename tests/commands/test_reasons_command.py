@@ -309,7 +309,7 @@ def test_only_the_days_asked_for_are_judged(user: User) -> None:
 
 
 def test_how_often_the_price_went_further_than_a_reach_is_told_for_every_span(user: User) -> None:
-    candles = market("BTC/USDT")
+    candles = market("BTC/USDT", 7_000)
     user.downloaded(candles)
     user.reached(candles, 0.003, 0.01)
     went = excursions(candles, HORIZON)
@@ -317,11 +317,13 @@ def test_how_often_the_price_went_further_than_a_reach_is_told_for_every_span(us
     for number, (span, reach) in enumerate([(1, 0.003), (4, 0.01), (16, 0.01), (64, 0.01)]):
         down, up = went[:, number], went[:, number + 4]
         known = np.isfinite(down)
-        matured, below, worst, above, _ = row(output, f"{span * HORIZON} ", 5)
+        matured, apart, below, worst, above, _ = row(output, f"{span * HORIZON} ", 6)
         assert int(matured.replace(",", "")) == known.sum()
-        assert below == f"{(down[known] > reach).mean():.1%}"
-        assert above == f"{(up[known] > reach).mean():.1%}"
-        assert float(worst[:-1]) >= float(below[:-1])
+        assert int(apart) == known.sum() // (span * HORIZON)
+        enough = span < 64  # of 64 horizons there are nine that do not overlap
+        assert below == (f"{(down[known] > reach).mean():.1%}" if enough else "-")
+        assert above == (f"{(up[known] > reach).mean():.1%}" if enough else "-")
+        assert worst == "-" if span > 1 else float(worst[:-1]) >= float(below[:-1])
 
 
 def test_a_span_that_was_not_forecast_is_not_judged(user: User) -> None:
@@ -329,8 +331,8 @@ def test_a_span_that_was_not_forecast_is_not_judged(user: User) -> None:
     user.downloaded(candles)
     user.reached(candles, 0.003, None)
     output = user.told("coverage")
-    assert row(output, f"{4 * HORIZON} ", 5) == ["0", "-", "-", "-", "-"]
-    assert row(output, f"{HORIZON} ", 5)[0] == "888"
+    assert row(output, f"{4 * HORIZON} ", 6) == ["0", "0", "-", "-", "-", "-"]
+    assert row(output, f"{HORIZON} ", 6)[0] == "888"
 
 
 def test_no_forecast_in_that_time_is_said(user: User) -> None:

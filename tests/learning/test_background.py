@@ -44,6 +44,7 @@ from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning.chain import Step
 from lstm_model.market.candles import Candles
 from lstm_model.store.lineage import Lineage, versions_in_use
+from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
@@ -311,6 +312,30 @@ def test_a_lineage_whose_step_is_gone_begins_anew(
     assert "it begins anew" in caplog.text
     again.look(FIRST)
     assert again.stop().steps == bot.steps
+
+
+def test_steps_of_an_older_release_are_begun_anew_from_while_its_champion_serves(
+    bot: Bot, tmp_path: Path
+) -> None:
+    """Their records lack what later releases keep, and were made by other code."""
+    bot.look(FIRST)
+    bot.stop()
+    store, at = StepStore(bot.lineage.root), bot.lineage.head
+    while at:
+        found = store.load(at)
+        record = dict(found[0] if found else store.record(at) or {})
+        del record["far"], record["usual_widths"]
+        record["made_by"] = {**record["made_by"], "code": "older"}
+        if found:
+            store.save(at, record, found[1])
+        else:
+            store._write_record(at, record)
+        at = record["previous"]
+    again = Bot(tmp_path / "live").start(FIRST)
+    assert again.engine._learning._fresh_start
+    again.look(FIRST)
+    assert again.close_candle(FIRST + 1).version[-1]
+    again.stop()
 
 
 def test_models_that_are_gone_are_made_anew(

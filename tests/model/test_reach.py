@@ -14,7 +14,14 @@ from series import drop, make_candles
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import Ingredients
 from lstm_model.model.forecast import SPANS
-from lstm_model.model.reach import Reach, _highest_ahead, measure, pooled_reach, reach_within
+from lstm_model.model.reach import (
+    Reach,
+    _highest_ahead,
+    completed,
+    measure,
+    pooled_reach,
+    reach_within,
+)
 
 HORIZON = 3
 
@@ -74,6 +81,14 @@ def test_a_pair_without_a_history_has_the_mean_of_the_others() -> None:
     one, two = (Reach(-6.0 + x, (x,) * 6, (-x,) * 6) for x in (0.2, 0.4))
     assert pooled_reach([one, two, Reach.unknown()]).scales == pytest.approx((0.3,) * 6)
     assert np.isnan(pooled_reach([]).scales).all()
+
+
+def test_a_young_pair_has_the_others_reach_of_spans_that_its_history_is_too_short_for() -> None:
+    old = Reach(-6.0, (0.2,) * 6, (-0.5,) * 6)
+    young = Reach(-5.0, (0.1, math.nan, math.nan) * 2, (-0.1, math.nan, math.nan) * 2)
+    assert completed(young, [old, young]).scales == pytest.approx((0.1, 0.2, 0.2) * 2)
+    assert completed(None, [old]).scales == pytest.approx(old.scales)
+    assert completed(old, []) == old
 
 
 @given(

@@ -115,6 +115,19 @@ def test_a_stake_is_no_smaller_than_the_smallest_bound_makes_it(
 
 
 @given(REQUESTS, SETTINGS)
+def test_risk_alone_refuses_no_entry_that_is_to_be_made_anyway(
+    request: Request, settings: Settings
+) -> None:
+    request = replace(request, least_anyway=True, kelly=None, trust=1.0, coverage=1.0)
+    plain, amount = (stake_of(replace(request, least_anyway=on), settings).amount
+                     for on in (False, True))  # fmt: skip
+    without = stake_of(replace(request, stop_distance=1e-300, beyond=0.0, sunk=0.0), settings)
+    assert amount >= plain
+    assert amount in (plain, request.least)
+    assert (amount == 0.0) == (without.amount == 0.0)
+
+
+@given(REQUESTS, SETTINGS)
 def test_a_stake_has_no_reason_against_it_and_no_stake_has_one(
     request: Request, settings: Settings
 ) -> None:
@@ -205,6 +218,7 @@ def test_a_stake_has_the_scale_of_the_money(
         for name, wrong in itertools.product(NUMBERS, [NAN, INF, -INF, -1.0])
         if (name, wrong) != ("free", INF)  # nothing limits what is free
         and (name, wrong) != ("sunk", -1.0)  # it may lose less
+        and name != "least_anyway"
     ],
 )
 def test_a_number_that_cannot_be_gives_no_stake(name: str, wrong: float) -> None:
