@@ -181,6 +181,7 @@ def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
         assert field.description
         assert row.endswith(f"{field.description} |")
     assert "| `lookback` | `60` | from 8 to 500 |" in settings_table()
+    assert "| `stake` | `null` | `steady`, `null` |" in settings_table()
     assert '| `loss` | `"quantile"` | `quantile`, `mse` |' in settings_table()
 
 

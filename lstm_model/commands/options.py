@@ -62,6 +62,8 @@ def times_table() -> str:
 def _allowed(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if schema.get("type") == "boolean":
         return "`true`, `false`"
     if "anyOf" in schema:
