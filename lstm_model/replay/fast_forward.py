@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 from freqtrade.persistence import Trade
+from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.rpc import RPCHandler
 from freqtrade.worker import Worker
 from sqlalchemy import func, select
@@ -190,6 +191,7 @@ class FastForward:
             worker.exit()
             # What freqtrade leaves to the end of the process.
             worker.freqtrade.exchange._api.session.close()
+            _CustomData.session.remove()  # a bot that reads what was written down with a trade
             Trade.session.remove()
             Trade.session.get_bind().dispose()
             gc.unfreeze()  # what the engine had frozen is garbage now
