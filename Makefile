@@ -43,6 +43,7 @@ bench: install
 	$(BIN)/python benchmarks/bench_inside.py
 	$(BIN)/python benchmarks/bench_learning.py
 	$(BIN)/python benchmarks/bench_replay.py
+	$(BIN)/python benchmarks/bench_risk.py
 
 exchange: install
 	$(BIN)/freqtrade-lstm exchange
