@@ -60,7 +60,8 @@ class Peer(IStrategy):
         dataframe["%-return-period"] = close.pct_change(period)
         dataframe["%-deviation-period"] = close.pct_change().rolling(period).std()
         dataframe["%-average-period"] = close / close.rolling(period).mean()
-        dataframe["%-volume-period"] = dataframe["volume"] / dataframe["volume"].rolling(period).mean()
+        volume = dataframe["volume"]
+        dataframe["%-volume-period"] = volume / volume.rolling(period).mean()
         return dataframe
 
     def feature_engineering_expand_basic(self, dataframe, metadata, **kwargs):
@@ -166,7 +167,7 @@ class Bench:
         ]  # fmt: skip
         with (self._folder / "log.txt").open("w") as log:
             began = time.perf_counter()
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - the command is ours
                 command, stdout=log, stderr=log, cwd=root,
                 env={**os.environ, "PYTHONPATH": str(root)},
             )  # fmt: skip
