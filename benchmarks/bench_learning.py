@@ -51,9 +51,10 @@ from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook, Terms
+from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.material import reach_ms
-from lstm_model.training.trainer import TrainingJob, TrainingResult, run_training
+from lstm_model.training.trainer import Trainer
 
 TIMEFRAME, STEP_MS = "5m", 300_000
 FRAME = 999  # candles that freqtrade hands over of a pair
@@ -131,7 +132,7 @@ def invented_weights(settings: Settings, features: int, share: float) -> Weights
 
 
 class BetterEveryTime:
-    """Stands in for `run_training`: each newcomer knows a little more than the last.
+    """Stands in for `TRAINER`: each newcomer knows a little more than the last.
 
     Parameters
     ----------
@@ -142,11 +143,14 @@ class BetterEveryTime:
     def __init__(self, first: float = 1.0, count: int = 1) -> None:
         self._first, self._count, self.made = first, count, 0
 
-    def __call__(
+    def prepare(self, settings: Settings, background: bool) -> None:
+        """Nothing has to be started."""
+
+    def run(
         self, job: TrainingJob, workdir: Path, progress: object = None, stop: object = None,
-        *, background: bool = True,
+        *, background: bool = True, ahead: bool = False,
     ) -> TrainingResult:  # fmt: skip
-        job.write(workdir, background=background)
+        job.write(workdir)
         share = self._first + (1.0 - self._first) * self.made / self._count
         self.made += 1
         network = workdir / "network.keras"
@@ -320,7 +324,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def loop_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     """Rows of the table for one number of pairs."""
-    lstm_model.training.maker.run_training = BetterEveryTime()
+    lstm_model.training.maker.TRAINER = BetterEveryTime()
     settings = Settings(**LARGE).model_copy(
         update={"retrain_candles": Settings().step_candles}
     )  # every step retrains
@@ -440,20 +444,22 @@ def cost_of(pairs: int, chosen: argparse.Namespace) -> dict[str, float]:
     known = invented_candles(pairs, ORIGIN_MS - past, past // STEP_MS)
     seconds: dict[str, float] = {}
 
-    def watched(job: TrainingJob, *arguments: Any, **options: Any) -> TrainingResult:
-        seconds["before"] = time.perf_counter() - began_s
-        seconds["windows"] = float(len(job.train_ends))
-        result = run_training(job, *arguments, **options)
-        seconds["child"] = time.perf_counter() - began_s - seconds["before"]
-        seconds["epoch"] = result.history[0].seconds
-        return result
+    class Watched(Trainer):
+        def run(self, job: TrainingJob, *arguments: Any, **options: Any) -> TrainingResult:
+            seconds["before"] = time.perf_counter() - began_s
+            seconds["windows"] = float(len(job.train_ends))
+            result = super().run(job, *arguments, **options)
+            seconds["child"] = time.perf_counter() - began_s - seconds["before"]
+            seconds["epoch"] = result.history[0].seconds
+            return result
 
-    lstm_model.training.maker.run_training = watched
+    lstm_model.training.maker.TRAINER = trainer = Watched()
     with tempfile.TemporaryDirectory(prefix="bench-learning-") as folder:
         maker = ModelMaker(settings, TIMEFRAME, list(known), ModelStore(Path(folder)), known.get)
         before_mb, began_s = resident_mb(), time.perf_counter()
         maker.scratch(maker.material(ORIGIN_MS))
         seconds["all"] = time.perf_counter() - began_s
+    trainer.end_idle()  # so that its memory is counted
     peak = {
         name: resource.getrusage(who).ru_maxrss / 1024
         for name, who in (("parent", resource.RUSAGE_SELF), ("child", resource.RUSAGE_CHILDREN))
@@ -503,7 +509,7 @@ def memory_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     }  # fmt: skip
     settings = Settings(**{**LARGE, **small})
     candles = 150 if chosen.quick else MARKS[-1]
-    lstm_model.training.maker.run_training = training = BetterEveryTime(0.05, 2 * candles // 50)
+    lstm_model.training.maker.TRAINER = training = BetterEveryTime(0.05, 2 * candles // 50)
     past = reach_ms(settings, TIMEFRAME, pairs)
     known = invented_candles(pairs, ORIGIN_MS - past, past // STEP_MS + candles + 10)
     now_ms = ORIGIN_MS + 10 * STEP_MS

@@ -37,7 +37,8 @@ from rich.table import Table
 
 from lstm_model.model.features import feature_names
 from lstm_model.settings import Settings
-from lstm_model.training.trainer import Progress, TrainingJob, run_training
+from lstm_model.training.job import Progress, TrainingJob
+from lstm_model.training.trainer import run_training
 
 N_FEATURES = len(feature_names(False))
 N_WINDOWS = 8_192
@@ -73,11 +74,13 @@ def cut_windows(settings: Settings) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 def prepare_ours(settings: Settings) -> Epoch:
     """An epoch as the training process runs it: shuffled, in chunks, without validation."""
-    from lstm_model.training import network
+    from lstm_model.training.fit import Fit
+    from lstm_model.training.graph import Job, TrainingGraph
+    from lstm_model.training.network import use_threads
 
-    network.use_threads(settings.train_threads)
-    job = network.Job(settings, **make_arrays(N_WINDOWS, 1, settings.lookback))
-    fit = network.Fit(job, network.TrainingGraph(job), lambda message: None)
+    use_threads(settings.train_threads)
+    job = Job(settings, **make_arrays(N_WINDOWS, 1, settings.lookback))
+    fit = Fit(job, TrainingGraph(job), lambda message: None)
     order = np.random.default_rng(0)
     return lambda: list(fit.train_epoch(1, order.permutation(job.train_ends)))
 

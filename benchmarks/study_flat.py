@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from train_here import train_in_this_process
 
 from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION, load_config
 from lstm_model.bot.engine import WalkForwardEngine
@@ -170,7 +169,6 @@ def main() -> None:
     parser.add_argument("--config", default="config.json")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)  # a graph per training is meant
-    train_in_this_process(1)
     with tempfile.TemporaryDirectory() as folder:
         os.makedirs(f"{folder}/data")
         config = load_config([chosen.config], {"user_data_dir": folder})

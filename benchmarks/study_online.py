@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from freqtrade.data.history import load_pair_history
-from train_here import train_in_this_process
 
 from lstm_model.learning.chain import Learning, Run, Step
 from lstm_model.learning.contender import Contender, Seen
@@ -198,14 +197,12 @@ def question(description: str) -> Question:
         "--set", action="append", default=[], help="option=value of the lstm section"
     )
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = parse_settings(
         {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.set)},
         timeframe_ms(options.timeframe),
     )
-    train_in_this_process(options.threads)
     known = load(options.data, options.pairs, options.timeframe)
     begin_ms, end_ms = (
         int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)

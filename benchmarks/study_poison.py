@@ -34,7 +34,6 @@ from typing import NamedTuple
 
 import numpy as np
 from study_switch import PAIRS, SMALL, STEP_MS, market
-from train_here import train_here, train_in_this_process
 
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning import learner
@@ -51,9 +50,10 @@ from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
+from lstm_model.training.job import TrainingJob
 from lstm_model.training.maker import ModelMaker, Training
 from lstm_model.training.material import reach_ms
-from lstm_model.training.trainer import TrainingJob
+from lstm_model.training.trainer import run_training
 
 STEPS = 29  # of 288 candles
 KINDS = ("shuffled", "inverted", "overfit", "nan")
@@ -130,7 +130,7 @@ class World:
 def fitted(job: TrainingJob) -> Weights:
     """Weights that a training gives."""
     with tempfile.TemporaryDirectory() as folder:
-        return train_here(job, Path(folder)).weights
+        return run_training(job, Path(folder), background=False).weights
 
 
 def poisoned(world: World, kind: str, seed: int) -> Entrant:
@@ -325,7 +325,6 @@ def main() -> None:
     parser.add_argument("--signal", type=float, default=0.15)
     options = parser.parse_args()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph per training is meant
-    train_in_this_process(1)
     started_s, settings = time.monotonic(), parse_settings({**SMALL, "seed": 1})
     with tempfile.TemporaryDirectory() as root:
         worlds = [

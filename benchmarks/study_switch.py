@@ -32,7 +32,6 @@ from networks import LARGE
 from picture import line_chart
 from scipy.signal import lfilter
 from study_online import Comparison
-from train_here import train_in_this_process
 
 from lstm_model.learning.chain import Learning, Run
 from lstm_model.learning.learner import Event
@@ -279,7 +278,6 @@ def main() -> None:
     options = parser.parse_args()
     chosen = {name: json.loads(v) for name, v in (item.split("=", 1) for item in options.set)}
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph per training is meant
-    train_in_this_process(1)
     seeds, started_s = range(1, options.seeds + 1), time.monotonic()
     courses: dict[str, list[Course]] = {kind: [] for kind in options.kinds}
     for seed in seeds:

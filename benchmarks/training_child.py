@@ -12,7 +12,8 @@ from networks import LARGE
 
 from lstm_model.model.features import feature_names
 from lstm_model.settings import Settings
-from lstm_model.training.trainer import Progress, TrainingJob, run_training
+from lstm_model.training.job import Progress, TrainingJob
+from lstm_model.training.trainer import run_training
 
 _BEGINS_WITHIN_S = 120.0
 

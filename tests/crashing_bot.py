@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from instant_training import SETTINGS as PLAIN
 from instant_training import InstantTraining, make_terms
-from live_world import OTHER, TRAINER, Bot, row_of
+from live_world import OTHER, Bot, row_of
 from series import make_candles
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -44,7 +44,7 @@ from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Frame, Outlook
 from lstm_model.training import maker
-from lstm_model.training.trainer import TrainingJob
+from lstm_model.training.job import TrainingJob
 
 SERIES = [make_candles(1_500, signal=2.0), make_candles(1_500, signal=2.0, seed=1, pair=OTHER)]
 # Networks from scratch at 1200 (promoted at 1275), 1300 and 1400, fine-tuned at 1250 and 1350.
@@ -101,14 +101,14 @@ def armed(root: Path, fatal: int) -> Points:
     """Have this process die at a point, and write down what it trains and publishes."""
     points = Points(root, fatal)
     tempfile.tempdir = str(root / WORK)
-    maker.run_training = Told(root / LOG)
+    maker.TRAINER = Told(root / LOG)
     tell_of_publishing(root / LOG)
     for name, target in {"replace": 1, "rename": 1, "fsync": 0, "unlink": 0}.items():
         points.around(os, name, target)
     points.around(shutil, "rmtree", 0)
     points.around(Journal, "record", None)
     points.around(Journal, "record_decisions", None)
-    points.around(maker, TRAINER.rpartition(".")[2], None)
+    points.around(maker.TRAINER, "run", None)
     event.listen(Engine, "commit", lambda _: points.reach(f"commit {points.names[-1:]}"))
     return points
 
@@ -120,9 +120,9 @@ class Told(InstantTraining):
         super().__init__()
         self.log = log
 
-    def __call__(self, job: TrainingJob, *args: Any, **options: Any) -> Any:
+    def run(self, job: TrainingJob, *args: Any, **options: Any) -> Any:
         write_line(self.log, f"train {digest_of(job)}")
-        return super().__call__(job, *args, **options)
+        return super().run(job, *args, **options)
 
 
 def tell_of_publishing(log: Path) -> None:

@@ -15,14 +15,9 @@ from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Terms
+from lstm_model.training.job import Progress, TrainingJob, TrainingResult
 from lstm_model.training.maker import ModelMaker
-from lstm_model.training.trainer import (
-    Progress,
-    ProgressCallback,
-    Stop,
-    TrainingJob,
-    TrainingResult,
-)
+from lstm_model.training.trainer import ProgressCallback, Stop
 
 SETTINGS = Settings(
     lookback=8, horizon=2, units=16, layers=1, train_candles=1_000, retrain_candles=150,
@@ -35,14 +30,17 @@ PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows
 
 
 class InstantTraining:
-    """Stands in for `run_training`; deterministic, and counts its jobs."""
+    """Stands in for `TRAINER`; deterministic, and counts its jobs."""
 
     def __init__(self) -> None:
         self.jobs: list[TrainingJob] = []
 
-    def __call__(
+    def prepare(self, settings: Settings, background: bool) -> None:
+        """Nothing has to be started."""
+
+    def run(
         self, job: TrainingJob, workdir: Path, progress: ProgressCallback | None = None,
-        stop: Stop | None = None, *, background: bool = True,
+        stop: Stop | None = None, *, background: bool = True, ahead: bool = False,
     ) -> TrainingResult:  # fmt: skip
         self.jobs.append(job)
         if progress is not None:
@@ -50,6 +48,14 @@ class InstantTraining:
         network = workdir / "network.keras"
         network.write_bytes(b"a Keras file")
         return TrainingResult(fit(job), network, 1, 1, (), None, 0.01)
+
+
+class ScriptedTraining(InstantTraining):
+    """Trains as a test says, by a function in the place of `run`."""
+
+    def __init__(self, run: Callable[..., object]) -> None:
+        super().__init__()
+        self.run = run  # type: ignore[assignment,method-assign]
 
 
 def fit(job: TrainingJob) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ PERIOD = SETTINGS.step_candles
 RETRAIN = SETTINGS.retrain_candles
 BOUNDARY = 1_600  # the first boundary after the bot's start, as the number of a candle
 SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
-TRAINER = "lstm_model.training.maker.run_training"
+TRAINER = "lstm_model.training.maker.TRAINER"
 
 SERIES = [
     make_candles(COUNT, signal=2.0),
@@ -242,13 +242,13 @@ def running_bot(tmp_path: Path) -> Iterator[Bot]:
     made.engine.stop()
 
 
-class Failing:
+class Failing(InstantTraining):
     """A training that always fails, and counts how often it was tried."""
 
     def __init__(self, error: Exception) -> None:
         self.error, self.tried = error, 0
 
-    def __call__(self, *_: Any, **__: Any) -> None:
+    def run(self, *_: Any, **__: Any) -> None:
         self.tried += 1
         raise self.error
 
@@ -260,9 +260,9 @@ class Blocking(InstantTraining):
         super().__init__()
         self.begun, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, job: Any, workdir: Any, progress: Any, stop: Any, **rest: Any) -> Any:
+    def run(self, job: Any, workdir: Any, progress: Any, stop: Any, **rest: Any) -> Any:
         self.begun.set()
         while not self.go.wait(0.005):
             if stop.is_set():
                 raise TrainingError("the training was stopped")
-        return super().__call__(job, workdir, progress, stop, **rest)
+        return super().run(job, workdir, progress, stop, **rest)

@@ -31,17 +31,18 @@ ROOMS = {  # a room imports from these alone
     "strategies": "__init__",  # the public face
 }
 KNOWS = {  # library: the only modules that import it; numpy, pandas and pydantic are everywhere
-    "tensorflow": "training.fused training.network", "keras": "training.fused training.network",
+    "tensorflow": "training.fused training.graph training.network",
+    "keras": "training.fused training.graph training.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
                  "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
     "ccxt": "stream.connection", "sqlalchemy": "store.journal replay.fast_forward",
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",
-    "psutil": "training.trainer replay.fast_forward", "talib": "model.features",
+    "psutil": "training.child", "talib": "model.features",
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
-    "cryptography": "practice.tunnel", "subprocess": "training.trainer commands.demo",
+    "cryptography": "practice.tunnel", "subprocess": "training.child commands.demo",
     "click": "commands.compare commands.coverage commands.main commands.models commands.reasons "
              "commands.replay commands.terminal",
     "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "

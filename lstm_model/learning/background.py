@@ -21,6 +21,7 @@ from lstm_model.store.lineage import Lineage, versions_in_use
 from lstm_model.trading.outlook import Terms
 from lstm_model.training.maker import Training
 from lstm_model.training.material import reach_ms
+from lstm_model.training.trainer import TRAINER
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +121,11 @@ class BackgroundLearning:
         return bool(there) and not (any(there) if late else all(there))
 
     def stop(self) -> None:
-        """End a running training; returns when no thread is left."""
+        """End a running training; returns when no thread and no training process is left."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        TRAINER.end_idle()
         self._lineage.release()
 
     def versions(self) -> set[str]:

@@ -12,7 +12,7 @@ from lstm_model.errors import StoreError
 from lstm_model.learning.learner import Event, Wish
 from lstm_model.store.card import ModelCard
 from lstm_model.store.journal import DecisionRow
-from lstm_model.training.trainer import Progress
+from lstm_model.training.job import Progress
 
 logger = logging.getLogger(__name__)
 

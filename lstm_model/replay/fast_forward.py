@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 from freqtrade.persistence import Trade
 from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.rpc import RPCHandler
@@ -40,13 +39,13 @@ from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
 from lstm_model.replay.logs import log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
+from lstm_model.training.trainer import TRAINER
 
 logger = logging.getLogger(__name__)
 
 _LEARNING_POLL_S = 0.02  # chosen: trainings take seconds
 _AFTER_MS = 1_000  # as freqtrade itself looks a second after the candle, so that it is there
 
-_TRAINING = "lstm_model.training.network_process"
 _NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
 
@@ -238,7 +237,7 @@ class FastForward:
         engine = bot.strategy._lstm_live if bot else None
         self._interruption.check()
         while engine is not None and engine.busy:
-            if self._kills and end_training():
+            if self._kills and TRAINER.crash():
                 self._kills -= 1
             real_sleep(_LEARNING_POLL_S)
             self._interruption.check()
@@ -320,16 +319,6 @@ class FastForward:
         self.files.folder.mkdir(parents=True, exist_ok=True)
         self.files.overlay.write_text(json.dumps(overlay, indent=4))
         logging.config.dictConfig(log_config(self.files.log))
-
-
-def end_training() -> bool:
-    """Kill the training that runs in a child of this process; whether there was one."""
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if _TRAINING in child.cmdline():
-                child.kill()
-                return True
-    return False
 
 
 def download(scenario: Scenario, folder: Path, until_ms: int) -> None:

@@ -35,14 +35,9 @@ from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard, canonical, version_id
 from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.material import Material, reach_ms
-from lstm_model.training.trainer import (
-    ProgressCallback,
-    Stop,
-    TrainingJob,
-    TrainingResult,
-    run_training,
-)
+from lstm_model.training.trainer import TRAINER, ProgressCallback, Stop
 
 _WORKDIR = "lstm-training-"
 _LEFTOVER_S = 2 * 86_400.0  # chosen: no training takes longer than a day, see `train_timeout_s`
@@ -51,8 +46,8 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "market.candles", "model.baseline", "model.calibration", "model.dataset", "model.evaluation",
-    "model.features", "model.forecast", "model.lstm", "training.fused", "training.maker",
-    "training.material", "training.network",
+    "model.features", "model.forecast", "model.lstm", "training.fit", "training.fused",
+    "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -148,7 +143,7 @@ class ModelMaker:
         if self.store.has(version):
             stored = self.store.load(version)
             return _candidate(stored, self._evaluate(material, stored.weights))
-        self.store.check_writable()
+        self._expect_training(training)
         split, scaler = material.split, Scaler.fit(material.panel.rows[material.split.train])
         job = self._job(material.panel, split.train, split.validation, scaler)
         with _trained(job, training) as result:
@@ -200,10 +195,15 @@ class ModelMaker:
             calibration=hashlib.sha256(canonical(calibration)).hexdigest(),
         )  # fmt: skip
         if not self.store.has(version):
-            self.store.check_writable()
+            self._expect_training(training)
             self._finetune(version, material, parent, training)
         stored = self.store.load(version)
         return Candidate(stored, material.boundary_ms, self._own(stored, material, evidence))
+
+    def _expect_training(self, training: Training) -> None:
+        """Have a training process begin while its job is made."""
+        self.store.check_writable()
+        TRAINER.prepare(self.settings, training.background)
 
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""
@@ -249,6 +249,7 @@ class ModelMaker:
             panel.target().astype(np.float32),
             train.astype(np.int32),
             validation[::every].astype(np.int32),
+            parity=self.store.root / "parity",
         )
 
     def _evaluate(
@@ -301,7 +302,7 @@ def _trained(job: TrainingJob, training: Training) -> Iterator[TrainingResult]:
     """The result of a training, whose folder is there until the block ends."""
     workdir = Path(tempfile.mkdtemp(prefix=_WORKDIR))
     try:
-        yield run_training(
+        yield TRAINER.run(
             job, workdir, training.progress, training.stop, background=training.background
         )
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
+from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_learning, make_terms
 from live_world import (  # noqa: F401 - two fixtures
     COUNT,
     FIRST,
@@ -172,9 +172,9 @@ def test_a_training_that_fails_ends_a_backtest_and_is_not_remembered(
         seen.append(1)
         if len(seen) == 2:
             raise TrainingError("killed")
-        return trainer(*args, **options)  # type: ignore[arg-type]
+        return trainer.run(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(TRAINER, fail_the_second)
+    monkeypatch.setattr(TRAINER, ScriptedTraining(fail_the_second))
     with pytest.raises(TrainingError, match="killed"):
         backtest(tmp_path)
     again = backtest(tmp_path)

@@ -29,8 +29,8 @@ from lstm_model.model.gate import Evidence
 from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings
 from lstm_model.store.steps import StepStore
+from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.maker import Training
-from lstm_model.training.trainer import TrainingJob, TrainingResult
 
 SIGNAL = 0.6
 DAYS = 20  # steps of 100 candles
@@ -60,7 +60,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(lstm_model.training.maker, "run_training", training := InstantTraining())
+    patch.setattr(lstm_model.training.maker, "TRAINER", training := InstantTraining())
     series = [make_candles(3_700, pair=p, seed=n, signal=SIGNAL) for n, p in enumerate(PAIRS)]
     maker = make_maker(tmp_path_factory.mktemp("world"), series, LEARNT)
     learning = Learning(maker, StepStore(maker.store.root))
@@ -209,7 +209,7 @@ def events_of(steps: Sequence[Step], *kinds: str) -> list[Event]:
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
-    monkeypatch.setattr(lstm_model.training.maker, "run_training", instant)
+    monkeypatch.setattr(lstm_model.training.maker, "TRAINER", instant)
     return instant
 
 
@@ -236,10 +236,10 @@ def test_the_baseline_serves_a_random_walk_for_ever(
 class StubbornTraining(InstantTraining):
     """Its fine-tunings learn nothing: they give the weights that they were given."""
 
-    def __call__(
+    def run(
         self, job: TrainingJob, workdir: Path, *rest: object, **options: object
     ) -> TrainingResult:
-        result = super().__call__(job, workdir, *rest, **options)
+        result = super().run(job, workdir, *rest, **options)
         return result if job.initial is None else replace(result, weights=start_of(job))
 
 
@@ -258,7 +258,7 @@ def turned(
 ) -> Iterator[list[Step]]:
     """A learner in a market that turns round; with fine-tunings that help and that do not."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(lstm_model.training.maker, "run_training", request.param())
+    patch.setattr(lstm_model.training.maker, "TRAINER", request.param())
     yield course(tmp_path_factory.mktemp("turned"), turning(1.5, TURN, seed=1), DRIFTING)
     patch.undo()
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from instant_training import SETTINGS, InstantTraining, make_maker
+from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_maker
+from live_world import TRAINER
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 from lstm_model.errors import DataError, StoreError, TrainingError
@@ -28,9 +29,9 @@ from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
+from lstm_model.training.job import Progress, TrainingJob
 from lstm_model.training.maker import Candidate, ModelMaker, Training
 from lstm_model.training.material import Material
-from lstm_model.training.trainer import Progress, TrainingJob
 
 COUNT = 1_700
 SERIES = [
@@ -58,7 +59,7 @@ def material(boundary_ms: int = BOUNDARY, settings: Settings = SETTINGS) -> Mate
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
-    monkeypatch.setattr("lstm_model.training.maker.run_training", instant)
+    monkeypatch.setattr(TRAINER, instant)
     return instant
 
 
@@ -369,7 +370,7 @@ def test_the_job_folder_is_removed_whatever_happens(
         seen.append(workdir)
         raise TrainingError("no")
 
-    monkeypatch.setattr("lstm_model.training.maker.run_training", fail)
+    monkeypatch.setattr(TRAINER, ScriptedTraining(fail))
     with pytest.raises(TrainingError, match="no"):
         maker.scratch(material(LATER))
     assert [folder.parent for folder in seen] == [folders]
@@ -383,13 +384,13 @@ def test_a_training_is_run_as_it_was_asked_for(
 
     def follow(*arguments: Any, background: bool) -> Any:
         found.append((arguments[3], background))
-        return instant(*arguments, background=background)
+        return instant.run(*arguments, background=background)
 
     def stop() -> bool:
         return False
 
     told: list[Progress] = []
-    monkeypatch.setattr("lstm_model.training.maker.run_training", follow)
+    monkeypatch.setattr(TRAINER, ScriptedTraining(follow))
     made = maker.scratch(material(), Training(told.append, stop, background=True))
     maker.finetune(material(LATER), served(made), made.evidence)
     assert [progress.fraction for progress in told] == [1.0]
@@ -703,9 +704,9 @@ def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
 ) -> None:
     def inverted(job: TrainingJob, *arguments: Any, **options: Any) -> Any:
         job = job if job.initial is None else replace(job, targets=-job.targets)
-        return training(job, *arguments, **options)
+        return training.run(job, *arguments, **options)
 
-    monkeypatch.setattr("lstm_model.training.maker.run_training", inverted)
+    monkeypatch.setattr(TRAINER, ScriptedTraining(inverted))
     assert entering(tuned_to(tmp_path, 1.0)[0]).worth == Worth(0.0, 0.0)
 
 

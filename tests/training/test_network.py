@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Iterator
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from places import ROOT
@@ -23,7 +25,9 @@ from places import ROOT
 from lstm_model.errors import TrainingError
 from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings, parse_settings
-from lstm_model.training.trainer import TrainingJob, TrainingResult, run_training
+from lstm_model.training.job import TrainingJob, TrainingResult
+from lstm_model.training.parity import Parity
+from lstm_model.training.trainer import Trainer, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +45,7 @@ SMALL = Settings(
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """The module under test; imported here, so that the fast suite never loads TensorFlow."""
+    """What TensorFlow needs; imported here, so that the fast suite never loads it."""
     return import_network()
 
 
@@ -50,7 +54,11 @@ def import_network() -> Any:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow's own imports
-        return importlib.import_module("lstm_model.training.network")
+        modules = [
+            importlib.import_module(f"lstm_model.training.{name}")
+            for name in ("network", "graph", "fit")
+        ]
+    return SimpleNamespace(**{k: v for module in modules for k, v in vars(module).items()})
 
 
 def make_arrays(n_train: int = 3_000, n_validation: int = 600) -> dict[str, NDArray[Any]]:
@@ -381,7 +389,7 @@ def test_the_parent_hears_which_initial_weights_do_not_fit(
     trained: TrainingResult, tmp_path: Path
 ) -> None:
     wider = fine_tuning(trained, changed(units=16))
-    with pytest.raises(TrainingError, match=r"code 1.*lstm_1/kernel: found \(4, 32\)"):
+    with pytest.raises(TrainingError, match=r"lstm_1/kernel: found \(4, 32\)"):
         run_training(wider, tmp_path, background=False)
 
 
@@ -464,7 +472,7 @@ def test_a_stop_ends_the_real_child(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="stopped"):
         run_training(endless, tmp_path, stop_in_training, stop)
     assert stages[0] == "starting"
-    assert not list(running_children(tmp_path))
+    assert not trainings()
 
 
 def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
@@ -474,7 +482,8 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     source = (
         "import sys, pathlib, numpy as np\n"
         "from lstm_model.settings import Settings\n"
-        "from lstm_model.training.trainer import TrainingJob, run_training\n"
+        "from lstm_model.training.job import TrainingJob\n"
+        "from lstm_model.training.trainer import run_training\n"
         "settings = Settings.model_validate_json(pathlib.Path('settings.json').read_text())\n"
         "job = TrainingJob(settings, **np.load('arrays.npz'))\n"
         "run_training(job, pathlib.Path('job'), lambda p: print(p.stage, flush=True))\n"
@@ -486,20 +495,108 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with parent:
         assert parent.stdout is not None
         assert any(line.strip() == "training" for line in parent.stdout)
-        assert list(running_children(tmp_path / "job"))
+        children = psutil.Process(parent.pid).children()
+        assert children
         parent.send_signal(signal.SIGKILL)
-    deadline_s = time.monotonic() + 10.0
-    while list(running_children(tmp_path / "job")):
-        assert time.monotonic() < deadline_s, "the child outlives its parent"
-        time.sleep(0.05)
+    assert not psutil.wait_procs(children, timeout=10.0)[1], "the child outlives its parent"
 
 
-def running_children(workdir: Path) -> Iterator[int]:
-    """Processes that were started for this job folder (Linux)."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if os.fsencode(str(workdir.resolve())) in words:
-            yield int(entry.name)
+def trainings() -> list[psutil.Process]:
+    """Training processes of this one."""
+    return [
+        child for child in psutil.Process().children()
+        if "lstm_model.training.network_process" in child.cmdline()
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- one process for many jobs
+
+
+def jobs_of_many_shapes(trained: TrainingResult) -> dict[str, TrainingJob]:
+    """Other networks, other data, a fine-tuning, another batch."""
+    return {
+        "first": make_job(),
+        "other data": make_job(n_train=2_900),
+        "other seed and rate": make_job(changed(seed=9, learning_rate=0.01, max_epochs=1)),
+        "other network": make_job(changed(units=5, layers=1)),
+        "mse": make_job(changed(loss="mse")),
+        "few windows": make_job(n_train=40),
+        "fine-tuning": fine_tuning(trained, changed(max_epochs=1)),
+    }
+
+
+def test_the_same_job_gives_the_same_weights_whatever_the_process_did_before(
+    trained: TrainingResult, tmp_path: Path
+) -> None:
+    """Alone in a process, and in one process in two orders: weights, history, names in Keras."""
+    jobs = jobs_of_many_shapes(trained)
+    found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in jobs}
+
+    def run(trainer: Trainer, name: str, order: str) -> None:
+        folder = tmp_path / order / name
+        result = trainer.run(jobs[name], folder, background=False)
+        with zipfile.ZipFile(result.network) as file:
+            model = json.loads(file.read("config.json"))["config"]
+        names = [model["name"], *(layer["name"] for layer in model["layers"])]
+        losses = [(epoch.loss, epoch.validation_loss) for epoch in result.history]
+        weights = {key: array.tobytes() for key, array in result.weights.items()}
+        found[name].append((weights, losses, names, result.fallback))
+
+    trainer = Trainer()
+    for order, names in {"forth": [*jobs], "back": [*reversed(jobs)]}.items():
+        for name in names:
+            run(trainer, name, order)
+    trainer.end_idle()
+    for name in ("other data", "mse", "fine-tuning"):
+        alone = Trainer()
+        run(alone, name, "alone")
+        alone.end_idle()
+    for name, results in found.items():
+        assert all(result == results[0] for result in results), name
+    assert len({repr(results[0][0]) for results in found.values()}) == len(jobs)
+
+
+def test_what_was_compared_with_keras_is_remembered(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = importlib.import_module("lstm_model.training.fused")
+    compared: list[int] = []
+    right = fused.largest_difference
+    monkeypatch.setattr(
+        fused, "largest_difference", lambda *args: compared.append(1) or right(*args)
+    )
+    parity = Parity(tmp_path / "parity")
+    job = network.Job(SMALL, **make_arrays(), parity=parity)
+    for _ in range(2):
+        assert network.TrainingGraph(job).fallback is None
+    assert len(compared) == 1
+    network.TrainingGraph(replace(job, settings=changed(units=5)))
+    assert len(compared) == 2
+    monkeypatch.setattr("lstm_model.training.parity.machine", lambda: "another")
+    network.TrainingGraph(job)
+    assert len(compared) == 3
+
+
+def test_a_kernel_that_differs_is_never_remembered(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that fell back once compares again, and each of its jobs has a model of its own."""
+    fused = importlib.import_module("lstm_model.training.fused")
+    right = fused.block_lstm
+    monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
+    parity, workshop = Parity(tmp_path / "parity"), network.Workshop()
+    job = network.Job(changed(max_epochs=1), **make_arrays(), parity=parity)
+    fits = [workshop.fit(job, lambda message: None) for _ in range(2)]
+    assert all("differs from Keras" in fit.graph.fallback for fit in fits)
+    assert fits[0].history[0]["loss"] == fits[1].history[0]["loss"]
+    assert not (tmp_path / "parity").exists()
+
+
+def test_the_process_of_a_bot_takes_only_what_others_leave(tmp_path: Path) -> None:
+    policies: list[int] = []
+
+    def look(_: Any) -> None:
+        policies.extend(os.sched_getscheduler(child.pid) for child in trainings())
+
+    run_training(make_job(changed(max_epochs=1)), tmp_path, look, background=True)
+    assert policies[-1] == os.SCHED_IDLE

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import pytest
 
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
-from lstm_model.training.trainer import Progress, TrainingJob, TrainingResult, run_training
+from lstm_model.training.job import Progress, TrainingJob, TrainingResult
+from lstm_model.training.trainer import Trainer
 
 GOOD_CHILD = """
     import json, pathlib, sys
     import numpy as np
-    folder = pathlib.Path(sys.argv[1])
+    folder = pathlib.Path(json.loads(sys.stdin.readline()))
     with np.load(folder / "job.npz", allow_pickle=False) as job:
         sys.stdout.buffer.write(bytes([0xFF, 0x0A]))  # a library says something, not in UTF-8
         sys.stdout.flush()
@@ -36,16 +38,19 @@ GOOD_CHILD = """
     result = {"epochs": 1, "best_epoch": 1, "history": [epoch], "fallback": None}
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "network.keras").write_bytes(b"network")
+    print(json.dumps({"done": True}), flush=True)
+    sys.stdin.read()
 """
 HANGING_CHILD = """
-    import os, pathlib, subprocess, sys, time
+    import json, os, pathlib, subprocess, sys, time
+    folder = pathlib.Path(json.loads(sys.stdin.readline()))
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    pathlib.Path(sys.argv[1], "pids").write_text(f"{os.getpid()} {other.pid}")
+    (folder / "pids").write_text(f"{os.getpid()} {other.pid}")
     time.sleep(60)
 """
 HUNGRY_CHILD = """
-    import os, pathlib, sys, time
-    folder = pathlib.Path(sys.argv[1])
+    import json, os, pathlib, sys, time
+    folder = pathlib.Path(json.loads(sys.stdin.readline()))
     (folder / "pids").write_text(str(os.getpid()))
     while not (folder / "eat").exists():
         time.sleep(0.01)
@@ -67,12 +72,18 @@ def make_job(**changes: Any) -> TrainingJob:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Train:
+def trainer(tmp_path: Path) -> Iterator[Trainer]:
+    """Of children that the test writes."""
+    trainer = Trainer((sys.executable, str(tmp_path / "child.py")))
+    yield trainer
+    trainer.end_idle()
+
+
+@pytest.fixture
+def train(trainer: Trainer, tmp_path: Path) -> Train:
     def run(source: str, job: TrainingJob | None = None, **options: Any) -> TrainingResult:
-        script = tmp_path / "child.py"
-        script.write_text(textwrap.dedent(source))
-        command = (sys.executable, str(script))
-        return run_training(job or make_job(), tmp_path / "job", command=command, **options)
+        (tmp_path / "child.py").write_text(textwrap.dedent(source))
+        return trainer.run(job or make_job(), tmp_path / "job", **options)
 
     return run
 
@@ -159,7 +170,7 @@ def test_a_child_that_has_just_ended_takes_no_memory(
             asked.append(pid)
             raise psutil.NoSuchProcess(pid)
 
-    monkeypatch.setattr("lstm_model.training.trainer.psutil.Process", Gone)
+    monkeypatch.setattr("lstm_model.training.child.psutil.Process", Gone)
     assert train(GOOD_CHILD).epochs == 1
     assert asked
 
@@ -270,3 +281,216 @@ def test_a_training_from_scratch_has_no_initial_weights(train: Train, tmp_path: 
     assert train(GOOD_CHILD).initial_loss is None
     with np.load(tmp_path / "job" / "job.npz", allow_pickle=False) as job:
         assert not [name for name in job.files if name.startswith("initial")]
+
+
+# ---------------------------------------------------------------- a process that stays
+
+STAYING_CHILD = """
+    import json, os, pathlib, sys
+    import numpy as np
+    print("a library says something", flush=True)
+    sys.stderr.write("a word of the start\\n")
+    for number, line in enumerate(sys.stdin):
+        folder = pathlib.Path(json.loads(line))
+        (folder / "pids").write_text(str(os.getpid()))
+        settings = json.loads((folder / "job.json").read_text())["settings"]
+        sys.stderr.write(f"job {number}\\n")
+        if settings["seed"] == 13:
+            sys.exit(f"job {number} crashed")
+        if settings["seed"] == 14:
+            print(json.dumps({"problem": "this cannot be learnt"}), flush=True)
+            continue
+        while settings["seed"] == 15 and not (folder / "go").exists():
+            pass
+        np.savez(folder / "result.npz", **{"median/bias": np.zeros(1, np.float32)})
+        result = {"epochs": number, "best_epoch": 1, "history": [], "fallback": None}
+        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "network.keras").write_bytes(b"network")
+        print(json.dumps({"done": True}), flush=True)
+"""
+CRASHING, REFUSED, WAITING = 13, 14, 15
+
+
+class Staying:
+    """A trainer whose children stay, and what it is given to do."""
+
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self.trainer, self.folder = trainer, folder
+
+    def run(self, name: str, seed: int = 1, threads: int = 2, **options: Any) -> TrainingResult:
+        settings = Settings(lookback=8, seed=seed, train_threads=threads)
+        options = {"background": False, **options}
+        return self.trainer.run(make_job(settings=settings), self.folder / name, **options)
+
+    def pid(self, name: str) -> int:
+        """Of the child that took the job of this name."""
+        return int((self.folder / name / "pids").read_text())
+
+    def begin(self, name: str, seed: int = 1, **options: Any) -> threading.Thread:
+        thread = threading.Thread(target=self.run, args=(name, seed), kwargs=options)
+        thread.start()
+        return thread
+
+    def has_begun(self, name: str) -> bool:
+        return (self.folder / name / "pids").exists()
+
+
+@pytest.fixture
+def staying(trainer: Trainer, tmp_path: Path) -> Staying:
+    (tmp_path / "child.py").write_text(textwrap.dedent(STAYING_CHILD))
+    return Staying(trainer, tmp_path)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 10.0
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_child_takes_job_after_job(staying: Staying) -> None:
+    assert [staying.run(name).epochs for name in "abc"] == [0, 1, 2]
+    assert len({staying.pid(name) for name in "abc"}) == 1
+
+
+def test_a_child_without_work_ends(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(textwrap.dedent(STAYING_CHILD))
+    trainer = Trainer((sys.executable, str(tmp_path / "child.py")), idle_s=0.2)
+    staying = Staying(trainer, tmp_path)
+    staying.run("a")
+    wait_until(lambda: not is_running(staying.pid("a")))
+    staying.run("b")
+    assert staying.pid("a") != staying.pid("b")
+    trainer.end_idle()
+
+
+def test_work_that_comes_in_time_keeps_a_child(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(textwrap.dedent(STAYING_CHILD))
+    trainer = Trainer((sys.executable, str(tmp_path / "child.py")), idle_s=1.0)
+    staying = Staying(trainer, tmp_path)
+    for name in "abc":
+        staying.run(name)
+        time.sleep(0.5)
+    assert is_running(staying.pid("c"))
+    assert len({staying.pid(name) for name in "abc"}) == 1
+    trainer.end_idle()
+    assert not is_running(staying.pid("c"))
+
+
+@pytest.mark.parametrize(
+    ("seed", "problem"), [(CRASHING, "code 1: job 1 crashed"), (REFUSED, "this cannot be learnt")]
+)
+def test_after_a_failure_the_next_job_has_a_child_of_its_own(
+    staying: Staying, seed: int, problem: str
+) -> None:
+    staying.run("a")
+    with pytest.raises(TrainingError, match=problem):
+        staying.run("b", seed)
+    assert staying.run("c").epochs == 0
+    assert staying.pid("a") == staying.pid("b") != staying.pid("c")
+
+
+def test_the_log_that_is_quoted_is_that_of_the_job(staying: Staying) -> None:
+    staying.run("a")
+    with pytest.raises(TrainingError) as caught:
+        staying.run("b", CRASHING)
+    assert "job 1" in str(caught.value)
+    assert "job 0" not in str(caught.value)
+    assert "\0" not in str(caught.value)
+
+
+def test_a_child_that_died_at_rest_is_replaced(staying: Staying) -> None:
+    staying.run("a")
+    os.kill(staying.pid("a"), signal.SIGKILL)
+    wait_until(lambda: not is_running(staying.pid("a")))
+    assert staying.run("b").epochs == 0
+
+
+def test_a_child_is_used_for_what_it_was_started_for(staying: Staying) -> None:
+    """Its threads and its priority are settled when it starts; only one kind waits for work."""
+    staying.run("a")
+    staying.run("b", threads=1)
+    staying.run("c", threads=1, background=True)
+    assert len({staying.pid(name) for name in "abc"}) == 3
+    assert [is_running(staying.pid(name)) for name in "abc"] == [False, False, True]
+
+
+def test_trainings_share_the_threads(staying: Staying) -> None:
+    """Two at a time with four threads; the third waits, and says so."""
+    first = [staying.begin(name, WAITING, threads=4) for name in "ab"]
+    wait_until(lambda: staying.has_begun("a") and staying.has_begun("b"))
+    told: list[Progress] = []
+    third = staying.begin("c", threads=4, progress=told.append)
+    wait_until(lambda: bool(told))
+    assert told[0].stage == "waiting"
+    assert not staying.has_begun("c")
+    (staying.folder / "a" / "go").touch()
+    third.join(10.0)
+    assert staying.pid("c") == staying.pid("a")
+    (staying.folder / "b" / "go").touch()
+    for thread in first:
+        thread.join(10.0)
+
+
+def test_a_training_ahead_lets_others_pass(staying: Staying) -> None:
+    order: list[str] = []
+    first = staying.begin("a", WAITING)
+    wait_until(lambda: staying.has_begun("a"))
+
+    def begin(name: str, ahead: bool) -> threading.Thread:
+        told: list[Progress] = []
+
+        def note(progress: Progress) -> None:
+            told.append(progress)
+            if progress.stage != "waiting" and name not in order:
+                order.append(name)
+
+        thread = staying.begin(name, ahead=ahead, progress=note)
+        wait_until(lambda: bool(told))
+        return thread
+
+    threads = [begin("ahead", True), begin("urgent", False)]
+    (staying.folder / "a" / "go").touch()
+    for thread in [first, *threads]:
+        thread.join(10.0)
+    assert order == ["urgent", "ahead"]
+
+
+def test_who_waits_for_a_child_can_be_stopped(staying: Staying) -> None:
+    first = staying.begin("a", WAITING)
+    wait_until(lambda: staying.has_begun("a"))
+    with pytest.raises(TrainingError, match="stopped"):
+        staying.run("b", stop=lambda: True)
+    (staying.folder / "a" / "go").touch()
+    first.join(10.0)
+    assert not staying.has_begun("b")
+
+
+def test_a_child_can_be_started_for_a_job_that_comes(staying: Staying) -> None:
+    settings, before = Settings(train_threads=2), set(psutil.Process().children())
+    for _ in range(2):
+        staying.trainer.prepare(settings, background=False)
+    (ready,) = set(psutil.Process().children()) - before
+    staying.run("a")
+    assert staying.pid("a") == ready.pid
+    staying.trainer.end_idle()
+    assert not is_running(ready.pid)
+
+
+def test_a_training_can_be_made_to_crash(staying: Staying) -> None:
+    assert not staying.trainer.crash()
+    caught: list[TrainingError] = []
+
+    def run() -> None:
+        try:
+            staying.run("a", WAITING)
+        except TrainingError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: staying.has_begun("a"))
+    assert staying.trainer.crash()
+    thread.join(10.0)
+    assert "ended with code -9" in str(caught[0])
+    assert staying.run("b").epochs == 0

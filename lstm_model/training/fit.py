@@ -1,0 +1,167 @@
+"""Fitting: epochs, early stopping, and what a training leaves."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_model.errors import TrainingError
+from lstm_model.training.fused import Weights, export_weights
+from lstm_model.training.graph import Ends, Job, Shape, TrainingGraph
+from lstm_model.training.network import import_weights
+
+Report = Callable[[dict[str, Any]], None]
+
+_GRAPHS_READY = 4  # chosen: a study of several settings; a graph holds a few megabytes
+
+
+@dataclass
+class Fit:
+    """The fitting of one job: epochs, early stopping, the best weights so far.
+
+    `best_epoch` 0 stands for the initial weights, whose validation loss is `initial_loss`; the
+    history begins with epoch 1.
+    """
+
+    job: Job
+    graph: TrainingGraph
+    report: Report
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: Weights = field(default_factory=dict)
+    best_epoch: int = 0
+    initial_loss: float | None = None
+    _started_s: float = field(default_factory=time.monotonic)
+    _loss: float = float("nan")
+    _best_loss: float = float("inf")
+
+    def run(self) -> None:
+        """Train until the validation loss stops falling, then restore the best epoch's weights.
+
+        Initial weights are what the epochs have to beat: when none does, they are the result.
+
+        Raises
+        ------
+        TrainingError
+            When a loss is not finite.
+        """
+        settings = self.job.settings
+        order = np.random.default_rng(settings.seed)
+        self._started_s = time.monotonic()
+        if self.job.initial is not None:
+            self._measure_initial()
+        for epoch in range(1, settings.max_epochs + 1):
+            self._run_epoch(epoch, order.permutation(self.job.train_ends))
+            if epoch - self.best_epoch >= settings.patience:
+                break
+        import_weights(self.graph.model, self.best)
+
+    def _measure_initial(self) -> None:
+        loss = self._validate()
+        if not np.isfinite(loss):
+            raise TrainingError(f"the validation loss of the initial weights is {loss}")
+        self.initial_loss = self._best_loss = loss
+        self.best = self.graph.network.weights()
+
+    def _validate(self) -> float:
+        return self.graph.evaluate(self.job.validation_ends, self.job.batch)
+
+    def _run_epoch(self, epoch: int, ends: Ends) -> None:
+        started_s = time.monotonic()
+        losses = list(self.train_epoch(epoch, ends))
+        loss = float(np.mean(losses))
+        validation_loss = self._validate()
+        if not np.isfinite([loss, validation_loss]).all():
+            raise TrainingError(
+                f"epoch {epoch}: the loss is not finite ({loss}, validation {validation_loss}); "
+                "lower learning_rate"
+            )
+        if validation_loss < self._best_loss:
+            self._best_loss, self.best_epoch = validation_loss, epoch
+            self.best = self.graph.network.weights()
+        self.history.append(
+            {
+                "epoch": epoch, "loss": loss, "validation_loss": validation_loss,
+                "seconds": time.monotonic() - started_s,
+            }
+        )  # fmt: skip
+        self._tell(epoch, self.job.steps)
+
+    def train_epoch(self, epoch: int, ends: Ends) -> Iterator[float]:
+        """Learn from the first of shuffled window `ends` (N,), as many as an epoch may draw.
+
+        Goes chunk by chunk; yields each step's mean loss.
+        """
+        batch, steps = self.job.batch, self.job.steps
+        batches = ends[: steps * batch].reshape(steps, batch)
+        chunk = self.job.chunk
+        for start in range(0, steps, chunk):
+            part = batches[start : start + chunk]
+            first = (epoch - 1) * steps + start
+            self._loss = self.graph.train(part, first)
+            yield from [self._loss] * len(part)
+            self._tell(epoch, start + len(part))
+
+    def _tell(self, epoch: int, step: int) -> None:
+        epochs, steps = self.job.settings.max_epochs, self.job.steps
+        done = ((epoch - 1) * steps + step) / (epochs * steps)
+        elapsed_s = time.monotonic() - self._started_s
+        self.report(
+            {
+                "stage": "training", "epoch": epoch, "epochs": epochs,
+                "step": step, "steps": steps, "fraction": done, "loss": self._loss,
+                "validation_loss": self.history[-1]["validation_loss"] if self.history else None,
+                "windows_per_s": done * epochs * steps * self.job.batch / elapsed_s,
+                "eta_s": elapsed_s * (1.0 - done) / done,
+            }
+        )  # fmt: skip
+
+
+class Workshop:
+    """Trains job after job; graphs stay for the next job of the same shape."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[Shape, TrainingGraph] = {}  # the one used last at the end
+
+    def fit(self, job: Job, report: Report) -> Fit:
+        """Build, compile and train; the same job gives the same weights bit for bit."""
+        report({"stage": "compiling"})
+        fit = Fit(job, self._graph(job), report)
+        fit.run()
+        return fit
+
+    def _graph(self, job: Job) -> TrainingGraph:
+        graph = self._graphs.pop(job.shape, None)
+        if graph is None:
+            graph = TrainingGraph(job)
+        else:
+            graph.begin(job)
+        if graph.fallback is None:  # else it is bound to the Keras model of its job
+            self._graphs[job.shape] = graph
+        while len(self._graphs) > _GRAPHS_READY:
+            del self._graphs[next(iter(self._graphs))]
+        gc.collect()  # the Keras model of the last job is full of circles
+        return graph
+
+
+def fit_network(job: Job, report: Report) -> Fit:
+    """One job alone, see `Workshop.fit`."""
+    return Workshop().fit(job, report)
+
+
+def write_result(workdir: Path, fit: Fit) -> None:
+    """Leave the weights, the Keras file and the history in the job folder."""
+    weights = export_weights(fit.graph.model)
+    fit.graph.model.save(workdir / "network.keras")
+    np.savez(workdir / "result.npz", **weights)  # type: ignore[arg-type]
+    result = {
+        "epochs": len(fit.history), "best_epoch": fit.best_epoch, "history": fit.history,
+        "fallback": fit.graph.fallback, "initial_loss": fit.initial_loss,
+    }  # fmt: skip
+    (workdir / "result.json").write_text(json.dumps(result))
