@@ -37,11 +37,12 @@ from study_switch import PAIRS, SMALL, STEP_MS, market
 
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning import learner
-from lstm_model.learning.chain import Learning, Run
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.contender import Contender, View
 from lstm_model.learning.learner import Event, State
 from lstm_model.learning.matured import Matured
 from lstm_model.learning.packing import pack
+from lstm_model.learning.run import Run
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Scaler
 from lstm_model.model.evaluation import Evaluation

@@ -33,8 +33,9 @@ from picture import line_chart
 from scipy.signal import lfilter
 from study_online import Comparison
 
-from lstm_model.learning.chain import Learning, Run
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.learner import Event
+from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
 from lstm_model.model.forecast import paired_test
 from lstm_model.settings import Settings, parse_settings

@@ -17,7 +17,8 @@ from series import START_MS, STEP_MS, make_candles
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import TrainingError
-from lstm_model.learning.chain import Run, Step
+from lstm_model.learning.chain import Step
+from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
 from lstm_model.settings import Settings
 from lstm_model.store.journal import DecisionRow, Journal

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from lstm_model.errors import DataError
-from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.chain import Learning, Step
 from lstm_model.learning.learner import Wish
-from lstm_model.learning.wording import Teller, event_line, minute
+from lstm_model.learning.run import SCRATCH, Ahead, Run
+from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.features import WARM_UP
 from lstm_model.trading.outlook import Frame, Outlook, Terms
-from lstm_model.training.maker import Training
+from lstm_model.training.maker import Candidate, Training
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,6 @@ class WalkForwardEngine:
         self._learning, self.terms, self._begin_ms = learning, terms, begin_ms
         self._maker, self._schedule = learning.maker, learning.schedule
         self._steps: dict[int, Step] = {}  # by boundary, rising
-        self._run = Run(self._maker.history.of, _lesson)
 
     def outlook(self, candles: Candles, skip: int) -> Outlook:
         """Forecast every candle of the study, and none that only warms up.
@@ -83,19 +84,33 @@ class WalkForwardEngine:
 
     def _walk(self, first_ms: int, last_ms: int) -> None:
         """Make the steps from the chain's origin to the boundary `last_ms`."""
-        step = next(reversed(self._steps.values()), None) or self._begin(first_ms, last_ms)
-        if step is not None:
-            for later in self._learning.walk(first_ms, last_ms, self._run, step):
-                self._take(later)
+        with self._ahead(first_ms, last_ms) as ahead:
+            run = Run(self._maker.history.of, _lesson, network=ahead.network)
+            step = next(reversed(self._steps.values()), None) or self._begin(first_ms, last_ms, run)
+            if step is not None:
+                tell = WalkTeller(self._schedule, step.boundary_ms, last_ms)
+                for later in self._learning.walk(first_ms, last_ms, run, step):
+                    self._take(later)
+                    tell(later.boundary_ms, ahead.ready)
 
-    def _begin(self, first_ms: int, last_ms: int) -> Step | None:
+    def _ahead(self, first_ms: int, last_ms: int) -> Ahead:
+        """What trains the networks of this walk, from when on the first of them is needed."""
+
+        def make(boundary_ms: int, training: Training) -> Candidate:
+            return self._maker.scratch(self._maker.material(boundary_ms), training)
+
+        boundaries = self._schedule.retrainings(first_ms, last_ms)
+        threads = self._maker.settings.train_threads
+        return Ahead(make, partial(_lesson, SCRATCH), boundaries, threads)
+
+    def _begin(self, first_ms: int, last_ms: int, run: Run) -> Step | None:
         """The chain's first step, at the first retraining for which there is enough history."""
         if self._begin_ms is not None:
             first_ms = min(first_ms, self._schedule.boundary_at(self._begin_ms))
         boundary_ms = self._learning.origin_of(first_ms)
         while boundary_ms <= last_ms:
             try:
-                step = self._learning.origin(boundary_ms, self._run)
+                step = self._learning.origin(boundary_ms, run)
             except DataError as error:
                 logger.warning("No forecasts from %s on: %s", minute(boundary_ms), error)
             else:

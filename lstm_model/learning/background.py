@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from lstm_model.errors import LstmModelError, StoreError, TrainingError
-from lstm_model.learning.chain import Learning, Run, Step
+from lstm_model.learning.chain import Learning, Step
 from lstm_model.learning.learner import Wish
+from lstm_model.learning.run import Run
 from lstm_model.learning.wording import Teller, decisions
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -23,9 +23,10 @@ from lstm_model.learning.contender import Contender, View
 from lstm_model.learning.learner import Event, State, Wish
 from lstm_model.learning.matured import Matured, label_reach, mature
 from lstm_model.learning.packing import pack, unpack, unpack_contender, unpack_far, unpack_usual
+from lstm_model.learning.run import SCRATCH, Run
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles
-from lstm_model.market.history import Disk, digest_of
+from lstm_model.market.history import digest_of
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.gate import Evidence
 from lstm_model.model.model import Model
@@ -33,7 +34,8 @@ from lstm_model.model.reliability import Kept
 from lstm_model.store.card import ModelCard, canonical
 from lstm_model.store.lineage import lineages
 from lstm_model.store.steps import StepStore
-from lstm_model.training.maker import Candidate, ModelMaker, Training, code_digest
+from lstm_model.training.maker import Candidate, ModelMaker, code_digest
+from lstm_model.training.material import Material
 
 logger = logging.getLogger(__name__)
 
@@ -47,27 +49,6 @@ _DECISIVE_MODULES = (
     "model.gate", "model.lstm", "model.reach", "model.reliability", "training.maker",
     "training.material",
 )  # fmt: skip
-
-Lesson = Callable[[Wish, int], Training]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One walk along the chain.
-
-    Attributes
-    ----------
-    known : pair -> its candles
-    lesson : how a training that is due at a boundary is run
-    forgiving : a training that fails is tried again a step later instead of ending the walk, as
-        one is for which there are too few candles
-    stopped : whether the walk is to end; a training that failed then did not fail
-    """
-
-    known: Disk
-    lesson: Lesson
-    forgiving: bool = False
-    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -266,7 +247,7 @@ class Learning:
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         material = self.maker.material(boundary_ms, run.known)
         baseline = self.maker.baseline(material)
-        network = self.maker.scratch(material, run.lesson(Wish("scratch"), boundary_ms))
+        network = self._network(material, boundary_ms, run)
         state = learner.begin(boundary_ms, self._entering(baseline, boundary_ms))
         state = learner.measured(state, material.candles, self.maker.settings)
         newcomer = self._entering(network, boundary_ms)
@@ -335,16 +316,21 @@ class Learning:
 
     def _made(self, wish: Wish, state: State, boundary_ms: int, run: Run) -> Contender:
         material = self.maker.material(boundary_ms, run.known)
-        training = run.lesson(wish, boundary_ms)
         if wish.kind == "scratch":
-            return self._entering(self.maker.scratch(material, training), boundary_ms)
+            return self._entering(self._network(material, boundary_ms, run), boundary_ms)
         parent = learner.finetune_parent(state)
         assert parent is not None  # noqa: S101 - `due` asks for no other
         model = self._model(parent.version)
         model = replace(model, calibration=parent.calibration(model.calibration))
+        training = run.lesson(wish, boundary_ms)
         made = self.maker.finetune(material, model, parent.evidence, training)
         entering = self._entering(made, boundary_ms)
         return replace(entering, widths=parent.widths, widths_before=parent.widths)
+
+    def _network(self, material: Material, boundary_ms: int, run: Run) -> Candidate:
+        if run.network is not None:
+            return run.network(boundary_ms)
+        return self.maker.scratch(material, run.lesson(SCRATCH, boundary_ms))
 
     def _entering(self, made: Candidate, boundary_ms: int) -> Contender:
         card = made.stored.card

@@ -70,5 +70,14 @@ class Schedule:
         """Whether a fine-tuning is due at this boundary by the clock."""
         return self.finetune_ms > 0 and self._passes(boundary_ms, self.finetune_ms)
 
+    def retrainings(self, first_ms: int, last_ms: int) -> list[int]:
+        """The boundaries in `[first_ms, last_ms]` at which a training from scratch is due."""
+        return [at for at in range(first_ms, last_ms + 1, self.step_ms) if self.retrains_at(at)]
+
+    def trainings(self, first_ms: int, last_ms: int) -> int:
+        """How many trainings are due in `[first_ms, last_ms]` by the clock."""
+        boundaries = range(first_ms, last_ms + 1, self.step_ms)
+        return sum(self.retrains_at(at) or self.finetunes_at(at) for at in boundaries)
+
     def _passes(self, boundary_ms: int, period_ms: int) -> bool:
         return boundary_ms // period_ms != (boundary_ms - self.step_ms) // period_ms

@@ -10,6 +10,7 @@ import numpy as np
 
 from lstm_model.errors import StoreError
 from lstm_model.learning.learner import Event, Wish
+from lstm_model.learning.schedule import Schedule
 from lstm_model.store.card import ModelCard
 from lstm_model.store.journal import DecisionRow
 from lstm_model.training.job import Progress
@@ -31,6 +32,8 @@ class Teller:
         self._told_s, self._said = -_TELL_EVERY_S, -_SAY_EVERY
 
     def __call__(self, progress: Progress) -> None:
+        if progress.stage == "waiting":  # for another, which is heard of
+            return
         line, now_s = f"{self._title}: {describe(progress)}", time.monotonic()
         if self._say is not None and progress.fraction >= self._said + _SAY_EVERY:
             self._said = progress.fraction // _SAY_EVERY * _SAY_EVERY
@@ -39,6 +42,33 @@ class Teller:
         elif now_s - self._told_s >= _TELL_EVERY_S:
             self._told_s = now_s
             logger.info("%s", line)
+
+
+class WalkTeller:
+    """Reports to the log how far a walk over the past is, not too often.
+
+    Parameters
+    ----------
+    first_ms, last_ms : its boundaries
+    """
+
+    def __init__(self, schedule: Schedule, first_ms: int, last_ms: int) -> None:
+        self._schedule, self._first_ms, self._last_ms = schedule, first_ms, last_ms
+        self._trainings = schedule.trainings(first_ms, last_ms)
+        self._began_s = self._told_s = time.monotonic()
+
+    def __call__(self, boundary_ms: int, ahead: int) -> None:
+        """The walk has come to a boundary, and so many networks are there that it needs later."""
+        now_s = time.monotonic()
+        if now_s - self._told_s < _TELL_EVERY_S or boundary_ms >= self._last_ms:
+            return
+        self._told_s, passed_s = now_s, now_s - self._began_s
+        done = self._schedule.trainings(self._first_ms, boundary_ms) + ahead
+        logger.info(
+            "Learnt until %s of %s: %d of about %d trainings in %.0f s, about %.0f s left",
+            minute(boundary_ms), minute(self._last_ms), done, self._trainings, passed_s,
+            passed_s * max(0.0, self._trainings / max(1, done) - 1.0),
+        )  # fmt: skip
 
 
 _TRAINING = {"scratch": "Training a network", "finetune": "Fine-tuning"}

@@ -67,11 +67,20 @@ class Candidate(NamedTuple):
 
 
 class Training(NamedTuple):
-    """How a training is run: whom it tells, what ends it, and whether others go first."""
+    """How a training is run.
+
+    Attributes
+    ----------
+    progress : whom it tells
+    stop : what ends it
+    background : it takes only processor time that nothing else wants
+    ahead : others that wait for a training process go first
+    """
 
     progress: ProgressCallback | None = None
     stop: Stop | None = None
     background: bool = False
+    ahead: bool = False
 
 
 ALONE = Training()
@@ -303,8 +312,9 @@ def _trained(job: TrainingJob, training: Training) -> Iterator[TrainingResult]:
     workdir = Path(tempfile.mkdtemp(prefix=_WORKDIR))
     try:
         yield TRAINER.run(
-            job, workdir, training.progress, training.stop, background=training.background
-        )
+            job, workdir, training.progress, training.stop,
+            background=training.background, ahead=training.ahead,
+        )  # fmt: skip
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
 

@@ -50,16 +50,17 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, settings: Settings, background: bool) -> Self:
         """In a bot it has all threads; the trainings of a study share them."""
-        return cls(settings.train_threads // at_once(settings, background), background)
+        threads = settings.train_threads
+        return cls(threads if background else threads // at_once(threads), background)
 
     def command(self, program: Sequence[str]) -> list[str]:
         """The program with its options."""
         return [*program, f"--threads={self.threads}", *["--background"][: self.background]]
 
 
-def at_once(settings: Settings, background: bool) -> int:
-    """How many trainings run side by side: in a bot one, in a study as threads allow."""
-    return 1 if background else max(1, settings.train_threads // _THREADS_EACH)
+def at_once(threads: int) -> int:
+    """How many trainings of a study run side by side and share the threads; of a bot it is one."""
+    return max(1, threads // _THREADS_EACH)
 
 
 class Trainer:
@@ -144,7 +145,8 @@ class Trainer:
     def _taken(
         self, settings: Settings, background: bool, ahead: bool, watch: _Watch
     ) -> Iterator[Child]:
-        kind, most = Kind.of(settings, background), at_once(settings, background)
+        kind = Kind.of(settings, background)
+        most = settings.train_threads // kind.threads
         with self._waiting(ahead):
             while (child := self._take(kind, most, ahead)) is None:
                 watch.wait()

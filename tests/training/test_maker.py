@@ -382,9 +382,9 @@ def test_a_training_is_run_as_it_was_asked_for(
 ) -> None:
     instant, found = InstantTraining(), []
 
-    def follow(*arguments: Any, background: bool) -> Any:
-        found.append((arguments[3], background))
-        return instant.run(*arguments, background=background)
+    def follow(*arguments: Any, **options: bool) -> Any:
+        found.append((arguments[3], options))
+        return instant.run(*arguments, **options)
 
     def stop() -> bool:
         return False
@@ -392,9 +392,11 @@ def test_a_training_is_run_as_it_was_asked_for(
     told: list[Progress] = []
     monkeypatch.setattr(TRAINER, ScriptedTraining(follow))
     made = maker.scratch(material(), Training(told.append, stop, background=True))
-    maker.finetune(material(LATER), served(made), made.evidence)
+    maker.finetune(material(LATER), served(made), made.evidence, Training(ahead=True))
     assert [progress.fraction for progress in told] == [1.0]
-    assert found == [(stop, True), (None, False)]
+    assert found == [
+        (stop, {"background": True, "ahead": False}), (None, {"background": False, "ahead": True}),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["scratch", "baseline"])

@@ -1,0 +1,104 @@
+"""How a walk along the chain is run, and networks that are trained before it comes to them.
+
+A network from scratch depends on candles alone, not on who is champion by then. So while a walk
+over the past scores and judges, the trainer need not wait for it. What comes out is the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from lstm_model.learning.learner import Wish
+from lstm_model.market.history import Disk
+from lstm_model.training.maker import Candidate, Training
+from lstm_model.training.trainer import at_once
+
+Lesson = Callable[[Wish, int], Training]
+Make = Callable[[int, Training], Candidate]
+SCRATCH = Wish("scratch")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One walk along the chain.
+
+    Attributes
+    ----------
+    known : pair -> its candles
+    lesson : how a training that is due at a boundary is run
+    forgiving : a training that fails is tried again a step later instead of ending the walk, as
+        one is for which there are too few candles
+    stopped : whether the walk is to end; a training that failed then did not fail
+    network : boundary -> its network from scratch, for who trains ahead; None: it is trained then
+    """
+
+    known: Disk
+    lesson: Lesson
+    forgiving: bool = False
+    stopped: Callable[[], bool] = lambda: False
+    network: Callable[[int], Candidate] | None = None
+
+
+class Ahead:
+    """Trains for one walk; for `with`: at the end what is not done yet is given up.
+
+    Parameters
+    ----------
+    make : trains the network of a boundary
+    lesson : boundary -> how that training is run
+    boundaries : where the walk may ask for networks, rising
+    threads : that trainings share, see `at_once`
+
+    Examples
+    --------
+    >>> with Ahead(lambda at, how: f"network of {at}", lambda at: Training(), [1, 2], 1) as ahead:
+    ...     ahead.network(1)
+    'network of 1'
+    """
+
+    def __init__(
+        self, make: Make, lesson: Callable[[int], Training], boundaries: Sequence[int],
+        threads: int,
+    ) -> None:  # fmt: skip
+        self._make, self._lesson, self._boundaries = make, lesson, tuple(boundaries)
+        # One more than can train, so that scoring a network keeps no training process waiting.
+        self._workers = ThreadPoolExecutor(at_once(threads) + 1, "lstm-ahead")
+        self._made: dict[int, Future[Candidate]] = {}
+        self._over = threading.Event()
+
+    def network(self, boundary_ms: int) -> Candidate:
+        """That of a boundary; those of later ones are begun.
+
+        Raises
+        ------
+        DataError, TrainingError, StoreError
+            It could not be made.
+        """
+        for at_ms in (boundary_ms, *(at for at in self._boundaries if at > boundary_ms)):
+            if at_ms not in self._made:
+                self._made[at_ms] = self._workers.submit(self._train, at_ms, at_ms > boundary_ms)
+        return self._made.pop(boundary_ms).result()
+
+    @property
+    def ready(self) -> int:
+        """Networks that are made and were not asked for yet."""
+        return sum(future.done() for future in self._made.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._over.set()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def _train(self, boundary_ms: int, ahead: bool) -> Candidate:
+        training = self._lesson(boundary_ms)._replace(stop=self._over, ahead=ahead)
+        return self._make(boundary_ms, training)
