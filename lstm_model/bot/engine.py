@@ -7,7 +7,7 @@ answers for a running bot; both forecast with the same code on the same schedule
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,11 +18,16 @@ from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import SCRATCH, Ahead, Run
 from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
+from lstm_model.market.history import digest_of
 from lstm_model.model.features import WARM_UP
+from lstm_model.model.forecast import Forecast
+from lstm_model.trading.foreseen import Foreseen
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 from lstm_model.training.maker import Candidate, Training
 
 logger = logging.getLogger(__name__)
+
+_FORESEEN = Foreseen()  # by all strategies of this process
 
 
 class WalkForwardEngine:
@@ -60,10 +65,11 @@ class WalkForwardEngine:
         closes = candles.date_ms[skip:] + candles.step_ms
         if not len(closes):
             return outlook
-        frame = Frame(self._with_past(candles), self.terms.settings)
         self._walk(*(self._schedule.boundary_at(int(closes[end])) for end in (0, -1)))
-        for step, rows in self._by_step(closes):
-            outlook.fill(step.model, frame, rows + skip)
+        served = [(step, rows + skip) for step, rows in self._by_step(closes)]
+        outlook.forecast = self._forecast(candles, outlook, served)
+        for step, rows in served:
+            outlook.admit(step.model, rows)
         if not self._steps:
             raise DataError(
                 f"{candles.pair}: not one candle of this time range can be forecast, because there "
@@ -71,6 +77,22 @@ class WalkForwardEngine:
                 "an earlier --timerange, or start the test later."
             )
         return outlook
+
+    def _forecast(
+        self, candles: Candles, outlook: Outlook, served: Sequence[tuple[Step, Ints]]
+    ) -> Forecast:
+        """That of every candle by the step that serves it: found, or made."""
+        series = self._with_past(candles)
+
+        def make() -> Forecast:
+            frame = Frame(series, self.terms.settings)
+            for step, rows in served:
+                outlook.fill(step.model, frame, rows)
+            return outlook.forecast
+
+        steps = [f"{step.address} {rows[0]} {rows[-1]}" for step, rows in served]
+        frame = f"{candles.date_ms[0]} {len(candles)}"
+        return _FORESEEN.find((digest_of([series], self.terms.settings), frame, *steps), make)
 
     def _with_past(self, candles: Candles) -> Candles:
         """The candles with what the data directory adds: those before, to warm up, and flow."""

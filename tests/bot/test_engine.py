@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_learning, make_terms
 from live_world import (  # noqa: F401 - two fixtures
     COUNT,
     FIRST,
+    OTHER,
     PAIR,
     SERIES,
     TRAINER,
@@ -23,6 +27,7 @@ from live_world import (  # noqa: F401 - two fixtures
 )
 from series import STEP_MS, change
 
+from lstm_model.bot import engine as engine_module
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.learning.chain import Learning
@@ -30,6 +35,8 @@ from lstm_model.market.candles import Candles
 from lstm_model.model.model import Model
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
+from lstm_model.trading import outlook as outlook_module
+from lstm_model.trading.foreseen import Foreseen
 from lstm_model.trading.outlook import Frame, Outlook
 from lstm_model.trading.sizing import NO_MODEL
 from lstm_model.training.maker import ModelMaker
@@ -179,3 +186,65 @@ def test_a_training_that_fails_ends_a_backtest_and_is_not_remembered(
         backtest(tmp_path)
     again = backtest(tmp_path)
     assert again.forecast.quantiles.tobytes() == past[0].forecast.quantiles.tobytes()
+
+
+def test_what_one_strategy_has_forecast_the_next_finds(
+    tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--strategy-list`, hyperopt: neither features nor forecasts are made twice."""
+    made: list[str] = []
+    forecast, features = Model.forecast, outlook_module.compute_features
+
+    def count(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            made.append(what)
+            return call(*args, **options)
+
+        return counted
+
+    monkeypatch.setattr(engine_module, "_FORESEEN", Foreseen())
+    monkeypatch.setattr(Model, "forecast", count("forecast", forecast))
+    monkeypatch.setattr(outlook_module, "compute_features", count("features", features))
+    first = backtest(tmp_path)
+    assert {*made} == {"forecast", "features"}
+    made.clear()
+    dearer = replace(make_terms(), fee_fraction=0.01)
+    engine = WalkForwardEngine(make_learning(tmp_path, SERIES, followed=[PAIR, OTHER]), dearer)
+    second = engine.outlook(SERIES[0].rows(FIRST, COUNT), skip=0)
+    assert made == []
+    assert first.forecast.quantiles.tobytes() == second.forecast.quantiles.tobytes()
+    assert (first.version == second.version).all()
+    assert (first.decision.side != second.decision.side).any()  # it costs more to trade
+
+
+@pytest.mark.parametrize("kind", ["a candle", "fewer candles", "a setting"])
+def test_what_was_forecast_of_other_candles_or_by_others_is_not_taken(
+    tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    backtest(tmp_path / "first")
+    series, settings, first = [*SERIES], SETTINGS, FIRST
+    if kind == "a candle":
+        volume = series[0].volume.copy()
+        volume[FIRST + 100] *= 2.0
+        series[0] = replace(series[0], volume=volume)
+    elif kind == "fewer candles":
+        first += 10
+    else:
+        settings = SETTINGS.model_copy(update={"seed": 2, "promotion_error": 0.3})
+    warm = backtest(tmp_path / "first", series, first, settings)
+    monkeypatch.setattr(engine_module, "_FORESEEN", Foreseen())
+    cold = backtest(tmp_path / "second", series, first, settings)
+    assert warm.forecast.quantiles.tobytes() == cold.forecast.quantiles.tobytes()
+
+
+def test_no_strategy_can_change_what_another_finds(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    outlook = backtest(tmp_path)
+    frame = pd.DataFrame(outlook.columns(SERIES[0].close[FIRST:COUNT]))
+    before = outlook.forecast.mean.copy()
+    frame["lstm_mean"] *= 2.0
+    frame.loc[frame.index[-1], "lstm_mean"] = 1.0
+    np.testing.assert_array_equal(backtest(tmp_path).forecast.mean, before)
+    with pytest.raises(ValueError, match="read-only"):
+        outlook.forecast.mean[0] = 1.0
