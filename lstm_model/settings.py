@@ -154,7 +154,12 @@ class Settings(BaseModel):
     train_pairs: tuple[str, ...] | None = Field(
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
     )
-    train_threads: int = Field(2, ge=1, le=64, description="Threads of the training process.")
+    train_threads: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Threads that trainings share; a backtest runs one at a time for every two.",
+    )
     train_timeout_s: int = Field(
         3_600, ge=10, le=86_400, description="Seconds after which a training is killed."
     )
