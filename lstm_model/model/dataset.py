@@ -81,6 +81,26 @@ def _count(flags: Mask, window: int) -> Ints:
     return np.asarray(total[window:] - total[:-window])
 
 
+class Reached(NamedTuple):
+    """What came true for N forecasts, in units of volatility over the horizon.
+
+    Attributes
+    ----------
+    realized : (N,) float64
+    lowest, highest : (N,) float64, price on the way; NaN where they are not known
+    volatility : (N,) float64, of one candle, when it was forecast
+    """
+
+    realized: Floats
+    lowest: Floats
+    highest: Floats
+    volatility: Floats
+
+    def of(self, rows: Ints | Mask) -> Reached:
+        """Those of some of the forecasts."""
+        return Reached(*(column[rows] for column in self))
+
+
 @dataclass(frozen=True)
 class Panel:
     """Rows of all pairs, one pair after the other, each oldest first.
@@ -118,13 +138,13 @@ class Panel:
         """(R,) realized return in units of volatility, clipped; NaN where unlabelled."""
         return np.clip(self.realized / self.unit, -TARGET_CLIP, TARGET_CLIP)
 
-    def reached(self, rows: Ints) -> tuple[Floats, Floats, Floats, Floats]:
-        """(N,) what came true for rows (N,): the return, the lowest and highest on the way, in
-        units of volatility over the horizon, and volatility itself."""
+    def reached(self, rows: Ints) -> Reached:
+        """What came true for rows (N,)."""
         unit = self.unit[rows]
-        prices = (self.realized, self.lowest, self.highest)
-        realized, lowest, highest = (column[rows] / unit for column in prices)
-        return realized, lowest, highest, self.volatility[rows]
+        realized, lowest, highest = (
+            column[rows] / unit for column in (self.realized, self.lowest, self.highest)
+        )
+        return Reached(realized, lowest, highest, self.volatility[rows])
 
     def labelled_within(self, start_ms: int, end_ms: int) -> Ints:
         """(N,) rows of usable windows that begin to look ahead and stop within this time."""

@@ -149,8 +149,8 @@ class ModelMaker:
             stored = self.store.load(version)
             return _candidate(stored, self._evaluate(material, stored.weights))
         self.store.check_writable()
-        split, scaler = material.split, Scaler.fit(material.panel.rows[material.split.train])
-        job = self._job(material.panel, split.train, split.validation, scaler)
+        panel, split, scaler = material.panel, material.split, material.scaler
+        job = self._job(panel, split.train, split.validation, material.scaled)
         with _trained(job, training) as result:
             weights = {**result.weights, **_named(scaler)}
             evaluation = self._evaluate(material, weights)
@@ -207,7 +207,7 @@ class ModelMaker:
 
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""
-        panel, rows = material.panel, material.recent_windows().validation
+        panel, rows = material.panel, material.recent_windows.validation
         lstm = Lstm(stored.weights, self.settings.lookback)
         calibration = Calibration.from_card(self.settings.levels, stored.card.calibration)
         raw = lstm.predict(panel.rows, rows)
@@ -220,9 +220,10 @@ class ModelMaker:
     ) -> None:
         initial = self.store.load(parent.card.version).weights
         scaler = Scaler(initial["scaler/mean"], initial["scaler/scale"])
-        windows = material.recent_windows()
+        windows = material.recent_windows
         learnt = np.concatenate([windows.train, windows.replay])
-        job = self._job(material.panel, learnt, windows.validation, scaler)
+        rows = scaler.transform(material.panel.rows)
+        job = self._job(material.panel, learnt, windows.validation, rows)
         gently = self.settings.model_copy(
             update={
                 "learning_rate": self.settings.finetune_learning_rate,
@@ -239,13 +240,15 @@ class ModelMaker:
             )  # fmt: skip
             self.store.publish(card, {**result.weights, **_named(scaler)}, result.network)
 
-    def _job(self, panel: Panel, train: Ints, validation: Ints, scaler: Scaler) -> TrainingJob:
+    def _job(
+        self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32]
+    ) -> TrainingJob:
         """Learn from `train`; stop by every n-th window of `validation`, so that it stays cheap."""
         most = max(1, self.settings.epoch_windows // _VALIDATION_SHARE)
         every = max(1, -(-len(validation) // most))
         return TrainingJob(
             self.settings,
-            scaler.transform(panel.rows),
+            rows,
             panel.target().astype(np.float32),
             train.astype(np.int32),
             validation[::every].astype(np.int32),
@@ -261,7 +264,7 @@ class ModelMaker:
             cuts = np.flatnonzero(np.diff(panel.pair_index[ends])) + 1
             return np.concatenate([lstm.predict(panel.rows, e) for e in np.split(ends, cuts)])
 
-        return evaluate(panel, material.split, self.settings, predict, shrinkage=shrinkage)
+        return evaluate(material.baselines, predict, shrinkage=shrinkage)
 
     def _evaluated_card(
         self, version: str, kind: str, material: Material, evaluation: Evaluation,

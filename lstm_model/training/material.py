@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
-from lstm_model.model.dataset import Panel, Split, build_panel, purged_split
+from lstm_model.model.dataset import Panel, Scaler, Split, build_panel, purged_split
+from lstm_model.model.evaluation import Baselines
 from lstm_model.model.features import WARM_UP
 from lstm_model.settings import Settings
 
@@ -86,10 +88,26 @@ class Material:
         return purged_split(self.panel, self.settings)
 
     @cached_property
+    def scaler(self) -> Scaler:
+        """Of the training block. Raises as `split`."""
+        return Scaler.fit(self.panel.rows[self.split.train])
+
+    @cached_property
+    def scaled(self) -> NDArray[np.float32]:
+        """(R, F) the panel's rows by `scaler`. Raises as `split`."""
+        return self.scaler.transform(self.panel.rows)
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What a network is compared with. Raises as `split`."""
+        return Baselines(self.panel, self.split, self.settings, self.scaled)
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the candles."""
         return digest_of(self.candles, self.settings)
 
+    @cached_property
     def recent_windows(self) -> RecentWindows:
         """Windows of the newest `finetune_recent_candles`, and older ones drawn to go with them.
 
