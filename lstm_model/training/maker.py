@@ -11,9 +11,8 @@ import importlib.util
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,9 +207,8 @@ class ModelMaker:
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""
         panel, rows = material.panel, material.recent_windows.validation
-        lstm = Lstm(stored.weights, self.settings.lookback)
         calibration = Calibration.from_card(self.settings.levels, stored.card.calibration)
-        raw = lstm.predict(panel.rows, rows)
+        raw = self._predictor(panel, stored.weights)(rows)
         mean = calibration.raw_mean(raw)
         realized = panel.target()[rows]
         return evidence.with_means(*means_by_moment(panel.date_ms[rows], mean * realized, mean**2))
@@ -222,8 +220,6 @@ class ModelMaker:
         scaler = Scaler(initial["scaler/mean"], initial["scaler/scale"])
         windows = material.recent_windows
         learnt = np.concatenate([windows.train, windows.replay])
-        rows = scaler.transform(material.panel.rows)
-        job = self._job(material.panel, learnt, windows.validation, rows)
         gently = self.settings.model_copy(
             update={
                 "learning_rate": self.settings.finetune_learning_rate,
@@ -231,7 +227,9 @@ class ModelMaker:
                 "patience": self.settings.finetune_epochs,
             }
         )
-        with _trained(replace(job, settings=gently, initial=initial), training) as result:
+        rows = scaler.transform(material.panel.rows)
+        job = self._job(material.panel, learnt, windows.validation, rows, gently, initial)
+        with _trained(job, training) as result:
             card = self._card(
                 version, material, result,
                 windows={name: len(rows) for name, rows in windows._asdict().items()},
@@ -241,30 +239,37 @@ class ModelMaker:
             self.store.publish(card, {**result.weights, **_named(scaler)}, result.network)
 
     def _job(
-        self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32]
-    ) -> TrainingJob:
+        self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32],
+        settings: Settings | None = None, initial: Weights | None = None,
+    ) -> TrainingJob:  # fmt: skip
         """Learn from `train`; stop by every n-th window of `validation`, so that it stays cheap."""
         most = max(1, self.settings.epoch_windows // _VALIDATION_SHARE)
         every = max(1, -(-len(validation) // most))
         return TrainingJob(
-            self.settings,
+            settings or self.settings,
             rows,
             panel.target().astype(np.float32),
             train.astype(np.int32),
             validation[::every].astype(np.int32),
+            initial,
         )
 
     def _evaluate(
         self, material: Material, weights: Weights, shrinkage: float | None = None
     ) -> Evaluation:
-        panel, lstm = material.panel, Lstm(weights, self.settings.lookback)
+        predict = self._predictor(material.panel, weights)
+        return evaluate(material.baselines, predict, shrinkage=shrinkage)
+
+    def _predictor(self, panel: Panel, weights: Weights) -> Callable[[Ints], Floats]:
+        """The network: rows of the panel (N,) -> raw output (N, K)."""
+        lstm = Lstm(weights, self.settings.lookback)
 
         def predict(ends: Ints) -> Floats:
             """Pair by pair: rows between those of one block would be projected for nothing."""
             cuts = np.flatnonzero(np.diff(panel.pair_index[ends])) + 1
             return np.concatenate([lstm.predict(panel.rows, e) for e in np.split(ends, cuts)])
 
-        return evaluate(material.baselines, predict, shrinkage=shrinkage)
+        return predict
 
     def _evaluated_card(
         self, version: str, kind: str, material: Material, evaluation: Evaluation,
