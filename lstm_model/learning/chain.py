@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,7 @@ from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.calibration import Calibration
+from lstm_model.model.dataset import Panels
 from lstm_model.model.gate import Evidence
 from lstm_model.model.model import Model
 from lstm_model.model.reliability import Kept
@@ -62,12 +63,14 @@ class Run:
     forgiving : a training that fails is tried again a step later instead of ending the walk, as
         one is for which there are too few candles
     stopped : whether the walk is to end; a training that failed then did not fail
+    panels : what is learnt from, kept from one training to the next until the walk ends
     """
 
     known: Disk
     lesson: Lesson
     forgiving: bool = False
     stopped: Callable[[], bool] = lambda: False
+    panels: Panels = field(default_factory=Panels)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class Learning:
             before, step = step, self.after(step, run)
             yield step
             self._release(before.address)
+        run.panels.forget()
 
     def resume(self, address: str, count: int = 1) -> tuple[Step, ...]:
         """The `count` steps that end with this one, oldest first, as far as they are there."""
@@ -218,13 +222,8 @@ class Learning:
             self._steps.forget(address)
 
     def _address(self, previous: str, boundary_ms: int, data: str) -> str:
-        parts = {
-            "previous": previous,
-            "boundary": str(boundary_ms),
-            "data": data,
-            **self._made_by(),
-        }
-        return hashlib.sha256(canonical(parts)).hexdigest()[:32]
+        parts = {"previous": previous, "boundary": str(boundary_ms), "data": data}
+        return hashlib.sha256(canonical(parts | self._made_by())).hexdigest()[:32]
 
     def _made_by(self) -> dict[str, str]:
         return {
@@ -264,7 +263,7 @@ class Learning:
         return state
 
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
-        material = self.maker.material(boundary_ms, run.known)
+        material = self.maker.material(boundary_ms, run.known, run.panels)
         baseline = self.maker.baseline(material)
         network = self.maker.scratch(material, run.lesson(Wish("scratch"), boundary_ms))
         state = learner.begin(boundary_ms, self._entering(baseline, boundary_ms))
@@ -334,7 +333,7 @@ class Learning:
         return mature(series, since_ms, until_ms, settings)
 
     def _made(self, wish: Wish, state: State, boundary_ms: int, run: Run) -> Contender:
-        material = self.maker.material(boundary_ms, run.known)
+        material = self.maker.material(boundary_ms, run.known, run.panels)
         training = run.lesson(wish, boundary_ms)
         if wish.kind == "scratch":
             return self._entering(self.maker.scratch(material, training), boundary_ms)

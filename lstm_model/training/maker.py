@@ -25,7 +25,7 @@ from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model.baseline import baseline_weights
 from lstm_model.model.calibration import Calibration
-from lstm_model.model.dataset import Panel, Scaler
+from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.features import feature_names
 from lstm_model.model.gate import Evidence
@@ -115,10 +115,19 @@ class ModelMaker:
                 if folder.stat().st_mtime < oldest_s:
                     shutil.rmtree(folder)
 
-    def material(self, boundary_ms: int, known: Disk | None = None) -> Material:
-        """Every pair's candles that a model may learn from at a boundary."""
-        known = known or self.history.of
-        return Material.gather(self.settings, self.timeframe, self.pairs, boundary_ms, known)
+    def material(
+        self, boundary_ms: int, known: Disk | None = None, panels: Panels | None = None
+    ) -> Material:
+        """Every pair's candles that a model may learn from at a boundary.
+
+        Parameters
+        ----------
+        panels : of the boundaries before; None: the panel is built from nothing
+        """
+        return Material.gather(
+            self.settings, self.timeframe, self.pairs, boundary_ms,
+            known or self.history.of, panels or Panels(),
+        )  # fmt: skip
 
     def version(self, material: Material, kind: str = "scratch", **parts: str) -> str:
         """Content address of a model of this kind that the material makes."""
