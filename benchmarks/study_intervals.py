@@ -31,7 +31,7 @@ from study_online import question
 from lstm_model.learning.matured import label_reach
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.model.calibration import Calibration, Label, Widths, reaches, rescale, track
+from lstm_model.model.calibration import Calibration, Series, Widths, reaches, rescale, track
 from lstm_model.model.dataset import Panel, build_panel
 from lstm_model.model.forecast import winkler_score
 from lstm_model.model.lstm import Lstm
@@ -113,16 +113,15 @@ def _tracked(
     quantiles: Floats, panel: Panel, rows: Ints, settings: Settings, *, tilted: bool = True
 ) -> Floats:
     """(N, M) log scales in force; without `tilted` the level of volatility is kept from them."""
-    realized, lowest, highest, volatility = panel.reached(rows)
-    seen = volatility if tilted else np.ones(len(rows))
-    columns = (realized, lowest, highest, seen)
-    labels = list(map(Label._make, zip(*(c.tolist() for c in columns), strict=True)))
-    start = Widths.neutral(settings.levels)
+    reached, start = panel.reached(rows), Widths.neutral(settings.levels)
+    if not tilted:
+        reached = reached._replace(volatility=np.ones(len(rows)))
+    pairs = [np.flatnonzero(panel.pair_index[rows] == n) for n in range(len(panel.pairs))]
+    series = [Series(quantiles[mine], reached.of(mine), start) for mine in pairs]
     out = np.empty((len(rows), len(start.scales)))
-    for number in range(len(panel.pairs)):
-        mine = np.flatnonzero(panel.pair_index[rows] == number)
-        own = [labels[row] for row in mine.tolist()]
-        out[mine], _ = track(settings.levels, quantiles[mine], own, settings.horizon, start)
+    tracked = track(settings.levels, series, settings.horizon)
+    for mine, (in_force, _) in zip(pairs, tracked, strict=True):
+        out[mine] = in_force
     return out
 
 

@@ -44,7 +44,6 @@ from lstm_model.learning.matured import Matured
 from lstm_model.learning.packing import pack
 from lstm_model.learning.run import Run
 from lstm_model.model.calibration import Calibration
-from lstm_model.model.dataset import Scaler
 from lstm_model.model.evaluation import Evaluation
 from lstm_model.model.gate import Evidence, contest
 from lstm_model.model.lstm import Lstm
@@ -108,14 +107,12 @@ class World:
     def job(self, seed: int, **options: object) -> TrainingJob:
         """A training on the true labels."""
         split, panel = self.material.split, self.material.panel
-        scaler = Scaler.fit(panel.rows[split.train])
-        job = self.maker._job(panel, split.train, split.validation, scaler)
+        job = self.maker._job(panel, split.train, split.validation, self.material.scaled)
         return replace(job, settings=self.settings.model_copy(update={"seed": seed, **options}))
 
     def entrant(self, name: str, weights: Weights) -> Entrant:
         """A trained network with its own calibration and the record of its test block."""
-        panel = self.material.panel
-        scaler = Scaler.fit(panel.rows[self.material.split.train])
+        scaler = self.material.scaler
         whole = {**weights, "scaler/mean": scaler.mean, "scaler/scale": scaler.scale}
         found: Evaluation = self.maker._evaluate(self.material, whole)
         return Entrant(name, self._answers(whole), found.calibration, found.evidence)

@@ -19,11 +19,12 @@ from lstm_model.learning.run import SCRATCH, Ahead, Run
 from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.market.history import digest_of
+from lstm_model.model.dataset import Panels
 from lstm_model.model.features import WARM_UP
 from lstm_model.model.forecast import Forecast
 from lstm_model.trading.foreseen import Foreseen
 from lstm_model.trading.outlook import Frame, Outlook, Terms
-from lstm_model.training.maker import Candidate, Training
+from lstm_model.training.maker import Training
 
 logger = logging.getLogger(__name__)
 
@@ -117,13 +118,13 @@ class WalkForwardEngine:
 
     def _ahead(self, first_ms: int, last_ms: int) -> Ahead:
         """What trains the networks of this walk, from when on the first of them is needed."""
-
-        def make(boundary_ms: int, training: Training) -> Candidate:
-            return self._maker.scratch(self._maker.material(boundary_ms), training)
-
-        boundaries = self._schedule.retrainings(first_ms, last_ms)
-        threads = self._maker.settings.train_threads
-        return Ahead(make, partial(_lesson, SCRATCH), boundaries, threads)
+        return Ahead(
+            partial(self._maker.material, panels=Panels()),
+            self._maker.scratch,
+            partial(_lesson, SCRATCH),
+            self._schedule.retrainings(first_ms, last_ms),
+            self._maker.settings.train_threads,
+        )
 
     def _begin(self, first_ms: int, last_ms: int, run: Run) -> Step | None:
         """The chain's first step, at the first retraining for which there is enough history."""

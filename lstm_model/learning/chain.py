@@ -153,6 +153,7 @@ class Learning:
             before, step = step, self.after(step, run)
             yield step
             self._release(before.address)
+        run.panels.forget()
 
     def resume(self, address: str, count: int = 1) -> tuple[Step, ...]:
         """The `count` steps that end with this one, oldest first, as far as they are there."""
@@ -199,13 +200,8 @@ class Learning:
             self._steps.forget(address)
 
     def _address(self, previous: str, boundary_ms: int, data: str) -> str:
-        parts = {
-            "previous": previous,
-            "boundary": str(boundary_ms),
-            "data": data,
-            **self._made_by(),
-        }
-        return hashlib.sha256(canonical(parts)).hexdigest()[:32]
+        parts = {"previous": previous, "boundary": str(boundary_ms), "data": data}
+        return hashlib.sha256(canonical(parts | self._made_by())).hexdigest()[:32]
 
     def _made_by(self) -> dict[str, str]:
         return {
@@ -245,7 +241,7 @@ class Learning:
         return state
 
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
-        material = self.maker.material(boundary_ms, run.known)
+        material = self.maker.material(boundary_ms, run.known, run.panels)
         baseline = self.maker.baseline(material)
         network = self._network(material, boundary_ms, run)
         state = learner.begin(boundary_ms, self._entering(baseline, boundary_ms))
@@ -315,7 +311,7 @@ class Learning:
         return mature(series, since_ms, until_ms, settings)
 
     def _made(self, wish: Wish, state: State, boundary_ms: int, run: Run) -> Contender:
-        material = self.maker.material(boundary_ms, run.known)
+        material = self.maker.material(boundary_ms, run.known, run.panels)
         if wish.kind == "scratch":
             return self._entering(self._network(material, boundary_ms, run), boundary_ms)
         parent = learner.finetune_parent(state)
@@ -329,7 +325,7 @@ class Learning:
 
     def _network(self, material: Material, boundary_ms: int, run: Run) -> Candidate:
         if run.network is not None:
-            return run.network(boundary_ms)
+            return run.network(material)
         return self.maker.scratch(material, run.lesson(SCRATCH, boundary_ms))
 
     def _entering(self, made: Candidate, boundary_ms: int) -> Contender:

@@ -5,7 +5,7 @@ Shapes: N labels that matured in one step, of all pairs; K quantile levels; J = 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,12 +16,13 @@ from lstm_model.market.candles import Floats
 from lstm_model.model.calibration import (
     POOLED,
     Calibration,
-    Label,
+    Series,
     Widths,
-    WidthTracker,
     pooled,
     rescale,
+    track,
 )
+from lstm_model.model.dataset import Reached
 from lstm_model.model.evaluation import Outcomes, evidence_of, means_by_moment
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.reliability import Kept
@@ -94,18 +95,14 @@ class Labels:
     Attributes
     ----------
     pairs : names; `pair_index` (N,) points at them
-    realized, lowest, highest : (N,) float64, in units of volatility over the horizon, not clipped
-    volatility : (N,) float64, of one candle, when the forecast was made
+    reached : of the same N, not clipped
     candle_ms : length of a candle
     """
 
     pairs: tuple[str, ...]
     pair_index: NDArray[np.int32]
     outcomes: Outcomes
-    realized: Floats
-    lowest: Floats
-    highest: Floats
-    volatility: Floats
+    reached: Reached
     candle_ms: int
 
 
@@ -146,11 +143,11 @@ class Seen:
             mean[chosen], unscaled[chosen] = in_force.spread(view.raw[chosen])
             for number, pair in enumerate(labels.pairs):
                 rows = np.flatnonzero(chosen & (labels.pair_index == number))
-                scales = in_force.widths_of(pair).at(labels.volatility[rows])
+                scales = in_force.widths_of(pair).at(labels.reached.volatility[rows])
                 quantiles[rows] = rescale(unscaled[rows], scales)
         return cls(contender, made, mean, made.raw_mean(view.raw), unscaled, quantiles)
 
-    def scored(self, labels: Labels, horizon: int) -> Contender:
+    def scored(self, labels: Labels, widths: Mapping[str, Widths], horizon: int) -> Contender:
         """The contender with these labels in its record, its widths and its worth."""
         old, levels = self.contender, self.calibration.levels
         made = evidence_of(labels.outcomes, self.mean, self.raw_mean, self.quantiles, levels)
@@ -158,34 +155,40 @@ class Seen:
         return replace(
             old,
             widths_before=old.widths,
-            widths=self._tracked(labels, horizon),
+            widths=widths,
             worth_before=old.worth,
             worth=_worth(old.kind, evidence, horizon, old.worth),
             evidence=evidence,
             kept=old.kept.then(self._kept(labels), _RECORD),
         )
 
+    def series(self, labels: Labels) -> list[Series]:
+        """Its forecasts of each pair, and the widths they are to be learnt into."""
+        known = self.contender.widths
+        start = _with_pooled(known, self.calibration)[POOLED].cautious()
+        rows = [labels.pair_index == number for number in range(len(labels.pairs))]
+        return [
+            Series(self.unscaled[mine], labels.reached.of(mine), known.get(pair, start))
+            for pair, mine in zip(labels.pairs, rows, strict=True)
+        ]
+
     def _kept(self, labels: Labels) -> Kept:
         """Whether the outcomes lay in the widest interval, moment by moment."""
-        inside = (self.quantiles[:, 0] <= labels.realized) & (
-            labels.realized <= self.quantiles[:, -1]
+        inside = (self.quantiles[:, 0] <= labels.reached.realized) & (
+            labels.reached.realized <= self.quantiles[:, -1]
         )
         dates = labels.outcomes.date_ms
-        return Kept(*means_by_moment(dates, inside.astype(np.float64), np.log(labels.volatility)))
+        return Kept(
+            *means_by_moment(dates, inside.astype(np.float64), np.log(labels.reached.volatility))
+        )
 
-    def _tracked(self, labels: Labels, horizon: int) -> dict[str, Widths]:
-        """Widths of the pairs that are followed; who left is let go of."""
-        known, out = self.contender.widths, {}
-        start = _with_pooled(known, self.calibration)[POOLED].cautious()
-        columns = (labels.realized, labels.lowest, labels.highest, labels.volatility)
-        for number, pair in enumerate(labels.pairs):
-            mine = labels.pair_index == number
-            tracker = WidthTracker(self.calibration.levels, known.get(pair, start), horizon)
-            outcomes = zip(*(column[mine].tolist() for column in columns), strict=True)
-            for quantiles, label in zip(self.unscaled[mine].tolist(), outcomes, strict=True):
-                tracker.update(quantiles, Label(*label))
-            out[pair] = tracker.widths
-        return out
+
+def scored(seen: Sequence[Seen], labels: Labels, horizon: int) -> tuple[Contender, ...]:
+    """Every contender with these labels in its record; pairs that left are let go of."""
+    series = [series for one in seen for series in one.series(labels)]
+    ends = iter(track(seen[0].calibration.levels, series, horizon))
+    widths = [{pair: next(ends).widths for pair in labels.pairs} for _ in seen]
+    return tuple(one.scored(labels, own, horizon) for one, own in zip(seen, widths, strict=True))
 
 
 def _earlier(contender: Contender) -> Contender:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_model.durations import DAY_MS
-from lstm_model.learning.contender import Contender, Labels, Seen, View
+from lstm_model.learning.contender import Contender, Labels, Seen, View, scored
 from lstm_model.learning.drift import DriftWatch
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles
@@ -125,7 +125,7 @@ def observe(
         boundary_ms=boundary_ms,
         drift=_watched(state.drift, champion, labels, settings),
         usual_widths=_usual(state.usual_widths, champion, labels, settings.horizon),
-        contenders=tuple(it.scored(labels, settings.horizon) for it in seen),
+        contenders=scored(seen, labels, settings.horizon),
     )
 
 
@@ -133,7 +133,7 @@ def _usual(
     known: Mapping[str, tuple[int, float]], champion: Seen, labels: Labels, horizon: int
 ) -> dict[str, tuple[int, float]]:
     """The mean log width of each pair's interval as it was served, over about a month."""
-    units = labels.volatility * math.sqrt(horizon)
+    units = labels.reached.volatility * math.sqrt(horizon)
     logs = np.log((champion.quantiles[:, -1] - champion.quantiles[:, 0]) * units)
     month, out = _USUAL_MS // labels.candle_ms, {}
     for number, pair in enumerate(labels.pairs):
@@ -155,7 +155,9 @@ def _watched(
     watch.forget(known.keys() - set(labels.pairs))
     error = labels.outcomes.realized - champion.mean
     residual = error / deviation_of(quantiles[:, 0], quantiles[:, -1], levels)
-    missed = (labels.realized < quantiles[:, 0]) | (labels.realized > quantiles[:, -1])
+    missed = (labels.reached.realized < quantiles[:, 0]) | (
+        labels.reached.realized > quantiles[:, -1]
+    )
     apart = labels.outcomes.date_ms // labels.candle_ms % settings.horizon == 0
     for row in np.flatnonzero(apart).tolist():
         pair = labels.pairs[labels.pair_index[row]]

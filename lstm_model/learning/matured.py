@@ -49,5 +49,5 @@ def mature(
     known_ms = panel.label_ms + candle_ms
     rows = np.flatnonzero(panel.usable & (known_ms > since_ms) & (known_ms <= until_ms))
     outcomes, pairs = Outcomes.of(panel, rows), panel.pair_index[rows]
-    labels = Labels(panel.pairs, pairs, outcomes, *panel.reached(rows), candle_ms)
+    labels = Labels(panel.pairs, pairs, outcomes, panel.reached(rows), candle_ms)
     return Matured(panel, rows, labels)

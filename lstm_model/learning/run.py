@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from lstm_model.learning.learner import Wish
 from lstm_model.market.history import Disk
+from lstm_model.model.dataset import Panels
 from lstm_model.training.maker import Candidate, Training
+from lstm_model.training.material import Material
 from lstm_model.training.trainer import at_once
 
 Lesson = Callable[[Wish, int], Training]
-Make = Callable[[int, Training], Candidate]
+Make = Callable[[Material, Training], Candidate]
 SCRATCH = Wish("scratch")
 
 
@@ -34,14 +36,17 @@ class Run:
     forgiving : a training that fails is tried again a step later instead of ending the walk, as
         one is for which there are too few candles
     stopped : whether the walk is to end; a training that failed then did not fail
-    network : boundary -> its network from scratch, for who trains ahead; None: it is trained then
+    network : gives the network from scratch of a boundary, for who trains ahead; None: it is
+        trained when it is asked for
+    panels : what is learnt from, kept from one training to the next until the walk ends
     """
 
     known: Disk
     lesson: Lesson
     forgiving: bool = False
     stopped: Callable[[], bool] = lambda: False
-    network: Callable[[int], Candidate] | None = None
+    network: Callable[[Material], Candidate] | None = None
+    panels: Panels = field(default_factory=Panels)
 
 
 class Ahead:
@@ -49,40 +54,48 @@ class Ahead:
 
     Parameters
     ----------
-    make : trains the network of a boundary
+    gather : what there is to learn from at a boundary
+    make : trains a network from it
     lesson : boundary -> how that training is run
     boundaries : where the walk may ask for networks, rising
     threads : that trainings share, see `at_once`
 
     Examples
     --------
-    >>> with Ahead(lambda at, how: f"network of {at}", lambda at: Training(), [1, 2], 1) as ahead:
-    ...     ahead.network(1)
+    >>> from types import SimpleNamespace as Material
+    >>> gather, lesson = lambda at: Material(boundary_ms=at), lambda at: Training()
+    >>> make = lambda material, training: f"network of {material.boundary_ms}"
+    >>> with Ahead(gather, make, lesson, [1, 2], threads=1) as ahead:
+    ...     ahead.network(gather(1))
     'network of 1'
     """
 
     def __init__(
-        self, make: Make, lesson: Callable[[int], Training], boundaries: Sequence[int],
-        threads: int,
+        self, gather: Callable[[int], Material], make: Make, lesson: Callable[[int], Training],
+        boundaries: Sequence[int], threads: int,
     ) -> None:  # fmt: skip
-        self._make, self._lesson, self._boundaries = make, lesson, tuple(boundaries)
+        self._gather, self._make, self._lesson = gather, make, lesson
+        self._boundaries = tuple(boundaries)
         # One more than can train, so that scoring a network keeps no training process waiting.
         self._workers = ThreadPoolExecutor(at_once(threads) + 1, "lstm-ahead")
         self._made: dict[int, Future[Candidate]] = {}
         self._over = threading.Event()
 
-    def network(self, boundary_ms: int) -> Candidate:
-        """That of a boundary; those of later ones are begun.
+    def network(self, material: Material) -> Candidate:
+        """That of a boundary, of which there is the material; those of later ones are begun.
 
         Raises
         ------
         DataError, TrainingError, StoreError
             It could not be made.
         """
-        for at_ms in (boundary_ms, *(at for at in self._boundaries if at > boundary_ms)):
-            if at_ms not in self._made:
-                self._made[at_ms] = self._workers.submit(self._train, at_ms, at_ms > boundary_ms)
-        return self._made.pop(boundary_ms).result()
+        now_ms = material.boundary_ms
+        if now_ms not in self._made:
+            self._made[now_ms] = self._workers.submit(self._train, now_ms, material)
+        for later_ms in self._boundaries:
+            if later_ms > now_ms and later_ms not in self._made:
+                self._made[later_ms] = self._workers.submit(self._train, later_ms)
+        return self._made.pop(now_ms).result()
 
     @property
     def ready(self) -> int:
@@ -99,6 +112,6 @@ class Ahead:
         self._over.set()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def _train(self, boundary_ms: int, ahead: bool) -> Candidate:
-        training = self._lesson(boundary_ms)._replace(stop=self._over, ahead=ahead)
-        return self._make(boundary_ms, training)
+    def _train(self, boundary_ms: int, needed: Material | None = None) -> Candidate:
+        training = self._lesson(boundary_ms)._replace(stop=self._over, ahead=needed is None)
+        return self._make(needed or self._gather(boundary_ms), training)

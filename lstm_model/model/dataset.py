@@ -5,7 +5,7 @@ Shapes: T candles of one pair, R pooled rows of all pairs, N windows, L lookback
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from lstm_model.durations import MIN_BLOCK_WINDOWS, MIN_TRAINING_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles, Floats, Ints
-from lstm_model.model.features import FeatureRows, compute_features
+from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
+from lstm_model.model.reach import highest_ahead
 from lstm_model.settings import Settings
 
 Mask = NDArray[np.bool_]
 
 TARGET_CLIP = 10.0  # chosen: ten standard deviations; a crash must not own the loss
+_PART = 4_096  # rows
 MAX_EMPTY_FRACTION = 0.25  # chosen: of a window's candles that nothing was traded in
 
 
@@ -50,18 +52,9 @@ def reached_returns(candles: Candles, horizon: int) -> tuple[Floats, Floats]:
     >>> np.exp(lowest[0]).round(3), np.exp(highest[0]).round(3), np.isnan(lowest[1])
     (np.float64(0.5), np.float64(2.0), np.True_)
     """
-    lowest, highest = np.full((2, len(candles)), np.nan)
-    count = len(candles) - horizon
-    if count > 0:
-        log_close = np.log(candles.close[:count])
-        lowest[:count] = np.log(_ahead(candles.low, horizon).min(axis=1)) - log_close
-        highest[:count] = np.log(_ahead(candles.high, horizon).max(axis=1)) - log_close
-    return lowest, highest
-
-
-def _ahead(prices: Floats, horizon: int) -> Floats:
-    """(T - horizon, horizon) the prices that follow each candle."""
-    return np.lib.stride_tricks.sliding_window_view(prices[1:], horizon)
+    log_close = np.log(candles.close)
+    lowest = np.log(-highest_ahead(-candles.low, horizon)) - log_close
+    return lowest, np.log(highest_ahead(candles.high, horizon)) - log_close
 
 
 def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
@@ -79,6 +72,26 @@ def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
 def _count(flags: Mask, window: int) -> Ints:
     total = np.concatenate([np.zeros(window, np.int64), flags.cumsum()])
     return np.asarray(total[window:] - total[:-window])
+
+
+class Reached(NamedTuple):
+    """What came true for N forecasts, in units of volatility over the horizon.
+
+    Attributes
+    ----------
+    realized : (N,) float64
+    lowest, highest : (N,) float64, price on the way; NaN where they are not known
+    volatility : (N,) float64, of one candle, when it was forecast
+    """
+
+    realized: Floats
+    lowest: Floats
+    highest: Floats
+    volatility: Floats
+
+    def of(self, rows: Ints | Mask) -> Reached:
+        """Those of some of the forecasts."""
+        return Reached(*(column[rows] for column in self))
 
 
 @dataclass(frozen=True)
@@ -118,13 +131,13 @@ class Panel:
         """(R,) realized return in units of volatility, clipped; NaN where unlabelled."""
         return np.clip(self.realized / self.unit, -TARGET_CLIP, TARGET_CLIP)
 
-    def reached(self, rows: Ints) -> tuple[Floats, Floats, Floats, Floats]:
-        """(N,) what came true for rows (N,): the return, the lowest and highest on the way, in
-        units of volatility over the horizon, and volatility itself."""
+    def reached(self, rows: Ints) -> Reached:
+        """What came true for rows (N,)."""
         unit = self.unit[rows]
-        prices = (self.realized, self.lowest, self.highest)
-        realized, lowest, highest = (column[rows] / unit for column in prices)
-        return realized, lowest, highest, self.volatility[rows]
+        realized, lowest, highest = (
+            column[rows] / unit for column in (self.realized, self.lowest, self.highest)
+        )
+        return Reached(realized, lowest, highest, self.volatility[rows])
 
     def labelled_within(self, start_ms: int, end_ms: int) -> Ints:
         """(N,) rows of usable windows that begin to look ahead and stop within this time."""
@@ -132,17 +145,33 @@ class Panel:
         return np.flatnonzero(self.usable & inside)
 
 
-def build_panel(series: Sequence[Candles], settings: Settings) -> Panel:
-    """Pool the candles of several pairs; every candle given may be used, none after."""
-    parts = [_panel_of(number, candles, settings) for number, candles in enumerate(series)]
+Featuring = Callable[[Candles, Settings], FeatureRows]
+
+
+def _features(candles: Candles, settings: Settings) -> FeatureRows:
+    return compute_features(candles, order_flow=settings.order_flow)
+
+
+def build_panel(
+    series: Sequence[Candles], settings: Settings, features: Featuring = _features
+) -> Panel:
+    """Pool the candles of several pairs; every candle given may be used, none after.
+
+    Parameters
+    ----------
+    features : of candles on a complete grid
+    """
+    parts = [_panel_of(number, known, settings, features) for number, known in enumerate(series)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     pairs = tuple(candles.pair for candles in series)
     return Panel(pairs, settings.horizon, **columns)
 
 
-def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, NDArray[Any]]:
+def _panel_of(
+    number: int, candles: Candles, settings: Settings, features_of: Featuring
+) -> dict[str, NDArray[Any]]:
     candles = candles.on_grid()
-    features = compute_features(candles, order_flow=settings.order_flow)
+    features = features_of(candles, settings)
     realized = realized_return(candles, settings.horizon)
     delayed = realized_return(candles, settings.horizon, delay=1)
     lowest, highest = reached_returns(candles, settings.horizon)
@@ -160,6 +189,70 @@ def _panel_of(number: int, candles: Candles, settings: Settings) -> dict[str, ND
         "highest": highest,
         "usable": usable & labelled,
     }
+
+
+class Panels:
+    """Panels of a history that grows: what the last one had of features is not computed again.
+
+    Threads may share it: what it knows is replaced, never changed.
+
+    Measured, for two years of 5m candles of three pairs that takes a third of the time. The last
+    panel stays in memory until `forget`.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Candles, FeatureRows]] = {}
+
+    def build(self, series: Sequence[Candles], settings: Settings) -> Panel:
+        """As `build_panel`, with the same bits. The settings must not change."""
+        grids = [candles.on_grid() for candles in series]
+        panel = build_panel(grids, settings, self._features)
+        ends = np.cumsum([len(grid) for grid in grids])
+        self._known = {
+            grid.pair: (grid, FeatureRows(rows, volatility))
+            for grid, rows, volatility in zip(
+                grids,
+                np.split(panel.rows, ends[:-1]),
+                np.split(panel.volatility, ends[:-1]),
+                strict=True,
+            )
+        }
+        return panel
+
+    def forget(self) -> None:
+        """Let the last panel go."""
+        self._known = {}
+
+    def _features(self, candles: Candles, settings: Settings) -> FeatureRows:
+        known = self._known.get(candles.pair)
+        if known is None:
+            return _features(candles, settings)
+        before, features = known
+        first = int(candles.date_ms[0] - before.date_ms[0]) // candles.step_ms
+        both = len(before) - first  # candles that the last panel had, too
+        if first < 0 or not 2 * WARM_UP <= both <= len(candles):
+            return _features(candles, settings)
+        if not _alike(before.rows(first, len(before)), candles.rows(0, both)):
+            return _features(candles, settings)
+        # A row depends on `WARM_UP` candles before its own and on no others.
+        older = _features(candles.rows(0, WARM_UP), settings)
+        newer = _features(candles.rows(both - WARM_UP, len(candles)), settings)
+        parts = [
+            (older.rows, older.volatility),
+            (features.rows[first + WARM_UP :], features.volatility[first + WARM_UP :]),
+            (newer.rows[WARM_UP:], newer.volatility[WARM_UP:]),
+        ]
+        rows, volatility = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return FeatureRows(rows, volatility)
+
+
+def _alike(candles: Candles, others: Candles) -> bool:
+    """Whether they are the same, order flow included, to the last bit."""
+    mine, theirs = ((*each.columns(), each.flow) for each in (candles, others))
+    return all(
+        a is b or (a is not None and b is not None and a.tobytes() == b.tobytes())
+        for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 class Split(NamedTuple):
@@ -223,4 +316,10 @@ class Scaler(NamedTuple):
 
     def transform(self, rows: Floats) -> NDArray[np.float32]:
         """(R, F) float32; unknown rows become zeros (no usable window holds one)."""
-        return np.nan_to_num((rows - self.mean) / self.scale).astype(np.float32)
+        out = np.empty(rows.shape, np.float32)
+        # Part by part, which stays in the processor's cache: measured, a third of the time.
+        for start in range(0, len(rows), _PART):
+            part = rows[start : start + _PART] - self.mean
+            out[start : start + _PART] = np.divide(part, self.scale, out=part)
+        out[np.isnan(out)] = 0.0
+        return out

@@ -11,15 +11,17 @@ Shapes: R pooled rows, N windows of a block, K quantile levels, F features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.model.calibration import POOLED, Calibration, Label, Widths, pooled, rescale, track
-from lstm_model.model.dataset import TARGET_CLIP, Panel, Scaler, Split
+from lstm_model.model.calibration import POOLED, Calibration, Series, Widths, pooled, rescale, track
+from lstm_model.model.dataset import TARGET_CLIP, Panel, Split
 from lstm_model.model.forecast import (
     PairedTest,
     hit_rate,
@@ -61,7 +63,16 @@ class Outcomes(NamedTuple):
     @classmethod
     def of(cls, panel: Panel, rows: Ints) -> Outcomes:
         """Those of the panel's `rows` (N,)."""
-        return cls(panel.date_ms[rows], *_outcomes(panel, rows).values())
+        unit = panel.unit[rows]
+        realized, delayed = (
+            np.clip(column[rows] / unit, -TARGET_CLIP, TARGET_CLIP)
+            for column in (panel.realized, panel.delayed)
+        )
+        return cls(panel.date_ms[rows], realized, delayed)
+
+    def twins(self) -> tuple[tuple[str, Floats], ...]:
+        """What a score's name ends with, and the outcomes it is of."""
+        return ("", self.realized), ("_delayed", self.delayed)
 
 
 class _Blocks(NamedTuple):
@@ -71,10 +82,97 @@ class _Blocks(NamedTuple):
     test: Floats
 
 
+@dataclass(frozen=True)
+class Baselines:
+    """What any network is compared with on one panel. What does not depend on the network is
+    computed once, when it is asked for first.
+
+    Attributes
+    ----------
+    scaled : (R, F) float32, the panel's rows by the scaler of its training block
+    """
+
+    panel: Panel
+    split: Split
+    settings: Settings
+    scaled: NDArray[np.float32]
+
+    @cached_property
+    def points(self) -> dict[str, Floats]:
+        """Name -> (N,) mean on the test block, in units of volatility over the horizon."""
+        zeros = np.zeros(len(self.split.test))
+        return {"ridge": self._ridge(), "reversal": self._reversal(), "zero": zeros}
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Of the test block."""
+        return Outcomes.of(self.panel, self.split.test)
+
+    @cached_property
+    def unit(self) -> Floats:
+        """(N, 1) what one unit of the target is worth in the test block."""
+        return self.panel.unit[self.split.test][:, None]
+
+    @cached_property
+    def ewma(self) -> Calibration:
+        """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
+        levels = self.settings.levels
+        residuals = tuple(np.quantile(self.target[self._past()], levels).tolist())
+        return Calibration(levels, 0.0, 0.0, residuals, {})
+
+    @cached_property
+    def target(self) -> Floats:
+        """(R,) of the panel."""
+        return self.panel.target()
+
+    @cached_property
+    def point_scores(self) -> Scores:
+        """Of the points, at once and one candle late."""
+        return _point_scores(self.points, self.outcomes)
+
+    @cached_property
+    def interval_scores(self) -> Scores:
+        """Of intervals that learn nothing in the test block."""
+        untracked = np.array(self.ewma.residuals) * self.unit
+        made = {"ewma_untracked": untracked, "constant": self._constant_quantiles()}
+        return {name: self.scores_of(quantiles) for name, quantiles in made.items()}
+
+    def scores_of(self, quantiles: Floats) -> dict[str, float]:
+        """Of quantiles (N, K) of the test block, as log returns."""
+        return _interval_scores(quantiles, self.panel, self.split.test, self.settings)
+
+    def _past(self) -> Ints:
+        return np.concatenate([self.split.train, self.split.validation])
+
+    def _ridge(self) -> Floats:
+        """Ridge regression (Hoerl & Kennard 1970) on the newest candle's features."""
+        target = self.target[self.split.train]
+        inputs = self.scaled[self.split.train].astype(np.float64)
+        gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(inputs.shape[1])
+        weights = np.linalg.solve(gram, inputs.T @ (target - target.mean()))
+        return np.asarray(self.scaled[self.split.test] @ weights + target.mean())
+
+    def _reversal(self) -> Floats:
+        """The last return, scaled by least squares: negative where prices bounce."""
+        last, train = self.panel.rows[:, 0], self.split.train
+        seen, target = last[train], self.target[train]
+        slope = float(seen @ target) / max(float(seen @ seen), 1e-12)
+        return np.asarray(slope * last[self.split.test])
+
+    def _constant_quantiles(self) -> Floats:
+        """(N, K) the quantiles of each pair's past returns, whatever volatility does."""
+        panel, test, past = self.panel, self.split.test, self._past()
+        out = np.full((len(test), len(self.settings.levels)), np.nan)
+        for number in range(len(panel.pairs)):
+            mine = panel.realized[past[panel.pair_index[past] == number]]
+            if len(mine):
+                out[panel.pair_index[test] == number] = np.quantile(mine, self.settings.levels)
+        return out
+
+
 def evaluate(
-    panel: Panel, split: Split, settings: Settings, predict: Callable[[Ints], Floats],
-    *, shrinkage: float | None = None,
-) -> Evaluation:  # fmt: skip
+    beside: Baselines, predict: Callable[[Ints], Floats], *, shrinkage: float | None = None
+) -> Evaluation:
     """Calibrate a network on the validation block and score it on the test block.
 
     `lstm` is the forecast as it is served, `lstm_raw` the network's mean before shrinkage.
@@ -84,35 +182,26 @@ def evaluate(
     predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
     shrinkage : of the mean; None: what the validation block shows it to be worth
     """
+    split, unit = beside.split, beside.unit
     raw = _Blocks(predict(split.validation), predict(split.test))
-    draft = _draft(raw, panel, split.validation, settings)
+    draft = _draft(raw, beside)
     if shrinkage is not None:
         draft = replace(draft, shrinkage=shrinkage, shrinkage_error=0.0)
-    calibration, quantiles = _track_blocks(draft, panel, split, raw)
-    plain = _ewma_draft(panel, split, settings)
-    _, ewma = _track_blocks(plain, panel, split, _zeros(split))
-    points = {
-        "lstm": draft.spread(raw.test)[0],
-        "lstm_raw": draft.raw_mean(raw.test),
-        **{name: fit(panel, split) for name, fit in _BASELINES.items()},
-    }
-    scores = _point_scores(points, panel, split.test)
-    for name, made in {
-        "lstm": quantiles,
-        "lstm_uncalibrated": draft.spread(raw.test)[1] * panel.unit[split.test][:, None],
-        "zero": ewma,
-        "ewma_untracked": np.array(plain.residuals) * panel.unit[split.test][:, None],
-        "constant": _constant_quantiles(panel, split, settings),
-    }.items():
-        scores.setdefault(name, {}).update(_interval_scores(made, panel, split.test, settings))
-    skills = _point_skill(points, panel, split.test)
+    # Both at once: that takes hardly longer than one, see `track`.
+    (calibration, quantiles), (_, ewma) = _track_blocks(
+        (draft, beside.ewma), (raw, _zeros(split)), beside.panel, split
+    )
+    mine = {"lstm": draft.spread(raw.test)[0], "lstm_raw": draft.raw_mean(raw.test)}
+    uncalibrated = draft.spread(raw.test)[1] * unit
+    intervals = {"lstm": quantiles, "lstm_uncalibrated": uncalibrated, "zero": ewma}
+    made = {name: beside.scores_of(found) for name, found in intervals.items()}
+    scores = {**_point_scores(mine, beside.outcomes), **beside.point_scores}
+    for name, found in {**made, **beside.interval_scores}.items():
+        scores[name] = {**scores.get(name, {}), **found}
+    skills = _point_skill(mine["lstm"], beside)
     skills["winkler_vs_zero"] = 1.0 - scores["lstm"]["winkler_bps"] / scores["zero"]["winkler_bps"]
     evidence = evidence_of(
-        Outcomes.of(panel, split.test),
-        points["lstm"],
-        points["lstm_raw"],
-        quantiles / panel.unit[split.test][:, None],
-        settings.levels,
+        beside.outcomes, mine["lstm"], mine["lstm_raw"], quantiles / unit, draft.levels
     )
     return Evaluation(calibration, scores, skills, evidence)
 
@@ -148,15 +237,16 @@ def means_by_moment(date_ms: Ints, *columns: Floats) -> tuple[Any, ...]:
     return (dates, *(np.bincount(moment, column) / count for column in columns))
 
 
-def _draft(raw: _Blocks, panel: Panel, rows: Ints, settings: Settings) -> Calibration:
-    """The calibration of the validation block `rows` before any interval was scaled."""
-    raw_of_it = Calibration(settings.levels, 1.0, 0.0, (0.0,) * len(settings.levels), {})
-    mean, realized = raw_of_it.raw_mean(raw.validation), panel.target()[rows]
-    shrinkage, error = _worth(mean, realized, panel, rows)
+def _draft(raw: _Blocks, beside: Baselines) -> Calibration:
+    """The calibration of the validation block before any interval was scaled."""
+    levels, rows = beside.settings.levels, beside.split.validation
+    raw_of_it = Calibration(levels, 1.0, 0.0, (0.0,) * len(levels), {})
+    mean, realized = raw_of_it.raw_mean(raw.validation), beside.target[rows]
+    shrinkage, error = _worth(mean, realized, beside.panel, rows)
     residuals: tuple[float, ...] = ()
     if raw.validation.shape[1] == 1:
-        residuals = tuple(np.quantile(realized - shrinkage * mean, settings.levels).tolist())
-    return Calibration(settings.levels, shrinkage, error, residuals, {})
+        residuals = tuple(np.quantile(realized - shrinkage * mean, levels).tolist())
+    return Calibration(levels, shrinkage, error, residuals, {})
 
 
 def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
@@ -165,86 +255,38 @@ def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
     return worth(product, power, panel.horizon)
 
 
-def _ewma_draft(panel: Panel, split: Split, settings: Settings) -> Calibration:
-    """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
-    past = panel.target()[np.concatenate([split.train, split.validation])]
-    residuals = tuple(np.quantile(past, settings.levels).tolist())
-    return Calibration(settings.levels, 0.0, 0.0, residuals, {})
-
-
-def _constant_quantiles(panel: Panel, split: Split, settings: Settings) -> Floats:
-    """(N, K) the quantiles of each pair's past returns, whatever volatility does."""
-    past = np.concatenate([split.train, split.validation])
-    out = np.full((len(split.test), len(settings.levels)), np.nan)
-    for number in range(len(panel.pairs)):
-        mine = panel.realized[past[panel.pair_index[past] == number]]
-        if len(mine):
-            out[panel.pair_index[split.test] == number] = np.quantile(mine, settings.levels)
-    return out
-
-
 def _zeros(split: Split) -> _Blocks:
     return _Blocks(np.zeros((len(split.validation), 1)), np.zeros((len(split.test), 1)))
 
 
 def _track_blocks(
-    draft: Calibration, panel: Panel, split: Split, raw: _Blocks
-) -> tuple[Calibration, Floats]:
-    """Track every pair through both blocks: the calibration at the end, the test quantiles."""
+    drafts: Sequence[Calibration], raws: Sequence[_Blocks], panel: Panel, split: Split
+) -> list[tuple[Calibration, Floats]]:
+    """Track every pair through both blocks: per draft the calibration at the end, and the test
+    quantiles."""
     rows = np.concatenate([split.validation, split.test])
-    unscaled = draft.spread(np.concatenate([raw.validation, raw.test]))[1]
-    labels = list(map(Label._make, zip(*(c.tolist() for c in panel.reached(rows)), strict=True)))
-    start, scaled, ends = Widths.neutral(draft.levels), np.empty_like(unscaled), {}
-    for number, pair in enumerate(panel.pairs):
-        mine = np.flatnonzero(panel.pair_index[rows] == number)
-        own = [labels[row] for row in mine.tolist()]
-        in_force, ends[pair] = track(draft.levels, unscaled[mine], own, panel.horizon, start)
-        scaled[mine] = rescale(unscaled[mine], in_force)
-    quantiles = scaled[len(split.validation) :] * panel.unit[split.test][:, None]
-    return replace(draft, widths={POOLED: pooled(ends.values()), **ends}), quantiles
+    pairs = [np.flatnonzero(panel.pair_index[rows] == n) for n in range(len(panel.pairs))]
+    reached = panel.reached(rows)
+    unscaled = [
+        draft.spread(np.concatenate(raw))[1] for draft, raw in zip(drafts, raws, strict=True)
+    ]
+    levels, start = drafts[0].levels, Widths.neutral(drafts[0].levels)
+    series = [Series(made[mine], reached.of(mine), start) for made in unscaled for mine in pairs]
+    tracked = iter(track(levels, series, panel.horizon))
+    out = []
+    for draft, made in zip(drafts, unscaled, strict=True):
+        ends, scaled = {}, np.empty_like(made)
+        for pair, mine in zip(panel.pairs, pairs, strict=True):
+            in_force, ends[pair] = next(tracked)
+            scaled[mine] = rescale(made[mine], in_force)
+        quantiles = scaled[len(split.validation) :] * panel.unit[split.test][:, None]
+        out.append((replace(draft, widths={POOLED: pooled(ends.values()), **ends}), quantiles))
+    return out
 
 
-def _ridge(panel: Panel, split: Split) -> Floats:
-    """Ridge regression (Hoerl & Kennard 1970) on the newest candle's features."""
-    rows, target = panel.rows[split.train], panel.target()[split.train]
-    scaler = Scaler.fit(rows)
-    inputs = scaler.transform(rows).astype(np.float64)
-    gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(inputs.shape[1])
-    weights = np.linalg.solve(gram, inputs.T @ (target - target.mean()))
-    return np.asarray(scaler.transform(panel.rows[split.test]) @ weights + target.mean())
-
-
-def _reversal(panel: Panel, split: Split) -> Floats:
-    """The last return, scaled by least squares: negative where prices bounce."""
-    last = panel.rows[:, 0]
-    seen, target = last[split.train], panel.target()[split.train]
-    slope = float(seen @ target) / max(float(seen @ seen), 1e-12)
-    return np.asarray(slope * last[split.test])
-
-
-def _zero(_: Panel, split: Split) -> Floats:
-    return np.zeros(len(split.test))
-
-
-_BASELINES: dict[str, Callable[[Panel, Split], Floats]] = {
-    "ridge": _ridge,
-    "reversal": _reversal,
-    "zero": _zero,
-}
-
-
-def _outcomes(panel: Panel, rows: Ints) -> dict[str, Floats]:
-    """Realized returns in units of volatility: at once, and for who acts one candle late."""
-    unit = panel.unit[rows]
-    return {
-        "": np.clip(panel.realized[rows] / unit, -TARGET_CLIP, TARGET_CLIP),
-        "_delayed": np.clip(panel.delayed[rows] / unit, -TARGET_CLIP, TARGET_CLIP),
-    }
-
-
-def _point_scores(points: dict[str, Floats], panel: Panel, rows: Ints) -> Scores:
+def _point_scores(points: Mapping[str, Floats], outcomes: Outcomes) -> Scores:
     scores: Scores = {}
-    for twin, realized in _outcomes(panel, rows).items():
+    for twin, realized in outcomes.twins():
         for name, point in points.items():
             entry = {"r2": skill((realized - point) ** 2, realized**2)}
             if point.any():
@@ -272,18 +314,20 @@ def _interval_scores(
     return {name: score for name, score in scores.items() if math.isfinite(score)}
 
 
-def _point_skill(points: dict[str, Floats], panel: Panel, rows: Ints) -> dict[str, float]:
+def _point_skill(point: Floats, beside: Baselines) -> dict[str, float]:
     """R squared of the model against each baseline, and how surely it beats zero."""
     out: dict[str, float] = {}
-    for twin, realized in _outcomes(panel, rows).items():
-        loss = (realized - points["lstm"]) ** 2
-        for name in _BASELINES:
-            out[f"r2_vs_{name}{twin}"] = skill(loss, (realized - points[name]) ** 2)
-        out[f"p_value{twin}"] = _over_time(realized**2, loss, panel, rows).p_value
+    for twin, realized in beside.outcomes.twins():
+        loss = (realized - point) ** 2
+        for name, other in beside.points.items():
+            out[f"r2_vs_{name}{twin}"] = skill(loss, (realized - other) ** 2)
+        out[f"p_value{twin}"] = _over_time(
+            realized**2, loss, beside.outcomes.date_ms, beside.settings.horizon
+        ).p_value
     return out
 
 
-def _over_time(reference: Floats, loss: Floats, panel: Panel, rows: Ints) -> PairedTest:
+def _over_time(reference: Floats, loss: Floats, date_ms: Ints, horizon: int) -> PairedTest:
     """Paired test of means over pairs: candles of one moment are not independent."""
-    _, mean_loss, mean_reference = means_by_moment(panel.date_ms[rows], loss, reference)
-    return paired_test(mean_loss, mean_reference, panel.horizon)
+    _, mean_loss, mean_reference = means_by_moment(date_ms, loss, reference)
+    return paired_test(mean_loss, mean_reference, horizon)

@@ -119,8 +119,23 @@ def excursions(candles: Candles, horizon: int) -> Floats:
     spans, out = (1, *SPANS), []
     for side, prices in ((-1.0, candles.low), (1.0, candles.high)):
         start = side * np.log(candles.close)
-        out += [_highest_ahead(side * np.log(prices), span * horizon) - start for span in spans]
+        out += [highest_ahead(side * np.log(prices), span * horizon) - start for span in spans]
     return np.maximum(np.stack(out, axis=1), 0.0)
+
+
+def highest_ahead(values: Floats, count: int) -> Floats:
+    """(T,) highest of the next `count` values, NaN while unknown; by doubling."""
+    out = np.full(len(values), np.nan)
+    if len(values) <= count:
+        return out
+    block, size = values[1:], 1
+    while 2 * size <= count:
+        block = np.maximum(block[:-size], block[size:])
+        size *= 2
+    rest = count - size
+    ahead = np.maximum(block[: len(block) - rest], block[rest:]) if rest else block
+    out[: len(values) - count] = ahead[: len(values) - count]
+    return out
 
 
 def completed(reach: Reach | None, many: Iterable[Reach]) -> Reach:
@@ -191,18 +206,3 @@ def _line(tilt: Floats, logs: Floats) -> tuple[float, float]:
     slope = float((across - across.mean()) @ quantiles / spread) if spread > 0.0 else 0.0
     slope = min(max(slope, -_STEEPEST), _STEEPEST)
     return float(quantiles.mean() - slope * across.mean()), slope
-
-
-def _highest_ahead(values: Floats, count: int) -> Floats:
-    """(T,) highest of the next `count` values, NaN while unknown; by doubling."""
-    out = np.full(len(values), np.nan)
-    if len(values) <= count:
-        return out
-    block, size = values[1:], 1
-    while 2 * size <= count:
-        block = np.maximum(block[:-size], block[size:])
-        size *= 2
-    rest = count - size
-    ahead = np.maximum(block[: len(block) - rest], block[rest:]) if rest else block
-    out[: len(values) - count] = ahead[: len(values) - count]
-    return out

@@ -11,9 +11,8 @@ import importlib.util
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model.baseline import baseline_weights
 from lstm_model.model.calibration import Calibration
-from lstm_model.model.dataset import Panel, Scaler
+from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.features import feature_names
 from lstm_model.model.gate import Evidence
@@ -120,10 +119,19 @@ class ModelMaker:
                 if folder.stat().st_mtime < oldest_s:
                     shutil.rmtree(folder)
 
-    def material(self, boundary_ms: int, known: Disk | None = None) -> Material:
-        """Every pair's candles that a model may learn from at a boundary."""
-        known = known or self.history.of
-        return Material.gather(self.settings, self.timeframe, self.pairs, boundary_ms, known)
+    def material(
+        self, boundary_ms: int, known: Disk | None = None, panels: Panels | None = None
+    ) -> Material:
+        """Every pair's candles that a model may learn from at a boundary.
+
+        Parameters
+        ----------
+        panels : of the boundaries before; None: the panel is built from nothing
+        """
+        return Material.gather(
+            self.settings, self.timeframe, self.pairs, boundary_ms,
+            known or self.history.of, panels or Panels(),
+        )  # fmt: skip
 
     def version(self, material: Material, kind: str = "scratch", **parts: str) -> str:
         """Content address of a model of this kind that the material makes."""
@@ -153,8 +161,8 @@ class ModelMaker:
             stored = self.store.load(version)
             return _candidate(stored, self._evaluate(material, stored.weights))
         self._expect_training(training)
-        split, scaler = material.split, Scaler.fit(material.panel.rows[material.split.train])
-        job = self._job(material.panel, split.train, split.validation, scaler)
+        panel, split, scaler = material.panel, material.split, material.scaler
+        job = self._job(panel, split.train, split.validation, material.scaled)
         with _trained(job, training) as result:
             weights = {**result.weights, **_named(scaler)}
             evaluation = self._evaluate(material, weights)
@@ -216,10 +224,9 @@ class ModelMaker:
 
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""
-        panel, rows = material.panel, material.recent_windows().validation
-        lstm = Lstm(stored.weights, self.settings.lookback)
+        panel, rows = material.panel, material.recent_windows.validation
         calibration = Calibration.from_card(self.settings.levels, stored.card.calibration)
-        raw = lstm.predict(panel.rows, rows)
+        raw = self._predictor(panel, stored.weights)(rows)
         mean = calibration.raw_mean(raw)
         realized = panel.target()[rows]
         return evidence.with_means(*means_by_moment(panel.date_ms[rows], mean * realized, mean**2))
@@ -229,9 +236,8 @@ class ModelMaker:
     ) -> None:
         initial = self.store.load(parent.card.version).weights
         scaler = Scaler(initial["scaler/mean"], initial["scaler/scale"])
-        windows = material.recent_windows()
+        windows = material.recent_windows
         learnt = np.concatenate([windows.train, windows.replay])
-        job = self._job(material.panel, learnt, windows.validation, scaler)
         gently = self.settings.model_copy(
             update={
                 "learning_rate": self.settings.finetune_learning_rate,
@@ -239,7 +245,9 @@ class ModelMaker:
                 "patience": self.settings.finetune_epochs,
             }
         )
-        with _trained(replace(job, settings=gently, initial=initial), training) as result:
+        rows = scaler.transform(material.panel.rows)
+        job = self._job(material.panel, learnt, windows.validation, rows, gently, initial)
+        with _trained(job, training) as result:
             card = self._card(
                 version, material, result,
                 windows={name: len(rows) for name, rows in windows._asdict().items()},
@@ -248,30 +256,39 @@ class ModelMaker:
             )  # fmt: skip
             self.store.publish(card, {**result.weights, **_named(scaler)}, result.network)
 
-    def _job(self, panel: Panel, train: Ints, validation: Ints, scaler: Scaler) -> TrainingJob:
+    def _job(
+        self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32],
+        settings: Settings | None = None, initial: Weights | None = None,
+    ) -> TrainingJob:  # fmt: skip
         """Learn from `train`; stop by every n-th window of `validation`, so that it stays cheap."""
         most = max(1, self.settings.epoch_windows // _VALIDATION_SHARE)
         every = max(1, -(-len(validation) // most))
         return TrainingJob(
-            self.settings,
-            scaler.transform(panel.rows),
+            settings or self.settings,
+            rows,
             panel.target().astype(np.float32),
             train.astype(np.int32),
             validation[::every].astype(np.int32),
+            initial,
             parity=self.store.root / "parity",
         )
 
     def _evaluate(
         self, material: Material, weights: Weights, shrinkage: float | None = None
     ) -> Evaluation:
-        panel, lstm = material.panel, Lstm(weights, self.settings.lookback)
+        predict = self._predictor(material.panel, weights)
+        return evaluate(material.baselines, predict, shrinkage=shrinkage)
+
+    def _predictor(self, panel: Panel, weights: Weights) -> Callable[[Ints], Floats]:
+        """The network: rows of the panel (N,) -> raw output (N, K)."""
+        lstm = Lstm(weights, self.settings.lookback)
 
         def predict(ends: Ints) -> Floats:
             """Pair by pair: rows between those of one block would be projected for nothing."""
             cuts = np.flatnonzero(np.diff(panel.pair_index[ends])) + 1
             return np.concatenate([lstm.predict(panel.rows, e) for e in np.split(ends, cuts)])
 
-        return evaluate(panel, material.split, self.settings, predict, shrinkage=shrinkage)
+        return predict
 
     def _evaluated_card(
         self, version: str, kind: str, material: Material, evaluation: Evaluation,

@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
-from lstm_model.model.dataset import Panel, Split, build_panel, purged_split
+from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
+from lstm_model.model.evaluation import Baselines
 from lstm_model.model.features import WARM_UP
 from lstm_model.settings import Settings
 
@@ -41,6 +43,7 @@ class Material:
     Attributes
     ----------
     boundary_ms : nothing later was known
+    panels : what the panel is built with
     """
 
     settings: Settings
@@ -48,11 +51,12 @@ class Material:
     pairs: tuple[str, ...]
     boundary_ms: int
     candles: Sequence[Candles]
+    panels: Panels
 
     @classmethod
     def gather(
         cls, settings: Settings, timeframe: str, pairs: tuple[str, ...], boundary_ms: int,
-        known: Disk,
+        known: Disk, panels: Panels,
     ) -> Material:  # fmt: skip
         """What `known` has of the pairs; those with too few candles are left out."""
         start_ms = boundary_ms - reach_ms(settings, timeframe, len(pairs))
@@ -60,7 +64,7 @@ class Material:
         recent = [c.between(start_ms, boundary_ms) for c in found if c is not None]
         enough = WARM_UP + settings.lookback + settings.horizon
         usable = [candles for candles in recent if len(candles) > enough]
-        return cls(settings, timeframe, pairs, boundary_ms, usable)
+        return cls(settings, timeframe, pairs, boundary_ms, usable, panels)
 
     @cached_property
     def panel(self) -> Panel:
@@ -72,7 +76,7 @@ class Material:
             As `check`.
         """
         self.check()
-        return build_panel(self.candles, self.settings)
+        return self.panels.build(self.candles, self.settings)
 
     @cached_property
     def split(self) -> Split:
@@ -86,10 +90,26 @@ class Material:
         return purged_split(self.panel, self.settings)
 
     @cached_property
+    def scaler(self) -> Scaler:
+        """Of the training block. Raises as `split`."""
+        return Scaler.fit(self.panel.rows[self.split.train])
+
+    @cached_property
+    def scaled(self) -> NDArray[np.float32]:
+        """(R, F) the panel's rows by `scaler`. Raises as `split`."""
+        return self.scaler.transform(self.panel.rows)
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What a network is compared with. Raises as `split`."""
+        return Baselines(self.panel, self.split, self.settings, self.scaled)
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the candles."""
         return digest_of(self.candles, self.settings)
 
+    @cached_property
     def recent_windows(self) -> RecentWindows:
         """Windows of the newest `finetune_recent_candles`, and older ones drawn to go with them.
 

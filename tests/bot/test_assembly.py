@@ -11,6 +11,7 @@ from series import make_candles
 from lstm_model.bot.assembly import describe_times, model_maker
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import ConfigError, DataError
+from lstm_model.model.dataset import Panels
 from lstm_model.settings import parse_settings
 from lstm_model.training.material import Material
 
@@ -42,14 +43,14 @@ def test_what_is_said_to_be_enough_is_enough_and_one_less_is_not(
     settings = parse_settings({**options, "train_candles": least, "lookback": 8})
     series = {p: make_candles(least + 400, pair=p, seed=n) for n, p in enumerate(PAIRS[:pairs])}
     end_ms = int(series[PAIRS[0]].date_ms[-1])
-    material = Material.gather(settings, "5m", tuple(series), end_ms, series.get)
+    material = Material.gather(settings, "5m", tuple(series), end_ms, series.get, Panels())
     assert min(map(len, material.split)) >= 10
     if least > 1_000:
         with pytest.raises(ConfigError, match=f"train_candles leaves .* set it to {least:,} or"):
             make(config_of(tmp_path, train_candles=least - 1, **options), pairs)
         fewer = settings.model_copy(update={"train_candles": least * 9 // 10})
         with pytest.raises(DataError, match="too little history"):
-            _ = Material.gather(fewer, "5m", tuple(series), end_ms, series.get).split
+            _ = Material.gather(fewer, "5m", tuple(series), end_ms, series.get, Panels()).split
 
 
 def test_too_small_a_pool_is_refused_as_well(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_no_forecast_of_a_backtest_depends_on_the_future(tmp_path: Path) -> None
 class Foresighted(ModelMaker):
     """Trains every model on the candles it will be asked about, too."""
 
-    def material(self, boundary_ms: int, known: object = None) -> Material:
+    def material(self, boundary_ms: int, known: object = None, panels: object = None) -> Material:
         return super().material(boundary_ms + 300 * STEP_MS)
 
 

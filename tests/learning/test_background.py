@@ -6,6 +6,7 @@ import errno
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ from live_world import (  # noqa: F401 - three fixtures
 )
 
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.learning.chain import Step
+from lstm_model.learning.chain import Run, Step
 from lstm_model.market.candles import Candles
+from lstm_model.model.dataset import Panel, Panels
+from lstm_model.settings import Settings
 from lstm_model.store.lineage import Lineage, versions_in_use
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook
+from lstm_model.training.maker import Training
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
 
@@ -288,6 +292,29 @@ def test_with_other_settings_of_the_learner_it_begins_anew_from_the_old_champion
         tmp_path / "chain", SERIES, ORIGIN, (FIRST + 1) // step * step, settings
     )  # fmt: skip
     assert head == wanted[-1].address
+
+
+def test_panels_are_kept_from_one_training_to_the_next_until_the_walk_ends(
+    tmp_path: Path, steps: list[Step]
+) -> None:
+    told = []
+
+    class Watched(Panels):
+        def build(self, series: Sequence[Candles], settings: Settings) -> Panel:
+            told.append("build")
+            return super().build(series, settings)
+
+        def forget(self) -> None:
+            told.append("forget")
+            super().forget()
+
+    learning = make_learning(tmp_path, SERIES, followed=[c.pair for c in SERIES])
+    known = {c.pair: c for c in SERIES}.get
+    run = Run(known, lambda _wish, _boundary: Training(), panels=Watched())
+    found = list(learning.walk(boundary_ms(ORIGIN), boundary_ms(1_850), run))
+    assert [step.address for step in found] == [step.address for step in steps]
+    assert told[-1] == "forget"
+    assert told.count("build") == len(told) - 1 > 1
 
 
 def test_a_restart_in_the_lag_after_a_step_serves_the_step_before(

@@ -14,6 +14,7 @@ from instant_training import SETTINGS
 
 from lstm_model.errors import DataError
 from lstm_model.learning.contender import Contender, Labels, Seen, View
+from lstm_model.learning.contender import scored as scored_together
 from lstm_model.learning.drift import DriftWatch
 from lstm_model.learning.learner import (
     State,
@@ -38,6 +39,7 @@ from lstm_model.model.calibration import (
     WidthTracker,
     pooled,
 )
+from lstm_model.model.dataset import Reached
 from lstm_model.model.evaluation import Outcomes
 from lstm_model.model.gate import Evidence, Worth, contest
 from lstm_model.model.reliability import Kept
@@ -425,7 +427,16 @@ def labels_of(realized: np.ndarray, pairs: tuple[str, ...] = ("BTC/USDT",)) -> L
     values = np.tile(realized, len(pairs))
     lowest, highest = np.minimum(values, 0.0) - 0.3, np.maximum(values, 0.0) + 0.3
     outcomes, volatility = Outcomes(dates, values, values), np.full(len(values), 0.01)
-    return Labels(pairs, index, outcomes, values, lowest, highest, volatility, CANDLE)
+    return Labels(pairs, index, outcomes, Reached(values, lowest, highest, volatility), CANDLE)
+
+
+def with_reached(labels: Labels, **columns: np.ndarray) -> Labels:
+    return replace(labels, reached=labels.reached._replace(**columns))
+
+
+def learnt(net: Contender, labels: Labels, said: View) -> Contender:
+    """The contender after these labels, alone."""
+    return scored_together([Seen.of(net, labels, said, BOUNDARY)], labels, SETTINGS.horizon)[0]
 
 
 def view(shift: float = 0.0, count: int = 40) -> View:
@@ -472,7 +483,7 @@ def test_widths_change_when_the_new_ones_began_to_serve() -> None:
     assert width[closes < served_ms] == pytest.approx(3.2)
     assert width[closes >= served_ms] == pytest.approx(3.2 * math.e)
     assert (closes < served_ms).sum() == 4
-    after = seen.scored(labels, SETTINGS.horizon)
+    [after] = scored_together([seen], labels, SETTINGS.horizon)
     assert after.widths_before == net.widths
     assert after.widths != net.widths
 
@@ -481,7 +492,7 @@ def test_intervals_are_scored_with_the_tilt_of_their_own_volatility() -> None:
     steep = GROWN._replace(slopes=(0.5,) * (HALF + 2))
     net = contender("net", widths={"BTC/USDT": steep})
     wild = 0.01 * np.exp(np.linspace(-0.4, 0.4, 40))
-    labels = replace(labels_of(OUTCOMES), volatility=wild)
+    labels = with_reached(labels_of(OUTCOMES), volatility=wild)
     seen = Seen.of(net, labels, view(), BOUNDARY)
     width = seen.quantiles[:, -1] - seen.quantiles[:, 0]
     assert width == pytest.approx(3.2 * wild / 0.01)  # half of a log per half of a log
@@ -490,24 +501,21 @@ def test_intervals_are_scored_with_the_tilt_of_their_own_volatility() -> None:
 def test_a_pair_learns_from_its_own_labels_one_after_the_other() -> None:
     """What the learner comes to in steps is what tracking gives in one go."""
     net, labels = contender("net"), labels_of(OUTCOMES, ("BTC/USDT", "ETH/USDT"))
-    labels = replace(labels, volatility=0.01 * np.exp(np.linspace(-1.0, 1.0, 80)))
-    after = Seen.of(net, labels, view(count=80), BOUNDARY).scored(labels, SETTINGS.horizon)
+    labels = with_reached(labels, volatility=0.01 * np.exp(np.linspace(-1.0, 1.0, 80)))
+    after = learnt(net, labels, view(count=80))
     first = WidthTracker(LEVELS, GROWN, SETTINGS.horizon)
     other = WidthTracker(LEVELS, pooled([GROWN]).cautious(), SETTINGS.horizon)
-    columns = (labels.realized, labels.lowest, labels.highest, labels.volatility)
-    for row, outcome in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+    outcomes = zip(*(column.tolist() for column in labels.reached), strict=True)
+    for row, outcome in enumerate(outcomes):
         (first if row < 40 else other).update(BASE.tolist(), Label(*outcome))
     assert after.widths == {"BTC/USDT": first.widths, "ETH/USDT": other.widths}
 
 
 def test_a_way_that_is_not_known_leaves_the_reaches_alone() -> None:
     labels = labels_of(OUTCOMES)
-    blind = replace(labels, lowest=np.full(40, np.nan), highest=np.full(40, np.nan))
+    blind = with_reached(labels, lowest=np.full(40, np.nan), highest=np.full(40, np.nan))
     known, unknown = (
-        Seen.of(contender("net"), found, view(), BOUNDARY)
-        .scored(found, SETTINGS.horizon)
-        .widths["BTC/USDT"]
-        for found in (labels, blind)
+        learnt(contender("net"), found, view()).widths["BTC/USDT"] for found in (labels, blind)
     )
     assert unknown.scales[HALF:] == GROWN.scales[HALF:] != known.scales[HALF:]
     assert unknown.scales[:HALF] == known.scales[:HALF]
@@ -562,7 +570,7 @@ def unproven(shrinkage: float, **fields: object) -> Contender:
 def scored(net: Contender, said: View, count: int = 400) -> Contender:
     raw = View(said.raw[:count], said.calibration)
     labels = labels_of(FORETOLD[:count])
-    return Seen.of(net, labels, raw, BOUNDARY).scored(labels, SETTINGS.horizon)
+    return learnt(net, labels, raw)
 
 
 def test_a_mean_that_proves_its_worth_is_served_from_the_next_step_on() -> None:
@@ -755,7 +763,7 @@ def test_an_outcome_counts_as_inside_by_the_interval_that_was_served_then() -> N
     net = replace(net, widths_before=dict.fromkeys(pairs, older))
     realized = np.full(40, 1.5)  # between 1.6 / e and 1.6
     labels = labels_of(realized, pairs)
-    labels = replace(labels, realized=np.where(labels.pair_index == 1, 0.0, labels.realized))
+    labels = with_reached(labels, realized=np.where(labels.pair_index == 1, 0.0, 1.5))
     both = View(np.tile(BASE, (80, 1)), PLAIN)
     after = observed(state_of(net), labels, {"net": both, "zero": both}).contender("net").kept
     served = BOUNDARY + SCHEDULE.lag_ms <= after.date_ms + CANDLE

@@ -22,14 +22,17 @@ from lstm_model.model.calibration import (
     STAYS_WITHIN,
     Calibration,
     Label,
+    Series,
+    Tracked,
     Widths,
     WidthTracker,
     pooled,
     reaches,
     rescale,
-    track,
     trust,
 )
+from lstm_model.model.calibration import track as track_all
+from lstm_model.model.dataset import Reached
 from lstm_model.model.forecast import coverage, mean_weights
 from lstm_model.settings import DEFAULT_LEVELS
 
@@ -46,6 +49,17 @@ def labels_of(
 ) -> list[Label]:  # fmt: skip
     columns = np.broadcast_arrays(realized, lowest, highest, volatility)
     return [Label(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def series_of(quantiles: Floats, labels: list[Label], start: Widths) -> Series:
+    return Series(quantiles, Reached(*np.array(labels).reshape(-1, 4).T), start)
+
+
+def track(
+    levels: tuple[float, ...], quantiles: Floats, labels: list[Label], horizon: int, start: Widths
+) -> Tracked:
+    """One series alone."""
+    return track_all(levels, [series_of(quantiles, labels, start)], horizon)[0]
 
 
 def normal_rows(count: int, width: float = 1.0) -> Floats:
@@ -301,6 +315,70 @@ def test_tracking_in_two_parts_is_tracking_in_one(horizon: int, cut: int) -> Non
         assert same_bits(second[1:], scales[cut + 1 :])
 
 
+def learnt_plainly(
+    quantiles: list[list[float]], labels: list[Label], horizon: int, start: Widths
+) -> Widths:
+    """The rule written out: one label, one width at a time."""
+    count, usual, scales, slopes = start.labels, start.usual, [*start.scales], [*start.slopes]
+
+    def bounded(value: float) -> float:
+        return min(3.0, max(-3.0, value))
+
+    for row, (realized, lowest, highest, volatility) in zip(quantiles, labels, strict=True):
+        rate = max(RATE / horizon, 1.0 / (count + HASTE * horizon))
+        tilt = bounded((math.log(volatility) - usual) / 0.5) if count else 0.0
+        factors = [
+            math.exp(bounded(scale + slope * tilt))
+            for scale, slope in zip(scales, slopes, strict=True)
+        ]
+        middle, steps = row[2], [0.0] * 4
+        for number in range(2):
+            side = row[number] if realized < middle else row[4 - number]
+            missed = abs(realized - middle) > abs(side - middle) * factors[number]
+            steps[number] = rate * (missed - 2.0 * LEVELS[number])
+        if math.isfinite(lowest + highest):
+            down = min(0.0, middle - (middle - row[0]) * factors[2])
+            up = max(0.0, middle + (row[4] - middle) * factors[3])
+            steps[2] = 2.0 * rate * ((lowest < down) - (1.0 - STAYS_WITHIN))
+            steps[3] = 2.0 * rate * ((highest > up) - (1.0 - STAYS_WITHIN))
+        for number, step in enumerate(steps):
+            scales[number] = bounded(scales[number] + step)
+            slopes[number] = bounded(slopes[number] + step * tilt)
+        count += 1
+        usual += max(1.0 / 5_000, 1.0 / count) * (math.log(volatility) - usual)
+    return Widths(count, usual, tuple(scales), tuple(slopes))
+
+
+@given(st.integers(1, 12), st.integers(0, 300), st.sampled_from([START, GROWN]))
+def test_tracking_follows_the_rule(horizon: int, count: int, start: Widths) -> None:
+    rows, labels = 0.1 * some_rows(count, count), some_labels(count, count)
+    found = track(LEVELS, rows, labels, horizon, start).widths
+    wanted = learnt_plainly(rows.tolist(), labels, horizon, start)
+    assert found.labels == wanted.labels
+    for name in ("usual", "scales", "slopes"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12
+        )
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=5),
+    st.integers(1, 12),
+)
+def test_series_are_tracked_side_by_side_as_each_alone_bit_for_bit(
+    kinds: list[tuple[int, bool]], horizon: int
+) -> None:
+    many = [
+        series_of(some_rows(count, seed), some_labels(count, seed), GROWN if grown else START)
+        for seed, (count, grown) in enumerate(kinds)
+    ]
+    together = track_all(LEVELS, many, horizon)
+    for found, series in zip(together, many, strict=True):
+        [alone] = track_all(LEVELS, [series], horizon)
+        assert found.widths == alone.widths
+        assert same_bits(found.in_force, alone.in_force)
+
+
 WIDTHS = st.builds(
     lambda labels, usual, scales, slopes: Widths(labels, usual, tuple(scales), tuple(slopes)),
     st.integers(0, 20_000), st.floats(-9, -2), SCALES, SCALES,
@@ -315,7 +393,7 @@ def test_widths_say_what_their_tracker_has_in_force(
     found = widths.at(np.array(volatilities))
     assert found.shape == (len(volatilities), 4)
     for row, volatility in zip(found, volatilities, strict=True):
-        np.testing.assert_allclose(tracker.in_force(volatility), row, rtol=1e-9, atol=1e-12)
+        assert tracker.in_force(volatility) == row.tolist()
     assert np.abs(found).max() <= 3.0
     assert tracker.widths == widths
 

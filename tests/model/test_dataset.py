@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from series import STEP_MS, change, drop, make_candles, same_bits
+from series import STEP_MS, change, drop, make_candles, same_bits, with_flow
 
 from lstm_model.errors import DataError
+from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import (
     MAX_EMPTY_FRACTION,
     TARGET_CLIP,
     Panel,
+    Panels,
     Scaler,
     Split,
     build_panel,
@@ -38,6 +40,63 @@ HOLED = build_panel(
     ],
     SETTINGS,
 )
+
+
+def same_panel(panel: Panel, other: Panel) -> bool:
+    columns = [f.name for f in fields(Panel) if f.name not in ("pairs", "horizon")]
+    return panel.pairs == other.pairs and all(
+        same_bits(getattr(panel, name), getattr(other, name)) for name in columns
+    )
+
+
+def history(count: int, *, flow: bool) -> list[Candles]:
+    """Three pairs: whole, with a hole, and of flow that is not known everywhere."""
+    pairs = [make_candles(count, seed=n, pair=f"{n}/USDT", tick=0.05) for n in range(3)]
+    pairs[1] = drop(pairs[1], slice(700, 705))
+    return [with_flow(candles, seed=1) for candles in pairs] if flow else pairs
+
+
+SPANS = st.tuples(st.integers(0, 400), st.integers(600, 1_500))
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.lists(SPANS, min_size=2, max_size=4), st.booleans())
+def test_a_panel_of_a_history_that_grows_is_the_one_built_from_nothing(
+    spans: list[tuple[int, int]], flow: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"order_flow": flow})
+    panels, whole = Panels(), history(1_500, flow=flow)
+    for number, (start, stop) in enumerate(spans):
+        # A pair leaves, and comes back.
+        series = [candles.rows(start, stop) for candles in whole[number % 2 :]]
+        assert same_panel(panels.build(series, settings), build_panel(series, settings))
+
+
+@pytest.mark.parametrize("row", [800, 1_100, 1_150])
+def test_features_are_computed_anew_where_a_candle_changed(row: int) -> None:
+    panels, candles = Panels(), make_candles(1_400)
+    panels.build([candles.rows(0, 1_200)], SETTINGS)
+    changed = change(candles, row, close=1.001 * candles.close[row])
+    later = [changed.rows(100, 1_400)]
+    assert same_panel(panels.build(later, SETTINGS), build_panel(later, SETTINGS))
+
+
+def test_of_a_history_that_grew_only_what_is_new_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    panels, candles, asked = Panels(), make_candles(3_000), []
+
+    def followed(candles: Candles, *, order_flow: bool = False) -> FeatureRows:
+        asked.append(len(candles))
+        return compute_features(candles, order_flow=order_flow)
+
+    monkeypatch.setattr("lstm_model.model.dataset.compute_features", followed)
+    panels.build([candles.rows(0, 2_500)], SETTINGS)
+    panels.build([candles.rows(400, 2_900)], SETTINGS)
+    assert asked == [2_500, WARM_UP, WARM_UP + 400]
+    panels.forget()
+    panels.build([candles.rows(500, 3_000)], SETTINGS)
+    assert asked[3:] == [2_500]
 
 
 @pytest.fixture

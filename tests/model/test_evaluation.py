@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from series import make_candles, same_bits
 
 from lstm_model.market.candles import Candles
-from lstm_model.model.calibration import POOLED, Label, Widths, pooled, track
-from lstm_model.model.dataset import TARGET_CLIP, Panel, Split, build_panel, purged_split
-from lstm_model.model.evaluation import Evaluation, Outcomes, evaluate, evidence_of
+from lstm_model.model import evaluation
+from lstm_model.model.calibration import POOLED, Series, Widths, pooled, track
+from lstm_model.model.dataset import TARGET_CLIP, Panel, Scaler, Split, build_panel, purged_split
+from lstm_model.model.evaluation import Baselines, Evaluation, Outcomes, evidence_of
 from lstm_model.model.features import feature_names
 from lstm_model.model.forecast import pinball_loss
 from lstm_model.settings import Settings
@@ -31,6 +32,19 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def prepared(*series: Candles, settings: Settings = SETTINGS) -> tuple[Panel, Split]:
     panel = build_panel(series, settings)
     return panel, purged_split(panel, settings)
+
+
+def baselines_of(panel: Panel, split: Split, settings: Settings = SETTINGS) -> Baselines:
+    scaled = Scaler.fit(panel.rows[split.train]).transform(panel.rows)
+    return Baselines(panel, split, settings, scaled)
+
+
+def evaluate(
+    panel: Panel, split: Split, settings: Settings, predict: Predict, *,
+    shrinkage: float | None = None,
+) -> Evaluation:  # fmt: skip
+    beside = baselines_of(panel, split, settings)
+    return evaluation.evaluate(beside, predict, shrinkage=shrinkage)
 
 
 def around(location: np.ndarray) -> np.ndarray:
@@ -197,11 +211,11 @@ def test_the_test_blocks_intervals_are_those_of_tracking_from_neutral_widths(
     predict = fitted(panel, split)
     rows = np.concatenate([split.validation, split.test])
     mine = rows[panel.pair_index[rows] == 0]
-    labels = [Label(*row) for row in zip(*(c.tolist() for c in panel.reached(mine)), strict=True)]
     unscaled = made.calibration.spread(predict(mine))[1]
     neutral = Widths.neutral(SETTINGS.levels)
-    widths = track(SETTINGS.levels, unscaled, labels, SETTINGS.horizon, neutral)[1]
-    assert widths == made.calibration.widths[panel.pairs[0]]
+    series = Series(unscaled, panel.reached(mine), neutral)
+    [tracked] = track(SETTINGS.levels, [series], SETTINGS.horizon)
+    assert tracked.widths == made.calibration.widths[panel.pairs[0]]
 
 
 def test_reaches_hold_on_candles_that_came_later() -> None:
@@ -403,3 +417,11 @@ def test_no_outcome_changes_the_record_of_what_came_before(
     differs = made.evidence.pinball != other.evidence.pinball
     assert moments[differs].min() == changed_ms
     assert differs[moments >= changed_ms].mean() > 0.95
+
+
+def test_baselines_are_the_same_for_whoever_is_asked_second() -> None:
+    panel, split = one_pair()
+    beside = baselines_of(panel, split)
+    evaluation.evaluate(beside, guess(panel), shrinkage=0.0)
+    second = evaluation.evaluate(beside, fitted(panel, split))
+    assert second.scores == evaluate(panel, split, SETTINGS, fitted(panel, split)).scores

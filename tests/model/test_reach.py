@@ -16,8 +16,8 @@ from lstm_model.model.features import Ingredients
 from lstm_model.model.forecast import SPANS
 from lstm_model.model.reach import (
     Reach,
-    _highest_ahead,
     completed,
+    highest_ahead,
     measure,
     pooled_reach,
     reach_within,
@@ -45,7 +45,7 @@ def test_the_promised_share_of_later_spans_stay_within() -> None:
     reaches = measure(past, HORIZON).at(volatility[rows], HORIZON)
     for number, (side, span) in enumerate([(-1, s) for s in SPANS] + [(1, s) for s in SPANS]):
         prices = later.low if side < 0 else later.high
-        excursion = _highest_ahead(side * np.log(prices), span * HORIZON) - side * np.log(
+        excursion = highest_ahead(side * np.log(prices), span * HORIZON) - side * np.log(
             later.close
         )
         known = np.isfinite(excursion[rows])

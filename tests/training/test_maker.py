@@ -334,9 +334,7 @@ def test_a_model_is_evaluated_pair_by_pair_as_in_one_block(
     made, panel = maker.scratch(material()), material().panel
     assert [set(panel.pair_index[ends].tolist()) for ends in asked] == [{0}, {1}] * 2
     lstm = Lstm(made.stored.weights, SETTINGS.lookback)
-    whole = evaluate(
-        panel, material().split, SETTINGS, lambda ends: predict(lstm, panel.rows, ends)
-    )
+    whole = evaluate(material().baselines, lambda ends: predict(lstm, panel.rows, ends))
     assert same_record(made.evidence, whole.evidence)
     assert made.stored.card.calibration == whole.calibration.to_card()
 
@@ -639,7 +637,7 @@ def test_a_fine_tunings_card_names_its_parent_and_claims_no_skill(tuning: Tuning
     assert (card.kind, card.parent) == ("finetune", tuning.parent.card.version)
     assert (card.scores, card.skill, card.p_value) == ({}, {}, 1.0)
     assert card.train_end_ms == LATER
-    counts = {name: len(rows) for name, rows in material(LATER).recent_windows()._asdict().items()}
+    counts = {name: len(rows) for name, rows in material(LATER).recent_windows._asdict().items()}
     assert card.windows == counts
     assert not served(made).is_skilled(SETTINGS)
 
@@ -716,14 +714,14 @@ def test_a_fine_tuning_learns_from_the_newest_candles_and_some_older_ones(
     tuning: Tuning, training: InstantTraining
 ) -> None:
     tuning.tune()
-    job, windows = training.jobs[-1], material(LATER).recent_windows()
+    job, windows = training.jobs[-1], material(LATER).recent_windows
     assert job.train_ends.tolist() == [*windows.train, *windows.replay]
     assert job.validation_ends.tolist() == windows.validation.tolist()
     assert set(windows.train.tolist()).isdisjoint(windows.replay.tolist())
 
 
 def test_no_label_of_a_fine_tuning_reaches_into_its_validation_or_beyond_the_boundary() -> None:
-    panel, windows = material(LATER).panel, material(LATER).recent_windows()
+    panel, windows = material(LATER).panel, material(LATER).recent_windows
     assert panel.date_ms[windows.train].min() == RECENT_BEGIN
     assert panel.label_ms[windows.train].max() == HELD_OUT_BEGIN
     assert panel.label_ms[windows.replay].max() <= RECENT_BEGIN
@@ -735,7 +733,7 @@ def test_no_label_of_a_fine_tuning_reaches_into_its_validation_or_beyond_the_bou
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, 20.0])
 def test_as_many_old_windows_are_learnt_again_as_the_settings_ask_for(share: float) -> None:
     found = material(LATER, settings_with(finetune_replay=share))
-    windows, older = found.recent_windows(), found.panel.labelled_within(0, RECENT_BEGIN)
+    windows, older = found.recent_windows, found.panel.labelled_within(0, RECENT_BEGIN)
     assert len(windows.replay) == min(len(older), round(share * len(windows.train)))
     assert len(set(windows.replay.tolist())) == len(windows.replay)
     assert np.isin(windows.replay, older).all()
@@ -747,7 +745,7 @@ def test_old_windows_are_drawn_from_the_whole_past_the_same_for_everyone() -> No
         """Which of the older windows, as numbers from the oldest on."""
         found = make_maker(Path("unused"), SERIES, settings).material(boundary_ms)
         begin = boundary_ms - settings.finetune_recent_candles * STEP_MS
-        older, replay = found.panel.labelled_within(0, begin), found.recent_windows().replay
+        older, replay = found.panel.labelled_within(0, begin), found.recent_windows.replay
         return np.searchsorted(older, replay).tolist()
 
     first = drawn()
@@ -761,7 +759,7 @@ def test_old_windows_are_drawn_from_the_whole_past_the_same_for_everyone() -> No
 
 def test_pairs_without_an_older_past_are_tuned_on_what_there_is() -> None:
     settings = settings_with(finetune_recent_candles=COUNT, validation_fraction=0.4)
-    windows = make_maker(Path("unused"), SERIES, settings).material(LATER).recent_windows()
+    windows = make_maker(Path("unused"), SERIES, settings).material(LATER).recent_windows
     assert not windows.replay.size
     assert windows.train.size
 
