@@ -108,7 +108,7 @@ class Job:
 
         What Keras remembers of models before is forgotten, so that this one has the same names.
         """
-        keras.backend.clear_session()
+        keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(self.settings.seed)
         model = build_network(self.settings, self.rows.shape[1])
         if self.initial is not None:
@@ -163,8 +163,9 @@ class TrainingGraph:
     def _choose(self, job: Job) -> tuple[TrainableNetwork, str | None]:
         network = {**job.shape._asdict(), **kernel_identity()}
         known = job.parity is not None and job.parity.is_known(network)
-        ends = tf.constant(job.train_ends[:_PARITY_WINDOWS])
-        batch = {"rows": job.rows, "ends": ends, "targets": tf.gather(job.targets, ends)}
+        # As tensors: an array would become a constant of the graph, 5 s of work for 50 MB.
+        ends, rows = tf.constant(job.train_ends[:_PARITY_WINDOWS]), tf.constant(job.rows)
+        batch = {"rows": rows, "ends": ends, "targets": tf.gather(job.targets, ends)}
         compared = None if known else batch
         chosen, fallback = choose_network(job.settings, self.model, self._loss, compared)
         if job.parity is not None and fallback is None and not known:
