@@ -1,13 +1,17 @@
 """Windows learnt per second: ours, Keras `model.fit` and, where it is installed, PyTorch.
 
-    python benchmarks/bench_training.py            the comparison, about two minutes
-    python benchmarks/bench_training.py --full     and a first training over 100,000 windows
+    python benchmarks/bench_training.py              the comparison, about three minutes
+    python benchmarks/bench_training.py --many 100   and so many trainings by one process
 
 Every contender lives in a process of its own with the thread settings that suit it. One after the
 other they run an epoch, round after round, so that a disturbance hits all alike; only one works at
-a time. The same network for all: lookback 60, 19 features, two LSTM(50) with dropout 0.2, seven
-quantiles, Adam. `fit` gets its windows as one array that is already in memory; PyTorch gets them
-that way too.
+a time. For all of them lookback 60, 19 features, dropout 0.2, seven quantiles, Adam; the network of
+config.json, one LSTM(24), and two LSTM(50). `fit` gets its windows as one array that is already in
+memory; PyTorch gets them that way too.
+
+A training process stays for the next job: fine-tunings of the default size (22,900 windows, three
+epochs, two years of three pairs' 5m rows), the first with a process that has to start, the others
+with one that is warm; and what bot and process hold after so many trainings of two shapes.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from networks import LARGE
 from numpy.typing import NDArray
 from rich.console import Console
@@ -37,12 +43,15 @@ from rich.table import Table
 
 from lstm_model.model.features import feature_names
 from lstm_model.settings import Settings
-from lstm_model.training.job import Progress, TrainingJob
-from lstm_model.training.trainer import run_training
+from lstm_model.training.job import TrainingJob
+from lstm_model.training.trainer import Trainer
 
 N_FEATURES = len(feature_names(False))
 N_WINDOWS = 8_192
 BATCHES = (64, 256)
+NETWORKS: dict[str, dict[str, Any]] = {"LSTM(24)": {}, "2 x LSTM(50)": LARGE}
+ROWS, RECENT, HELD_OUT = 630_000, 22_900, 2_500  # of a fine-tuning with the defaults
+MARKS = (1, 2, 10, 20, 50, 100, 200, 500, 1_000)
 PAUSE_S = 0.3  # lets the spinning threads of the last contender go to sleep
 
 Epoch = Callable[[], Any]
@@ -135,13 +144,13 @@ def prepare_torch(settings: Settings) -> Epoch:
 PREPARE = {"model.fit": prepare_keras, "ours": prepare_ours, "PyTorch": prepare_torch}
 
 
-def serve(name: str, batch: int) -> None:
+def serve(name: str, network: str, batch: int) -> None:
     """The contender's process: one epoch, and a line on stdout, for every line on stdin."""
     reply = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not reach the protocol
     epoch = None
     for _ in sys.stdin:
-        epoch = epoch or PREPARE[name](Settings(**LARGE, batch_size=batch))
+        epoch = epoch or PREPARE[name](Settings(**NETWORKS[network], batch_size=batch))
         epoch()
         reply.write("done\n")
 
@@ -151,6 +160,7 @@ class Contender:
     """One process and what it took: first epoch with import and compilation, then the others."""
 
     name: str
+    network: str
     batch: int
     process: subprocess.Popen[str]
     first_s: float = 0.0
@@ -181,9 +191,10 @@ class Contender:
 
 
 @contextmanager
-def start(name: str, batch: int) -> Iterator[Contender]:
+def start(name: str, network: str, batch: int) -> Iterator[Contender]:
     """A contender whose process ends with the block."""
-    command = [sys.executable, __file__, "--serve", name, "--batch", str(batch)]
+    asked = ["--serve", name, "--network", network, "--batch", str(batch)]
+    command = [sys.executable, __file__, *asked]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -192,20 +203,20 @@ def start(name: str, batch: int) -> Iterator[Contender]:
         text=True, env={**os.environ, **quiet, "PYTHONPATH": path},
     )  # fmt: skip
     try:
-        yield Contender(name, batch, process)
+        yield Contender(name, network, batch, process)
     finally:
         process.kill()
         process.wait()
 
 
-def compare(rounds: int) -> list[Contender]:
+def compare(network: str, rounds: int) -> list[Contender]:
     """Time every contender at every batch size, interleaved."""
     names = [name for name in PREPARE if name != "PyTorch" or importlib.util.find_spec("torch")]
     if "PyTorch" not in names:
         console.print("PyTorch is not installed: left out")
     with ExitStack() as stack, Bar(console=console) as bar:
         contenders = [
-            stack.enter_context(start(name, batch)) for batch in BATCHES for name in names
+            stack.enter_context(start(name, network, batch)) for batch in BATCHES for name in names
         ]
         task = bar.add_task("training", total=(rounds + 1) * len(contenders))
         for number in range(rounds + 1):
@@ -219,7 +230,8 @@ def compare(rounds: int) -> list[Contender]:
 
 def show(contenders: list[Contender]) -> None:
     """Medians, ranges and ratios to `model.fit` of the same batch size."""
-    table = Table(title=f"Training, {N_WINDOWS:,} windows per epoch, {os.cpu_count()} cores")
+    network = contenders[0].network
+    table = Table(title=f"{network}, {N_WINDOWS:,} windows per epoch, {os.cpu_count()} cores")
     for column in ("batch", "who", "first s", "median s", "range s", "windows/s", "x fit"):
         table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
     fit = {other.batch: other for other in contenders if other.name == "model.fit"}
@@ -241,41 +253,61 @@ def show(contenders: list[Contender]) -> None:
     )
 
 
-def first_training(n_windows: int) -> None:
-    """Time a whole training of the large network in the child process."""
-    arrays = make_arrays(n_windows, n_windows // 10, Settings().lookback)
+def fine_tuning(settings: Settings, seed: int) -> TrainingJob:
+    """A job of the default size, of noise."""
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((ROWS, N_FEATURES)).astype(np.float32)
+    targets = random.standard_normal(ROWS).astype(np.float32)
+    ends = np.sort(random.choice(np.arange(500, ROWS, dtype=np.int32), RECENT + HELD_OUT))
+    gently = {"max_epochs": settings.finetune_epochs, "patience": settings.finetune_epochs}
+    return TrainingJob(
+        settings.model_copy(update={**gently, "seed": seed}), rows, targets, ends[:-HELD_OUT],
+        ends[-HELD_OUT:],
+    )  # fmt: skip
+
+
+def many_trainings(count: int) -> None:
+    """Fine-tunings one after the other by one process: how long they take, what stays of them."""
+    trainer, me = Trainer(), psutil.Process()
+    table = Table(title="Fine-tunings by one process that stays")
+    for column in ("after", "seconds, median", "process, MB", "this one, MB", "threads, files"):
+        table.add_column(column, justify="right")
+    seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder, Bar(console=console) as bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def tell(progress: Progress) -> None:
-            bar.update(task, description=progress.stage, completed=progress.fraction)
-
-        result = run_training(TrainingJob(Settings(**LARGE), **arrays), Path(folder), tell)
-    learnt_s = sum(epoch.seconds for epoch in result.history)
-    console.print(
-        f"First training over {n_windows:,} windows, two LSTM(50), in the background: "
-        f"{result.seconds:.1f} s for {result.epochs} epochs (best {result.best_epoch}); "
-        f"{result.seconds - learnt_s:.1f} s of it start, compilation and result files. "
-        f"Fused kernel: {'yes' if result.fallback is None else 'no, ' + result.fallback}."
-    )
+        for number in bar.track(range(1, count + 1), description="fine-tuning"):
+            units = 24 if number == 1 or number % 3 else 20
+            job = fine_tuning(Settings(units=units), number)
+            began_s = time.perf_counter()
+            trainer.run(job, Path(folder) / str(number), background=False)
+            seconds.append(time.perf_counter() - began_s)
+            shutil.rmtree(Path(folder) / str(number))
+            if number in MARKS:
+                held = [process.memory_info().rss / 1e6 for process in (*me.children(), me)]
+                table.add_row(
+                    f"{number:,}", f"{statistics.median(seconds):.2f}", f"{held[0]:.0f}",
+                    f"{held[-1]:.0f}", f"{me.num_threads()}, {me.num_fds()}",
+                )  # fmt: skip
+                seconds.clear()
+    trainer.end_idle()
+    console.print(table)
 
 
 def main() -> None:
     """Parse the options and run what they ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each contender")
-    parser.add_argument("--full", action="store_true", help="also time a first training")
-    parser.add_argument("--windows", type=int, default=100_000, help="windows of that training")
+    parser.add_argument("--many", type=int, default=10, help="trainings of one process")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--network", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         with contextlib.suppress(KeyboardInterrupt):
-            serve(options.serve, options.batch)
+            serve(options.serve, options.network, options.batch)
         return
-    show(compare(options.rounds))
-    if options.full:
-        first_training(options.windows)
+    for network in NETWORKS:
+        show(compare(network, options.rounds))
+    many_trainings(options.many)
 
 
 if __name__ == "__main__":
