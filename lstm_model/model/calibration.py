@@ -191,9 +191,12 @@ def rescale(quantiles: Floats, scales: Floats) -> Floats:
     """Scale half-widths around the median; (N, K) and (N, M) log scales -> (N, K), rising."""
     half = quantiles.shape[1] // 2
     middle = quantiles[:, half : half + 1]
-    factors = np.exp(scales[:, :half])
-    both = np.concatenate([factors, np.ones_like(middle), factors[:, ::-1]], axis=1)
-    return np.sort(middle + (quantiles - middle) * both, axis=1)
+    factors, scaled = np.exp(scales[:, :half]), quantiles - middle
+    scaled[:, :half] *= factors
+    scaled[:, half + 1 :] *= factors[:, ::-1]
+    scaled += middle
+    scaled.sort(axis=1)
+    return scaled
 
 
 def reaches(quantiles: Floats, scales: Floats) -> tuple[Floats, Floats]:
@@ -257,7 +260,9 @@ class Calibration:
 
     def spread(self, raw: Floats) -> tuple[Floats, Floats]:
         """Raw output (N, K) or (N, 1) -> location (N,) and unscaled quantiles (N, K)."""
-        mean = self.raw_mean(raw)
+        return self._spread(raw, self.raw_mean(raw))
+
+    def _spread(self, raw: Floats, mean: Floats) -> tuple[Floats, Floats]:
         location = self.shrinkage * mean
         if raw.shape[1] == 1:
             return location, location[:, None] + np.array(self.residuals)
@@ -268,7 +273,7 @@ class Calibration:
         if raw.shape[1] == 1:
             return np.asarray(raw[:, 0])
         # A sum, not a product: BLAS may round a row differently with the rows beside it.
-        return np.asarray((raw * mean_weights(self.levels)).sum(axis=1))
+        return np.asarray(np.add.reduce(raw * mean_weights(self.levels), 1))
 
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
@@ -278,15 +283,16 @@ class Calibration:
 
     def scaled(self, raw: Floats, scales: Floats, volatility: Floats, horizon: int) -> Forecast:
         """The same with given log scales (N, M), and nothing beyond the horizon."""
-        location, quantiles = self.spread(raw)
-        unit = volatility * np.sqrt(horizon)
+        mean = self.raw_mean(raw)
+        location, quantiles = self._spread(raw, mean)
+        unit = volatility * math.sqrt(horizon)
         lowest, highest = reaches(quantiles, scales)
         return Forecast(
             self.levels,
             rescale(quantiles, scales) * unit[:, None],
             location * unit,
             volatility,
-            np.abs(self.raw_mean(raw)) * self.shrinkage_error * unit,
+            np.abs(mean) * self.shrinkage_error * unit,
             lowest * unit,
             highest * unit,
             unknown_far(len(raw)),

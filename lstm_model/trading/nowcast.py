@@ -221,7 +221,7 @@ class Nowcaster:
         """Nowcasts of pairs that share a model, from one step."""
         model = looks[0].base.model
         state = LstmState.join([look.base.state for look in looks])
-        raw = model.lstm.step(state, np.stack([look.row for look in looks]))
+        raw = model.lstm.step(state, np.array([look.row for look in looks]))
         volatility = np.array([look.volatility for look in looks])
         _, unscaled = model.calibration.spread(raw)
         for look, quantiles in zip(looks, unscaled.tolist(), strict=True):
@@ -229,7 +229,7 @@ class Nowcaster:
         scales = np.array([self._widths.log_scales(look) for look in looks])
         made = model.calibration.scaled(raw, scales, volatility, self._settings.horizon)
         for number, look in enumerate(looks):
-            self._latest[look.pair] = _nowcast(look, made.row(number))
+            self._latest[look.pair] = _nowcast(look, made.row(number) if len(looks) > 1 else made)
 
 
 class QuarterWidths:
