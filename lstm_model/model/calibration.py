@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from lstm_model.model.forecast import (
     normal_quantile,
     unknown_far,
 )
-from lstm_model.model.reach import Reach, completed
+from lstm_model.model.reach import Reach, completed, pooled_reach
 
 # Step per label that does not overlap. Measured on the markets of docs/intervals.md: Winkler scores
 # differ by 0.3 % from 0.002 to 0.02. Simulated: with 0.005 and a horizon of 12, widths that are off
@@ -258,6 +259,10 @@ class Calibration:
     far: Mapping[str, Reach] = field(default_factory=dict)
     usual_widths: Mapping[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def _far_of_others(self) -> Reach:
+        return pooled_reach(self.far.values())
+
     def spread(self, raw: Floats) -> tuple[Floats, Floats]:
         """Raw output (N, K) or (N, 1) -> location (N,) and unscaled quantiles (N, K)."""
         return self._spread(raw, self.raw_mean(raw))
@@ -278,7 +283,7 @@ class Calibration:
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
         scales = self.widths_of(pair).at(volatility)
-        far = completed(self.far.get(pair), self.far.values()).at(volatility, horizon)
+        far = completed(self.far.get(pair), self._far_of_others).at(volatility, horizon)
         return replace(self.scaled(raw, scales, volatility, horizon), far=far)
 
     def scaled(self, raw: Floats, scales: Floats, volatility: Floats, horizon: int) -> Forecast:

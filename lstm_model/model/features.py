@@ -45,8 +45,9 @@ _DAY_MS = 86_400_000
 
 def lagged(values: Floats, lag: int) -> Floats:
     """`values` moved `lag` rows later; the first rows, which nothing precedes, are NaN."""
-    moved = np.full_like(values, np.nan)
-    moved[lag:] = values[: len(values) - lag] if lag < len(values) else []
+    moved = np.empty_like(values)
+    moved[:lag] = np.nan
+    moved[lag:] = values[: max(0, len(values) - lag)]
     return moved
 
 

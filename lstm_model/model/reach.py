@@ -123,9 +123,8 @@ def excursions(candles: Candles, horizon: int) -> Floats:
     return np.maximum(np.stack(out, axis=1), 0.0)
 
 
-def completed(reach: Reach | None, many: Iterable[Reach]) -> Reach:
+def completed(reach: Reach | None, others: Reach) -> Reach:
     """A pair's reaches; of spans that its own history is too short for, those of the others."""
-    others = pooled_reach(many)
     if reach is None:
         return others
     scales, slopes = (
