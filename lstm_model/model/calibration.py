@@ -297,7 +297,7 @@ class Calibration:
             rescale(quantiles, scales) * unit[:, None],
             location * unit,
             volatility,
-            np.abs(mean) * self.shrinkage_error * unit,
+            abs(mean) * self.shrinkage_error * unit,
             lowest * unit,
             highest * unit,
             unknown_far(len(raw)),
