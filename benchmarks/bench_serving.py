@@ -100,6 +100,7 @@ def in_onnx(network: Any, first: Any) -> Callable[[], object] | None:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    network(first)  # one that has never been called cannot be exported
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         network.export(path, format="onnx", verbose=False)
