@@ -21,7 +21,7 @@ from rich.table import Table
 from training_child import Training
 
 from lstm_model.market.candles import Candles, candle_open_ms
-from lstm_model.model.calibration import POOLED, Calibration
+from lstm_model.model.calibration import POOLED, Calibration, Widths
 from lstm_model.model.features import WARM_UP, feature_names
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
@@ -55,8 +55,8 @@ def random_model(settings: Settings) -> Model:
     card = ModelCard.model_construct(
         version="random", settings=settings.model_dump(mode="json"), feature_names=names
     )
-    half = (0.0,) * (gaps // 2)
-    calibration = Calibration(settings.levels, 0.5, (), {POOLED: half})
+    neutral = {POOLED: Widths.neutral(settings.levels)}
+    calibration = Calibration(settings.levels, 0.5, 0.1, (), neutral)
     return Model(card, Lstm(weights, settings.lookback), calibration, p_value=1.0)
 
 

@@ -41,6 +41,7 @@ from rich.table import Table
 from training_child import Training
 
 import lstm_model.training.maker
+from lstm_model.bot.forecasting import with_columns
 from lstm_model.bot.live import LiveEngine
 from lstm_model.learning.chain import Learning
 from lstm_model.market.candles import Candles
@@ -226,8 +227,9 @@ class Bot:
     def analyse(self, pair: str) -> Outlook:
         """`populate_indicators`."""
         frame = self._shown[pair]
-        outlook = self.engine.outlook(Candles.from_frame(frame, pair, TIMEFRAME))
-        frame.assign(**outlook.columns(frame["close"].to_numpy(dtype="float64")))
+        candles = Candles.from_frame(frame, pair, TIMEFRAME)
+        outlook = self.engine.outlook(candles)
+        with_columns(frame, candles, outlook)
         return outlook
 
     def _new_candles(self) -> Iterator[Candles]:

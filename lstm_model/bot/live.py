@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,19 +18,18 @@ from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP
-from lstm_model.model.forecast import Forecast, unknown_far
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
 from lstm_model.trading.inside import Guard, InsideCandle
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 from lstm_model.trading.sizing import ERROR, STALE_MODEL
+from lstm_model.trading.told import Told
 from lstm_model.trading.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-Facts = dict[int, JournalRow]  # by open time of the candle
 
 
 class _Due(NamedTuple):
@@ -64,7 +64,7 @@ class LiveEngine:
         self._verdicts = Verdicts(journal, self._timeframe)
         self._schedule, self._summed_ms = learning.schedule, 0
         self._news: deque[str] = deque(maxlen=100)
-        self._facts: dict[str, Facts] = {}
+        self._told: dict[str, Told] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
 
     @property
@@ -241,26 +241,27 @@ class LiveEngine:
     def _keep(self, made: Sequence[JournalRow]) -> None:
         """Into the journal first: what is not written down is not acted upon."""
         self._journal.record(made)
-        for row in made:
-            self._facts[row.pair][row.candle_ms] = row
+        for pair, rows in groupby(made, key=attrgetter("pair")):
+            self._told[pair].add(list(rows))
 
-    def _known_facts(self, candles: Candles) -> Facts:
+    def _known(self, candles: Candles) -> Told:
         """What was forecast for these candles already; older ones are forgotten."""
         first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
-        if candles.pair not in self._facts:
+        if candles.pair not in self._told:
             rows = self._journal.read(candles.pair, self._timeframe, first, end)
             ours = self._learning.versions()
             rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
-            self._facts[candles.pair] = {row.candle_ms: row for row in rows if row.version in ours}
-        facts = self._facts[candles.pair]
-        for candle_ms in [candle_ms for candle_ms in facts if candle_ms < first]:
-            del facts[candle_ms]
-        return facts
+            oldest = {row.candle_ms: row for row in rows if row.version in ours}
+            self._told[candles.pair] = told = Told(self.terms.settings.levels)
+            told.add([oldest[candle_ms] for candle_ms in sorted(oldest)])
+        told = self._told[candles.pair]
+        told.forget_before(first)
+        return told
 
     def _first_new(self, candles: Candles) -> int:
         """Number of the first candle after the newest that was forecast."""
-        facts = self._known_facts(candles)
-        return int(np.searchsorted(candles.date_ms, max(facts, default=-1), side="right"))
+        newest_ms = self._known(candles).newest_ms
+        return int(np.searchsorted(candles.date_ms, newest_ms, side="right"))
 
     def _recent(self, candles: Candles, first: int) -> Candles:
         """The candles that forecasting from number `first` on looks at."""
@@ -283,24 +284,16 @@ class LiveEngine:
     def _assemble(self, candles: Candles) -> Outlook:
         """The known forecasts in the order of the candles."""
         outlook = Outlook(candles.pair, candles.date_ms, self.terms)
-        facts = self._facts.get(candles.pair, {})
-        dates = candles.date_ms.tolist()
-        numbers = [number for number, date in enumerate(dates) if date in facts]
-        known = [facts[dates[number]] for number in numbers]
-        if known:
-            outlook.put(np.array(numbers), _as_forecast(known, outlook.forecast.levels))
+        found = self._known(candles).of(candles.date_ms)
+        outlook.put(found.rows, found.forecast)
         for model, rows in self._learning.in_force(candles):
             outlook.admit(model, rows)
         stale = candles.date_ms + candles.step_ms > self._learning.stale_from_ms()
         outlook.gate[stale] = STALE_MODEL
-        said = {number: row.version for number, row in zip(numbers, known, strict=True)}
-        others = {
-            number: version
-            for number, version in said.items()
-            if version != outlook.version[number]
-        }
-        skilled = {other: self._learning.is_skilled(other) for other in set(others.values())}
-        outlook.credit(others, skilled)
+        others = found.versions != outlook.version[found.rows]
+        rows, versions = found.rows[others], found.versions[others]
+        skilled = {version: self._learning.is_skilled(version) for version in set(versions)}
+        outlook.credit(rows, versions, skilled)
         return outlook
 
 
@@ -332,15 +325,3 @@ def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:
         reason=str(outlook.decision.reason[row]),
         created_ms=time.time_ns() // 1_000_000,
     )
-
-
-def _as_forecast(known: Sequence[JournalRow], levels: tuple[float, ...]) -> Forecast:
-    """What was written down; NaN for what an older release did not write."""
-    columns = {
-        name: np.array([getattr(row, name) for row in known], np.float64)
-        for name in ("mean", "volatility", "mean_error", "lowest", "highest")
-    }
-    nothing = unknown_far(1)[0].tolist()
-    far = [[math.nan if value is None else value for value in row.far or nothing] for row in known]
-    quantiles = np.array([row.quantiles for row in known])
-    return Forecast(levels, quantiles, **columns, far=np.array(far, np.float64))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from lstm_model.model.forecast import (
     normal_quantile,
     unknown_far,
 )
-from lstm_model.model.reach import Reach, completed
+from lstm_model.model.reach import Reach, completed, pooled_reach
 
 # Step per label that does not overlap. Measured on the markets of docs/intervals.md: Winkler scores
 # differ by 0.3 % from 0.002 to 0.02. Simulated: with 0.005 and a horizon of 12, widths that are off
@@ -83,17 +84,6 @@ def pooled(many: Iterable[Widths]) -> Widths:
     scales = np.mean([widths.scales for widths in known], axis=0).tolist()
     slopes = np.mean([widths.slopes for widths in known], axis=0).tolist()
     return Widths(0, 0.0, tuple(scales), tuple(slopes))
-
-
-def trust(labels: int, horizon: int) -> float:
-    """How far widths learnt from so many labels can be relied on, from 0 (a guess) to 1.
-
-    Examples
-    --------
-    >>> trust(480, horizon=12), trust(10_000, horizon=12)
-    (0.5, 1.0)
-    """
-    return min(1.0, labels / (horizon * (1.0 / RATE - HASTE)))
 
 
 def _bounded(values: Floats) -> Floats:
@@ -294,9 +284,12 @@ def rescale(quantiles: Floats, scales: Floats) -> Floats:
     """Scale half-widths around the median; (N, K) and (N, M) log scales -> (N, K), rising."""
     half = quantiles.shape[1] // 2
     middle = quantiles[:, half : half + 1]
-    factors = np.exp(scales[:, :half])
-    both = np.concatenate([factors, np.ones_like(middle), factors[:, ::-1]], axis=1)
-    return np.sort(middle + (quantiles - middle) * both, axis=1)
+    factors, scaled = np.exp(scales[:, :half]), quantiles - middle
+    scaled[:, :half] *= factors
+    scaled[:, half + 1 :] *= factors[:, ::-1]
+    scaled += middle
+    scaled.sort(axis=1)
+    return scaled
 
 
 def reaches(quantiles: Floats, scales: Floats) -> tuple[Floats, Floats]:
@@ -331,9 +324,15 @@ class Calibration:
     far: Mapping[str, Reach] = field(default_factory=dict)
     usual_widths: Mapping[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def _far_of_others(self) -> Reach:
+        return pooled_reach(self.far.values())
+
     def spread(self, raw: Floats) -> tuple[Floats, Floats]:
         """Raw output (N, K) or (N, 1) -> location (N,) and unscaled quantiles (N, K)."""
-        mean = self.raw_mean(raw)
+        return self._spread(raw, self.raw_mean(raw))
+
+    def _spread(self, raw: Floats, mean: Floats) -> tuple[Floats, Floats]:
         location = self.shrinkage * mean
         if raw.shape[1] == 1:
             return location, location[:, None] + np.array(self.residuals)
@@ -344,25 +343,26 @@ class Calibration:
         if raw.shape[1] == 1:
             return np.asarray(raw[:, 0])
         # A sum, not a product: BLAS may round a row differently with the rows beside it.
-        return np.asarray((raw * mean_weights(self.levels)).sum(axis=1))
+        return np.asarray(np.add.reduce(raw * mean_weights(self.levels), 1))
 
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
         scales = self.widths_of(pair).at(volatility)
-        far = completed(self.far.get(pair), self.far.values()).at(volatility, horizon)
+        far = completed(self.far.get(pair), self._far_of_others).at(volatility, horizon)
         return replace(self.scaled(raw, scales, volatility, horizon), far=far)
 
     def scaled(self, raw: Floats, scales: Floats, volatility: Floats, horizon: int) -> Forecast:
         """The same with given log scales (N, M), and nothing beyond the horizon."""
-        location, quantiles = self.spread(raw)
-        unit = volatility * np.sqrt(horizon)
+        mean = self.raw_mean(raw)
+        location, quantiles = self._spread(raw, mean)
+        unit = volatility * math.sqrt(horizon)
         lowest, highest = reaches(quantiles, scales)
         return Forecast(
             self.levels,
             rescale(quantiles, scales) * unit[:, None],
             location * unit,
             volatility,
-            np.abs(self.raw_mean(raw)) * self.shrinkage_error * unit,
+            abs(mean) * self.shrinkage_error * unit,
             lowest * unit,
             highest * unit,
             unknown_far(len(raw)),

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import unwrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,9 @@ except ImportError as missing:  # pragma: no cover - depends on the installation
         f'TA-Lib cannot be imported ({missing}); run: pip install "ta-lib>=0.6.8"'
     ) from None
 
+# Without the wrappers that look for pandas, which take longer than TA-Lib does for one row.
+_BOP, _WILLR, _AROONOSC = (unwrap(f) for f in (talib.BOP, talib.WILLR, talib.AROONOSC))
+
 VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
 FAST_HALFLIFE = 8  # chosen: reacts within the lookback
 ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
@@ -41,8 +45,9 @@ _DAY_MS = 86_400_000
 
 def lagged(values: Floats, lag: int) -> Floats:
     """`values` moved `lag` rows later; the first rows, which nothing precedes, are NaN."""
-    moved = np.full_like(values, np.nan)
-    moved[lag:] = values[: len(values) - lag] if lag < len(values) else []
+    moved = np.empty_like(values)
+    moved[:lag] = np.nan
+    moved[lag:] = values[: max(0, len(values) - lag)]
     return moved
 
 
@@ -104,8 +109,12 @@ class Ingredients:
         """Candles with at least so many behind each that is asked for, for TA-Lib."""
         return self.candles
 
-    def now(self, series: Floats) -> Any:
+    def now(self, series: NDArray[Any]) -> Any:
         """The series itself."""
+        return series
+
+    def newest(self, series: Floats, window: int) -> Floats:
+        """All of the series that is needed to say something of so many rows."""
         return series
 
     def ago(self, series: Floats, candles: int) -> Any:
@@ -185,6 +194,7 @@ class Feature(NamedTuple):
     warm_up: int  # candles before its own that it looks back on
     unit: str
     compute: Callable[[Ingredients], Any]
+    of_time: bool = False  # a function of the candle's date alone
 
 
 def _past_return(candles: int) -> Feature:
@@ -203,7 +213,7 @@ def _warm_up(own: int) -> int:
 
 def _body(of: Ingredients) -> Any:
     candles = of.last(1)
-    return of.now(talib.BOP(candles.open, candles.high, candles.low, candles.close))
+    return of.now(_BOP(candles.open, candles.high, candles.low, candles.close))
 
 
 def _range(of: Ingredients) -> Any:
@@ -220,16 +230,17 @@ def _lower_shadow(of: Ingredients) -> Any:
 
 def _channel(of: Ingredients) -> Any:
     candles = of.last(20)
-    return of.now(talib.WILLR(candles.high, candles.low, candles.close, 20)) / 50.0 + 1.0
+    return of.now(_WILLR(candles.high, candles.low, candles.close, 20)) / 50.0 + 1.0
 
 
 def _trend(of: Ingredients) -> Any:
     candles = of.last(26)
-    return of.now(talib.AROONOSC(candles.high, candles.low, 25)) / 100.0
+    return of.now(_AROONOSC(candles.high, candles.low, 25)) / 100.0
 
 
 def _momentum(of: Ingredients) -> Any:
-    return of.total(of.log_return, 14) / of.total(np.abs(of.log_return), 14)
+    moves = of.newest(of.log_return, 14)
+    return of.total(moves, 14) / of.total(np.abs(moves), 14)
 
 
 def _relative_volume(of: Ingredients) -> Any:
@@ -238,8 +249,8 @@ def _relative_volume(of: Ingredients) -> Any:
 
 
 def _signed_volume(of: Ingredients) -> Any:
-    volume = of.candles.volume
-    return of.total(np.sign(of.log_return) * volume, 12) / of.total(volume, 12)
+    moves, volume = of.newest(of.log_return, 12), of.newest(of.candles.volume, 12)
+    return of.total(np.sign(moves) * volume, 12) / of.total(volume, 12)
 
 
 def _volatility_ratio(of: Ingredients) -> Any:
@@ -256,10 +267,9 @@ def _season(name: str, wave: Callable[[Any], Any], period_ms: int, unit: str) ->
     weeks would learn the weekday as a trend.)"""
 
     def compute(of: Ingredients) -> Any:
-        date_ms = of.now(of.candles.date_ms.astype(np.float64))
-        return wave(date_ms % period_ms * (2.0 * np.pi / period_ms))
+        return wave(of.now(of.candles.date_ms) % period_ms * (2.0 * np.pi / period_ms))
 
-    return Feature(name, 0, unit, compute)
+    return Feature(name, 0, unit, compute, of_time=True)
 
 
 def _share(top: Any, bottom: Any) -> Any:

@@ -11,10 +11,12 @@ Shapes: T candles, F features.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_model.errors import DataError
 from lstm_model.market.candles import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
@@ -69,13 +71,17 @@ class OpenCandle(Ingredients):
                 f"{closed.pair}: {len(closed)} candles are too few, {WARM_UP + 1} needed"
             )
         super().__init__(_with_one_more(closed.rows(first, len(closed))))
-        self._features, self._order_flow = feature_set(order_flow), order_flow
+        self._order_flow = order_flow
         self._variance = float(self.mean(self.squared_return[:-1], VOLATILITY_HALFLIFE))
         self._usual_volume = float(self.candles.volume[-1 - _USUAL : -1].mean())
         flow = self.flow[-1 - _USUAL : -1]
         known = flow[flow["coverage"] >= ENOUGH_COVERAGE]
         self._usual_trades = float(known["trades"].mean()) if len(known) else 0.0
         self._last: dict[int, Candles] = {}
+        self._features = [
+            _always(feature.compute(self)) if feature.of_time else feature.compute
+            for feature in feature_set(order_flow)
+        ]
         self._columns = {name: Ingredients.of_flow(self, name) for name in _FLOW_COLUMNS}
 
     @property
@@ -92,9 +98,9 @@ class OpenCandle(Ingredients):
         with np.errstate(divide="ignore", invalid="ignore"):
             self.volatility = self._volatility(VOLATILITY_HALFLIFE)
             self.fast_volatility = self._volatility(FAST_HALFLIFE)
-            row = np.array([feature.compute(self) for feature in self._features])
+            row = np.array([compute(self) for compute in self._features])
         row = np.minimum(np.maximum(row, -CLIP), CLIP)
-        return row, self.volatility if np.isfinite(row).all() else np.nan
+        return row, self.volatility if math.isfinite(np.add.reduce(row)) else math.nan
 
     def last(self, count: int) -> Candles:
         """The newest so many, without copying."""
@@ -107,9 +113,13 @@ class OpenCandle(Ingredients):
         """A column of the order flow, of which `row` renews the last number."""
         return self._columns[name]
 
-    def now(self, series: Floats) -> Any:
+    def now(self, series: NDArray[Any]) -> Any:
         """Its last number."""
         return series[-1]
+
+    def newest(self, series: Floats, window: int) -> Floats:
+        """The last so many numbers."""
+        return series[-window:]
 
     def ago(self, series: Floats, candles: int) -> Any:
         """The number so many candles before the last."""
@@ -117,7 +127,7 @@ class OpenCandle(Ingredients):
 
     def total(self, series: Floats, window: int) -> Any:
         """Sum of the last `window` numbers."""
-        return series[-window:].sum()
+        return np.add.reduce(series[-window:])  # `sum` takes twice as long to get there
 
     def mean(self, series: Floats, halflife: int) -> Any:
         """Exponentially weighted mean of the last numbers."""
@@ -169,6 +179,10 @@ def _with_one_more(closed: Candles) -> Candles:
     if closed.flow is not None:
         flow[:-1] = closed.flow
     return Candles(closed.pair, closed.step_ms, dates, volume=volume, **columns, flow=flow)
+
+
+def _always(number: float) -> Callable[[Ingredients], float]:
+    return lambda of: number
 
 
 @cache

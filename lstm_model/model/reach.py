@@ -138,9 +138,8 @@ def highest_ahead(values: Floats, count: int) -> Floats:
     return out
 
 
-def completed(reach: Reach | None, many: Iterable[Reach]) -> Reach:
+def completed(reach: Reach | None, others: Reach) -> Reach:
     """A pair's reaches; of spans that its own history is too short for, those of the others."""
-    others = pooled_reach(many)
     if reach is None:
         return others
     scales, slopes = (

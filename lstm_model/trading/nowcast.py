@@ -221,15 +221,17 @@ class Nowcaster:
         """Nowcasts of pairs that share a model, from one step."""
         model = looks[0].base.model
         state = LstmState.join([look.base.state for look in looks])
-        raw = model.lstm.step(state, np.stack([look.row for look in looks]))
+        raw = model.lstm.step(state, np.array([look.row for look in looks]))
         volatility = np.array([look.volatility for look in looks])
-        _, unscaled = model.calibration.spread(raw)
-        for look, quantiles in zip(looks, unscaled.tolist(), strict=True):
-            self._widths.observe(look, quantiles)
+        due = [number for number, look in enumerate(looks) if self._widths.wants(look)]
+        if due:  # once in a quarter of a candle
+            _, unscaled = model.calibration.spread(raw[due])
+            for number, quantiles in zip(due, unscaled.tolist(), strict=True):
+                self._widths.observe(looks[number], quantiles)
         scales = np.array([self._widths.log_scales(look) for look in looks])
         made = model.calibration.scaled(raw, scales, volatility, self._settings.horizon)
         for number, look in enumerate(looks):
-            self._latest[look.pair] = _nowcast(look, made.row(number))
+            self._latest[look.pair] = _nowcast(look, made.row(number) if len(looks) > 1 else made)
 
 
 class QuarterWidths:
@@ -249,13 +251,18 @@ class QuarterWidths:
         """(M,) log scales in force for this pair's part of the candle."""
         return self._quarter(look).tracker.in_force(look.volatility)
 
+    def wants(self, look: _Look) -> bool:
+        """Whether this would be the first of its quarter."""
+        pending = self._quarter(look).pending
+        return not pending or pending[-1].candle_ms != look.seen.open_ms
+
     def observe(self, look: _Look, unscaled: list[float]) -> None:
         """Learn from what the price shows now, and remember the first (K,) of each quarter."""
+        if not self.wants(look):
+            return
         quarter = self._quarter(look)
         candle_ms, price = look.seen.open_ms, look.seen.close
         pending = quarter.pending
-        if pending and pending[-1].candle_ms == candle_ms:
-            return
         due_ms = candle_ms - self._settings.horizon * look.base.closed.step_ms
         while pending and pending[0].candle_ms < due_ms:
             pending.popleft()

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Candles, Ints
-from lstm_model.model.calibration import HASTE, trust
+from lstm_model.model.calibration import HASTE
 from lstm_model.model.dataset import usable_windows
 from lstm_model.model.features import compute_features
 from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.model import Model
+from lstm_model.model.reliability import trust
 from lstm_model.settings import Settings
 from lstm_model.trading.sizing import (
     CALIBRATING,
@@ -103,12 +104,15 @@ class Outlook:
         self.trust[rows] = trust(labels, horizon)
         self.usual_width[rows] = model.calibration.usual_widths.get(self.pair, math.nan)
 
-    def credit(self, versions: Mapping[int, str], skilled: Mapping[str, bool]) -> None:
-        """Say which other versions had made the forecasts of some rows, and whether by skill."""
-        for row, version in versions.items():
-            self.version[row] = version
-            if self.gate[row] in ("", NO_SKILL):
-                self.gate[row] = "" if skilled[version] else NO_SKILL
+    def credit(
+        self, rows: Ints, versions: NDArray[np.object_], skilled: Mapping[str, bool]
+    ) -> None:
+        """Say which other versions (M,) had made the forecasts of rows (M,), and which by skill."""
+        self.version[rows] = versions
+        said = self.gate[rows]
+        rows, versions = (array[(said == "") | (said == NO_SKILL)] for array in (rows, versions))
+        for version, proven in skilled.items():
+            self.gate[rows[versions == version]] = "" if proven else NO_SKILL
 
     @cached_property
     def decision(self) -> Decision:

@@ -164,8 +164,10 @@ def reasons(gate: Codes, leaning: Ints, edge: Floats, min_edge: float) -> Codes:
     array(['no_edge'], dtype='<U12')
     """
     enough = edge > np.maximum(min_edge, 0.0)
-    cases = [gate != "", leaning == 0, ~enough, leaning > 0]
-    return np.select(cases, [gate, NO_DATA, NO_EDGE, ENTER_LONG], ENTER_SHORT).astype("U12")
+    reason = np.where(leaning > 0, ENTER_LONG, ENTER_SHORT).astype("U12")
+    reason[~enough] = NO_EDGE
+    reason[leaning == 0] = NO_DATA
+    return np.where(gate != "", gate, reason).astype("U12", copy=False)
 
 
 def decide(
@@ -230,5 +232,6 @@ def _deviation(forecast: Forecast) -> Floats:
 
 def _gate(gate: Codes, sound: NDArray[np.bool_], trust: Floats) -> Codes:
     """(N,) the first code that forbids an entry."""
-    cases = [gate != "", ~sound, ~(trust > 0.0)]
-    return np.select(cases, [gate, NO_DATA, CALIBRATING], "").astype("U12")
+    closed = np.where(trust > 0.0, "", CALIBRATING).astype("U12")
+    closed[~sound] = NO_DATA
+    return np.where(gate != "", gate, closed).astype("U12", copy=False)

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 import lstm_model
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
-from lstm_model.model.baseline import baseline_weights
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
@@ -31,6 +30,7 @@ from lstm_model.model.features import feature_names
 from lstm_model.model.gate import Evidence
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
+from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard, canonical, version_id
 from lstm_model.store.models import ModelStore, StoredModel
@@ -44,8 +44,8 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
-    "market.candles", "model.baseline", "model.calibration", "model.dataset", "model.evaluation",
-    "model.features", "model.forecast", "model.lstm", "training.fit", "training.fused",
+    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.features",
+    "model.forecast", "model.lstm", "model.weights", "training.fit", "training.fused",
     "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from series import make_candles, to_frame
 
 from lstm_model.bot.entry import tick_of
+from lstm_model.bot.forecasting import with_columns
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.stops import Stops
+from lstm_model.settings import Settings
 from lstm_model.trading.outlook import Outlook, Terms
 
 PAIR, CLOSE = "BTC/USDT", 100.0
@@ -666,3 +668,35 @@ def test_whatever_they_answer_in_whatever_signature_ours_only_bounds_it(
 
 def amount_of(answer: Any) -> float:
     return float((answer[0] if isinstance(answer, tuple) else answer) or 0.0)
+
+
+def added_to(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the columns of an outlook for 20 candles that a trend of numbers marks."""
+    candles = make_candles(20)
+    outlook = Outlook(PAIR, candles.date_ms, Terms(Settings(), 0.001, can_short=False))
+    outlook.usual_width[:] = np.arange(20.0)
+    return with_columns(frame, candles, outlook)
+
+
+def test_our_columns_come_after_theirs_and_theirs_stay() -> None:
+    frame = to_frame(make_candles(20)).assign(theirs=1.5)
+    frame.index = pd.RangeIndex(100, 120)
+    whole = added_to(frame)
+    pd.testing.assert_frame_equal(whole[frame.columns], frame)
+    assert whole["lstm_usual_width"].tolist() == list(range(20))
+    kinds = whole[["lstm_mean", "lstm_side", "lstm_reason"]].dtypes.astype(str).tolist()
+    assert kinds == ["float64", "int64", "str"]
+
+
+def test_a_frame_that_lost_a_candle_gets_each_its_own() -> None:
+    whole = added_to(to_frame(make_candles(20)).drop(index=3))
+    assert whole["lstm_usual_width"].tolist() == [float(n) for n in range(20) if n != 3]
+    assert whole["lstm_reason"].tolist() == ["no_model"] * 19
+
+
+def test_columns_that_are_there_are_renewed_in_their_place() -> None:
+    frame = to_frame(make_candles(20)).assign(lstm_usual_width=-1.0, theirs=1.5)
+    whole = added_to(frame)
+    assert list(whole.columns[:8]) == list(frame.columns)
+    assert whole.columns.is_unique
+    assert whole["lstm_usual_width"].tolist() == list(range(20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,32 @@ def test_a_step_on_a_kept_state_equals_the_window_for_many_series(layers: int) -
     some = [7, 2, 3]
     few = lstm.step(kept.rows(some), windows[some, -1])
     assert same_bits(few, made[some])
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_threads_that_serve_with_one_network_at_once_get_the_same_bits(layers: int) -> None:
+    lstm, rows = make_lstm(24, layers=layers), make_rows()
+    windows = np.stack([rows[start : start + 12] for start in range(100)])
+
+    def serve(number: int) -> bytes:
+        state = lstm.state_after(windows[:3, :-1])
+        made = [
+            lstm.predict(rows, np.array([11 + number])), lstm.predict_windows(windows),
+            lstm.step(state, windows[:3, -1]), lstm.predict(rows, np.arange(11, 700)),
+        ]  # fmt: skip
+        return b"".join(part.tobytes() for part in made)
+
+    numbers = [number % 2 for number in range(40)]
+    wanted = [serve(0), serve(1)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(serve, numbers)) == [wanted[number] for number in numbers]
+
+
+def test_more_sizes_than_a_thread_keeps_memory_for_do_not_disturb_each_other() -> None:
+    lstm, rows = make_lstm(8), make_rows()
+    wanted = lstm.predict(rows, np.arange(11, 60))
+    for count in (*range(1, 30), *range(29, 0, -1)):
+        assert same_bits(lstm.predict(rows, np.arange(11, 11 + count)), wanted[:count])
 
 
 def test_a_copied_state_leaves_the_original_alone() -> None:

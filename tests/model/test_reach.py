@@ -86,9 +86,9 @@ def test_a_pair_without_a_history_has_the_mean_of_the_others() -> None:
 def test_a_young_pair_has_the_others_reach_of_spans_that_its_history_is_too_short_for() -> None:
     old = Reach(-6.0, (0.2,) * 6, (-0.5,) * 6)
     young = Reach(-5.0, (0.1, math.nan, math.nan) * 2, (-0.1, math.nan, math.nan) * 2)
-    assert completed(young, [old, young]).scales == pytest.approx((0.1, 0.2, 0.2) * 2)
-    assert completed(None, [old]).scales == pytest.approx(old.scales)
-    assert completed(old, []) == old
+    assert completed(young, pooled_reach([old, young])).scales == pytest.approx((0.1, 0.2, 0.2) * 2)
+    assert completed(None, pooled_reach([old])).scales == pytest.approx(old.scales)
+    assert completed(old, pooled_reach([])) == old
 
 
 @given(

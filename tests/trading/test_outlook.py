@@ -107,7 +107,7 @@ def test_a_stale_model_is_called_so_before_its_calibration_and_its_skill() -> No
     for model in (model_with(), model_with(labels=0), model_with(p_value=1.0)):
         outlook = admitted(model)
         outlook.gate[:] = STALE_MODEL
-        outlook.credit({0: "other"}, {"other": True})
+        outlook.credit(np.array([0]), np.array(["other"], object), {"other": True})
         assert reason(outlook) == STALE_MODEL
 
 
@@ -148,13 +148,13 @@ def test_a_forecast_that_another_version_made_counts_by_that_ones_skill() -> Non
     ):
         outlook = admitted(in_force, 2)
         before = outlook.gate[1]
-        outlook.credit({0: "old"}, {"old": others})
+        outlook.credit(np.array([0]), np.array(["old"], object), {"old": others})
         assert reason(outlook) == wanted
         assert outlook.version.tolist() == ["old", "v0"]
         assert outlook.gate[1] == before
     nobody = outlook_of()
     nobody.put(np.array([0]), promising(1))
-    nobody.credit({0: "old"}, {"old": True})
+    nobody.credit(np.array([0]), np.array(["old"], object), {"old": True})
     assert reason(nobody) == NO_MODEL
 
 

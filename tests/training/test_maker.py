@@ -19,7 +19,6 @@ from series import START_MS, STEP_MS, change, make_candles, same_bits
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning.contender import Contender
 from lstm_model.market.candles import Candles, unknown_flow
-from lstm_model.model.baseline import baseline_weights
 from lstm_model.model.calibration import Calibration, rescale
 from lstm_model.model.dataset import Scaler
 from lstm_model.model.evaluation import evaluate
@@ -28,6 +27,7 @@ from lstm_model.model.forecast import mean_weights
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
+from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
 from lstm_model.training.job import Progress, TrainingJob
 from lstm_model.training.maker import Candidate, ModelMaker, Training

@@ -1,0 +1,118 @@
+"""The weights of a network by name: whether they form one, its head, and champion number zero.
+
+Champion number zero has zero weights and a head that holds the quantiles of the past. It always
+says the same in units of volatility, so its forecast is a zero mean and EWMA volatility times the
+quantiles of past returns. As weights it needs no code of its own: it is stored, served, calibrated
+and judged like any network, and every network has to beat it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstm_model.market.candles import Floats
+
+_LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market that stands still
+
+
+def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np.float32]]:
+    """Weights, named as the network's, of one that always answers `quantiles` (K,).
+
+    Examples
+    --------
+    >>> from lstm_model.model.lstm import Lstm
+    >>> lstm = Lstm(baseline_weights(np.array([-1.5, 0.0, 2.0]), n_features=3), lookback=8)
+    >>> lstm.predict(np.random.default_rng(0).normal(size=(9, 3)), np.array([8])).round(5)
+    array([[-1.5,  0. ,  2. ]])
+    """
+    gaps = np.maximum(np.diff(quantiles), _LEAST_GAP)
+    arrays = {
+        "lstm_1/kernel": np.zeros((n_features, 4)),
+        "lstm_1/recurrent": np.zeros((1, 4)),
+        "lstm_1/bias": np.zeros(4),
+        "median/kernel": np.zeros((1, 1)),
+        "median/bias": quantiles[len(quantiles) // 2 : len(quantiles) // 2 + 1],
+        "gaps/kernel": np.zeros((1, len(gaps))),
+        "gaps/bias": np.log(np.expm1(gaps)),  # the inverse of softplus
+        "scaler/mean": np.zeros(n_features),
+        "scaler/scale": np.ones(n_features),
+    }
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Refuse missing, foreign and misshapen arrays, so that serving cannot fail later.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError
+    """
+    layers = sorted({name.split("/")[0] for name in weights if name.startswith("lstm_")})
+    inputs = weights["scaler/mean"].shape[0]
+    wanted: dict[str, tuple[int, ...]] = {"scaler/mean": (inputs,), "scaler/scale": (inputs,)}
+    for name in layers:
+        units = weights[f"{name}/recurrent"].shape[0]
+        wanted[f"{name}/kernel"] = (inputs, 4 * units)
+        wanted[f"{name}/recurrent"] = (units, 4 * units)
+        wanted[f"{name}/bias"] = (4 * units,)
+        inputs = units
+    wanted |= {"median/kernel": (inputs, 1), "median/bias": (1,)}
+    if any(name.startswith("gaps/") for name in weights):
+        count = weights["gaps/bias"].shape[0]
+        wanted |= {"gaps/kernel": (inputs, count // 2 * 2), "gaps/bias": (count,)}
+    found = {name: array.shape for name, array in weights.items()}
+    if not layers or found != wanted:
+        wrong = sorted(
+            name for name in found.keys() | wanted if found.get(name) != wanted.get(name)
+        )
+        raise ValueError(f"missing, foreign or misshapen: {', '.join(wrong) or 'layers'}")
+
+
+@dataclass(frozen=True)
+class Head:
+    """Median plus non-negative gaps on either side, so that quantiles cannot cross."""
+
+    kernel: Floats  # (K, U): of the median, then of the gaps, each side from the median outwards
+    bias: Floats  # (K,)
+
+    @classmethod
+    def of(cls, weights: Mapping[str, NDArray[np.float32]]) -> Self:
+        parts = [name for name in ("median", "gaps") if f"{name}/bias" in weights]
+        kernels = [weights[f"{part}/kernel"] for part in parts]
+        biases = [weights[f"{part}/bias"] for part in parts]
+        kernel = np.concatenate(kernels, axis=1, dtype=np.float64)
+        half = kernel.shape[1] // 2
+        outwards = [0, *range(half, 0, -1), *range(half + 1, kernel.shape[1])]
+        bias = np.concatenate(biases, dtype=np.float64)
+        return cls(np.ascontiguousarray(kernel.T[outwards]), bias[outwards])
+
+    @property
+    def levels(self) -> int:
+        return len(self.bias)
+
+    @cached_property
+    def is_blind(self) -> bool:
+        """It says the same whatever the layers found, as does that of `baseline_weights`."""
+        return not self.kernel.any()
+
+    def __call__(self, hidden: NDArray[np.float32]) -> Floats:
+        """(B, U) float32 -> (B, K) float64, rising along K."""
+        # A sum, not a product by BLAS: its order does not depend on the rows beside.
+        out: Floats = np.add.reduce(hidden.astype(np.float64)[:, None] * self.kernel, 2)
+        out += self.bias
+        if self.levels == 1:
+            return out
+        half, median = self.levels // 2, out[:, :1]
+        gaps = np.logaddexp(0.0, out[:, 1:]).reshape(-1, 2, half)
+        far = np.add.accumulate(gaps, 2)
+        quantiles = np.empty_like(out)
+        quantiles[:, half] = out[:, 0]
+        np.subtract(median, far[:, 0], quantiles[:, half - 1 :: -1])
+        np.add(median, far[:, 1], quantiles[:, half + 1 :])
+        return quantiles
