@@ -310,9 +310,12 @@ class Scaler(NamedTuple):
     @classmethod
     def fit(cls, rows: Floats) -> Scaler:
         """From (N, F) known rows; a constant feature keeps its scale."""
-        scale = rows.std(axis=0)
+        mean, squares = rows.mean(axis=0), np.zeros(rows.shape[1])
+        for start in range(0, len(rows), _PART):  # in the cache: a third of the time of `std`
+            squares += np.square(rows[start : start + _PART] - mean).sum(axis=0)
+        scale = np.sqrt(squares / len(rows))
         scale[scale < 1e-8] = 1.0
-        return cls(rows.mean(axis=0).astype(np.float32), scale.astype(np.float32))
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     def transform(self, rows: Floats) -> NDArray[np.float32]:
         """(R, F) float32; unknown rows become zeros (no usable window holds one)."""
