@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -242,11 +242,11 @@ class Learning:
 
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         material = self.maker.material(boundary_ms, run.known, run.panels)
+        network = self._network(material, boundary_ms, run)  # trains beside what follows
         baseline = self.maker.baseline(material)
-        network = self._network(material, boundary_ms, run)
         state = learner.begin(boundary_ms, self._entering(baseline, boundary_ms))
         state = learner.measured(state, material.candles, self.maker.settings)
-        newcomer = self._entering(network, boundary_ms)
+        newcomer = self._entering(network(), boundary_ms)
         state, trained = learner.admit(state, newcomer, self.maker.settings)
         state, judged = learner.judge(state, self.maker.settings)
         return state, [*trained, *judged]
@@ -313,7 +313,7 @@ class Learning:
     def _made(self, wish: Wish, state: State, boundary_ms: int, run: Run) -> Contender:
         material = self.maker.material(boundary_ms, run.known, run.panels)
         if wish.kind == "scratch":
-            return self._entering(self._network(material, boundary_ms, run), boundary_ms)
+            return self._entering(self._network(material, boundary_ms, run)(), boundary_ms)
         parent = learner.finetune_parent(state)
         assert parent is not None  # noqa: S101 - `due` asks for no other
         model = self._model(parent.version)
@@ -323,10 +323,11 @@ class Learning:
         entering = self._entering(made, boundary_ms)
         return replace(entering, widths=parent.widths, widths_before=parent.widths)
 
-    def _network(self, material: Material, boundary_ms: int, run: Run) -> Candidate:
+    def _network(self, material: Material, boundary_ms: int, run: Run) -> Callable[[], Candidate]:
+        """What gives the network from scratch; it may be trained meanwhile."""
         if run.network is not None:
             return run.network(material)
-        return self.maker.scratch(material, run.lesson(SCRATCH, boundary_ms))
+        return partial(self.maker.scratch, material, run.lesson(SCRATCH, boundary_ms))
 
     def _entering(self, made: Candidate, boundary_ms: int) -> Contender:
         card = made.stored.card

@@ -36,8 +36,8 @@ class Run:
     forgiving : a training that fails is tried again a step later instead of ending the walk, as
         one is for which there are too few candles
     stopped : whether the walk is to end; a training that failed then did not fail
-    network : gives the network from scratch of a boundary, for who trains ahead; None: it is
-        trained when it is asked for
+    network : begins the network from scratch of a boundary, and gives what waits for it; None: it
+        is trained when it is asked for
     panels : what is learnt from, kept from one training to the next until the walk ends
     """
 
@@ -45,7 +45,7 @@ class Run:
     lesson: Lesson
     forgiving: bool = False
     stopped: Callable[[], bool] = lambda: False
-    network: Callable[[Material], Candidate] | None = None
+    network: Callable[[Material], Callable[[], Candidate]] | None = None
     panels: Panels = field(default_factory=Panels)
 
 
@@ -66,7 +66,7 @@ class Ahead:
     >>> gather, lesson = lambda at: Material(boundary_ms=at), lambda at: Training()
     >>> make = lambda material, training: f"network of {material.boundary_ms}"
     >>> with Ahead(gather, make, lesson, [1, 2], threads=1) as ahead:
-    ...     ahead.network(gather(1))
+    ...     ahead.network(gather(1))()
     'network of 1'
     """
 
@@ -81,13 +81,13 @@ class Ahead:
         self._made: dict[int, Future[Candidate]] = {}
         self._over = threading.Event()
 
-    def network(self, material: Material) -> Candidate:
-        """That of a boundary, of which there is the material; those of later ones are begun.
+    def network(self, material: Material) -> Callable[[], Candidate]:
+        """Begin that of a boundary, of which there is the material, and those of later ones.
 
-        Raises
-        ------
-        DataError, TrainingError, StoreError
-            It could not be made.
+        Returns
+        -------
+        What waits for it. That may raise DataError, TrainingError or StoreError: it could not be
+        made.
         """
         now_ms = material.boundary_ms
         if now_ms not in self._made:
@@ -95,7 +95,7 @@ class Ahead:
         for later_ms in self._boundaries:
             if later_ms > now_ms and later_ms not in self._made:
                 self._made[later_ms] = self._workers.submit(self._train, later_ms)
-        return self._made.pop(now_ms).result()
+        return self._made.pop(now_ms).result
 
     @property
     def ready(self) -> int:

@@ -60,9 +60,9 @@ def test_nothing_is_trained_before_the_first_is_asked_for() -> None:
 def test_when_one_is_asked_for_those_of_later_boundaries_are_begun() -> None:
     make = Maker()
     with ahead_of(make, 1, 2, 3, 4) as ahead:
-        assert ahead.network(at(2)) == "network of 2"
+        assert ahead.network(at(2))() == "network of 2"
         wait_until(lambda: ahead.ready == 2)
-        assert [ahead.network(at(late)) for late in (3, 4)] == ["network of 3", "network of 4"]
+        assert [ahead.network(at(late))() for late in (3, 4)] == ["network of 3", "network of 4"]
         assert ahead.ready == 0
     assert sorted(make.begun) == [(2, False), (3, True), (4, True)]
 
@@ -70,8 +70,8 @@ def test_when_one_is_asked_for_those_of_later_boundaries_are_begun() -> None:
 def test_one_that_nobody_foresaw_is_trained_when_it_is_asked_for() -> None:
     make = Maker()
     with ahead_of(make, 1, 5) as ahead:
-        assert ahead.network(at(3)) == "network of 3"
-        assert ahead.network(at(5)) == "network of 5"
+        assert ahead.network(at(3))() == "network of 3"
+        assert ahead.network(at(5))() == "network of 5"
     assert sorted(make.begun) == [(3, False), (5, True)]
 
 
@@ -82,7 +82,7 @@ def test_no_more_are_made_at_once_than_can_train_and_one_that_is_scored(
     make = Maker()
     make.go.clear()
     with ahead_of(make, *range(1, 9), threads=threads) as ahead:
-        asking = threading.Thread(target=ahead.network, args=(at(1),))
+        asking = threading.Thread(target=ahead.network(at(1)))
         asking.start()
         wait_until(lambda: len(make.begun) == most)
         time.sleep(0.05)
@@ -94,17 +94,17 @@ def test_no_more_are_made_at_once_than_can_train_and_one_that_is_scored(
 
 def test_who_asks_hears_of_a_failure_and_nobody_else() -> None:
     with ahead_of(Maker(), 12, 13, 14) as ahead:
-        assert ahead.network(at(12)) == "network of 12"
+        assert ahead.network(at(12))() == "network of 12"
         wait_until(lambda: ahead.ready == 2)
         with pytest.raises(DataError, match="too little history"):
-            ahead.network(at(13))
-        assert ahead.network(at(14)) == "network of 14"
+            ahead.network(at(13))()
+        assert ahead.network(at(14))() == "network of 14"
 
 
 def test_at_the_end_of_a_walk_what_is_not_done_is_given_up() -> None:
     make = Maker()
     with ahead_of(make, *range(1, 9)) as ahead:
-        ahead.network(at(1))
+        ahead.network(at(1))()
         make.go.clear()
     assert len(make.begun) < 8
     assert not [t for t in threading.enumerate() if t.name.startswith("lstm-ahead")]
