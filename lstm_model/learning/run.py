@@ -76,8 +76,7 @@ class Ahead:
     ) -> None:  # fmt: skip
         self._gather, self._make, self._lesson = gather, make, lesson
         self._boundaries = tuple(boundaries)
-        # One more than can train, so that scoring a network keeps no training process waiting.
-        self._workers = ThreadPoolExecutor(at_once(threads) + 1, "lstm-ahead")
+        self._workers = ThreadPoolExecutor(at_once(threads), "lstm-ahead")
         self._made: dict[int, Future[Candidate]] = {}
         self._over = threading.Event()
 
