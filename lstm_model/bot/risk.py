@@ -296,9 +296,10 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_tick(self, pair: str, rate: float) -> float:
         """Smallest step of a pair's price on the exchange; 0.0 where it does not say."""
-        if pair not in self._lstm_precision and self.dp._exchange is not None:
+        known, exchange = pair in self._lstm_precision, self.dp._exchange
+        if not known and exchange is not None and exchange._api is not None:
             market = self.dp.market(pair) or {}
-            mode = self.dp._exchange.precision_mode_price
+            mode = exchange.precision_mode_price
             self._lstm_precision[pair] = market.get("precision", {}).get("price"), mode
         return tick_of(*self._lstm_precision.get(pair, (None, TICK_SIZE)), rate)
 
