@@ -1,8 +1,10 @@
 """What learning costs a bot: its loop, its trainings, its memory.
 
-    python benchmarks/bench_learning.py [--only loop|cost|memory] [--pairs 1 20] [--quick]
+    python benchmarks/bench_learning.py [--only loop|finetune|cost|memory] [--pairs 1 20] [--quick]
 
 loop    `bot_loop_start` and the candles after it, alone and beside what learns; peer: pair by pair
+finetune  a step of the learner with a fine-tuning, from due to done, at the priority it has in a
+        bot: the process that trains has to start, or it is warm; the network of config.json
 cost    one training from scratch for 1 to 100 pairs; peer: one network per pair
 memory  1,000 candles of 20 pairs with 20 promotions
 
@@ -44,6 +46,7 @@ import lstm_model.training.maker
 from lstm_model.bot.forecasting import with_columns
 from lstm_model.bot.live import LiveEngine
 from lstm_model.learning.chain import Learning
+from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP, feature_names
 from lstm_model.settings import Settings
@@ -54,8 +57,9 @@ from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook, Terms
 from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.maker import ModelMaker
+from lstm_model.training.maker import Training as Request
 from lstm_model.training.material import reach_ms
-from lstm_model.training.trainer import Trainer
+from lstm_model.training.trainer import TRAINER, Trainer
 
 TIMEFRAME, STEP_MS = "5m", 300_000
 FRAME = 999  # candles that freqtrade hands over of a pair
@@ -65,7 +69,7 @@ MARKS = (0, 100, 250, 500, 750, 1_000)  # candles after which memory is looked a
 SLOW_MS = 100.0  # an outlook above it would make the benchmark last for an hour
 LEAST_CANDLES = 3
 PAUSE_S = 0.005  # between two loops; a bot waits for seconds
-LOOP_PAIRS, COST_PAIRS = (1, 20, 100), (1, 4, 20, 100)
+LOOP_PAIRS, FINETUNE_PAIRS, COST_PAIRS = (1, 20, 100), (3, 20), (1, 4, 20, 100)
 console = Console(width=140)
 
 Weights = dict[str, NDArray[np.float32]]
@@ -438,6 +442,46 @@ def new_table(title: str, *headings: str) -> Table:
 # ---------------------------------------------------------------- the trainings
 
 
+def finetunings_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
+    """Rows of the table: steps of four weeks, with fine-tunings by a cold or a warm process."""
+    small = {"train_candles": 20_000, "epoch_windows": 10_000} if chosen.quick else {}
+    settings = Settings(max_epochs=1, **small)
+    past, weeks = reach_ms(settings, TIMEFRAME, pairs), settings.retrain_candles
+    known = invented_candles(pairs, ORIGIN_MS - past, past // STEP_MS + weeks)
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    with tempfile.TemporaryDirectory(prefix="bench-learning-") as folder:
+        root = Path(folder)
+        maker = ModelMaker(settings, TIMEFRAME, list(known), ModelStore(root), known.get)
+        learning = Learning(maker, StepStore(root))
+        run = Run(known.get, lambda wish, boundary: Request(background=True), forgiving=True)
+        step, kind = learning.origin(ORIGIN_MS, run), "cold"
+        while step.boundary_ms + learning.schedule.step_ms < ORIGIN_MS + weeks * STEP_MS:
+            due = learning.schedule.finetunes_at(step.boundary_ms + learning.schedule.step_ms)
+            if due and kind == "cold":
+                TRAINER.end_idle()
+            began_s = time.perf_counter()
+            step = learning.after(step, run)
+            if due:
+                seconds[kind].append(time.perf_counter() - began_s)
+                kind = "warm"
+    TRAINER.end_idle()
+    return [
+        [f"{pairs}", kind, f"{len(found)}", f"{np.median(found):.1f}", f"{max(found):.1f}"]
+        for kind, found in seconds.items()
+    ]
+
+
+def print_finetunings(chosen: argparse.Namespace) -> None:
+    table = new_table(
+        "a fine-tuning in a bot, from due to done, seconds", "pairs", "process", "of them",
+        "median", "most",
+    )  # fmt: skip
+    for pairs in chosen.pairs or FINETUNE_PAIRS:
+        for row in in_a_process("finetune", pairs, chosen):
+            table.add_row(*row)
+    console.print(table)
+
+
 def cost_of(pairs: int, chosen: argparse.Namespace) -> dict[str, float]:
     """Seconds and megabytes of one retraining of all pairs, an epoch long."""
     most = {"train_candles": 3_000, "epoch_windows": 4_000} if chosen.quick else {}
@@ -565,9 +609,11 @@ def resident_mb() -> float:
 # ---------------------------------------------------------------- parts
 
 
-PARTS = {"loop": print_loop, "cost": print_cost, "memory": print_memory}
+PARTS = {
+    "loop": print_loop, "finetune": print_finetunings, "cost": print_cost, "memory": print_memory,
+}  # fmt: skip
 WORK: dict[str, Callable[[int, argparse.Namespace], Any]] = {
-    "loop": loop_of, "cost": cost_of, "memory": memory_of,
+    "loop": loop_of, "finetune": finetunings_of, "cost": cost_of, "memory": memory_of,
 }  # fmt: skip
 
 
