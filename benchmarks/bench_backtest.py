@@ -226,7 +226,7 @@ def measure(bench: Bench, case: Case, repeats: int, before: Path | None) -> dict
                     cost = bench.ours(case, store, root, **lstm)
                     costs.setdefault(prefix + name, []).append(cost)
                 shutil.rmtree(store)
-            if all(map(importlib.util.find_spec, ("lightgbm", "datasieve"))):
+            if all(map(importlib.util.find_spec, ("lightgbm", "datasieve", "xgboost"))):
                 costs.setdefault("FreqAI, LightGBM", []).append(bench.peer(case))
     return costs
 
