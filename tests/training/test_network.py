@@ -592,6 +592,12 @@ def test_a_kernel_that_differs_is_never_remembered(
     assert not (tmp_path / "parity").exists()
 
 
+def test_a_process_ends_with_its_parent_even_amid_a_line() -> None:
+    command = [sys.executable, "-m", "lstm_model.training.network_process", "--threads=1"]
+    ended = subprocess.run(command, input=b'"/tmp/a', capture_output=True, timeout=60)
+    assert ended.returncode == 1
+
+
 def test_the_process_of_a_bot_takes_only_what_others_leave(tmp_path: Path) -> None:
     policies: list[int] = []
 
