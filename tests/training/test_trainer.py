@@ -473,6 +473,12 @@ def test_a_training_ahead_lets_others_pass(staying: Staying) -> None:
     assert order == ["urgent", "ahead"]
 
 
+def test_for_what_is_stopped_already_no_child_is_started(staying: Staying) -> None:
+    with pytest.raises(TrainingError, match="stopped"):
+        staying.run("a", stop=lambda: True)
+    assert not staying.has_begun("a")
+
+
 def test_who_waits_for_a_child_can_be_stopped(staying: Staying) -> None:
     first = staying.begin("a", WAITING)
     wait_until(lambda: staying.has_begun("a"))
