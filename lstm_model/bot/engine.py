@@ -93,7 +93,10 @@ class WalkForwardEngine:
 
         steps = [f"{step.address} {rows[0]} {rows[-1]}" for step, rows in served]
         frame = f"{candles.date_ms[0]} {len(candles)}"
-        return _FORESEEN.find((digest_of([series], self.terms.settings), frame, *steps), make)
+        data = digest_of([series], self.terms.settings)
+        # An address says what was asked for: trained elsewhere, its weights may differ in bits.
+        store = str(self._maker.store.root.resolve())
+        return _FORESEEN.find((store, data, frame, *steps), make)
 
     def _with_past(self, candles: Candles) -> Candles:
         """The candles with what the data directory adds: those before, to warm up, and flow."""

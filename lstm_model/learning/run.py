@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from lstm_model.errors import TrainingError
 from lstm_model.learning.learner import Wish
 from lstm_model.market.history import Disk
 from lstm_model.model.dataset import Panels
@@ -113,4 +114,7 @@ class Ahead:
 
     def _train(self, boundary_ms: int, needed: Material | None = None) -> Candidate:
         training = self._lesson(boundary_ms)._replace(stop=self._over, ahead=needed is None)
-        return self._make(needed or self._gather(boundary_ms), training)
+        material = needed or self._gather(boundary_ms)
+        if self._over.is_set():  # else a process would be started for what is given up
+            raise TrainingError("the training was stopped")
+        return self._make(material, training)

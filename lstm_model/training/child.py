@@ -46,6 +46,7 @@ class Child:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        self._has_worked = False
         self._process = subprocess.Popen(  # noqa: S603 - the command is ours
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             encoding="utf-8", errors="replace", env=_environment(os.environ),
@@ -66,8 +67,10 @@ class Child:
 
     def send(self, folder: Path) -> None:
         """Hand over a job. Whether the process takes it, its messages tell."""
-        self._log.seek(0)  # its file is ours too: the log begins anew with every job
-        self._log.truncate()
+        if self._has_worked:  # of its first job it may have said before why it cannot do it
+            self._log.seek(0)  # its file is ours too: the log begins anew with every job
+            self._log.truncate()
+        self._has_worked = True
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(OSError):  # it has just ended
             self._process.stdin.write(json.dumps(str(folder)) + "\n")

@@ -137,17 +137,20 @@ class Workshop:
         return fit
 
     def _graph(self, job: Job) -> TrainingGraph:
-        graph = self._graphs.pop(job.shape, None)
-        if graph is None:
+        known = self._graphs.pop(job.shape, None)
+        if known is None:
             graph = TrainingGraph(job)
-            gc.freeze()  # TensorFlow's modules and the graph: to look at them took 0.2 s a job
+            gc.unfreeze()  # what is frozen stays, and a graph that is given up has to go
         else:
+            graph = known
             graph.begin(job)
         if graph.fallback is None:  # else it is bound to the Keras model of its job
             self._graphs[job.shape] = graph
         while len(self._graphs) > _GRAPHS_READY:
             del self._graphs[next(iter(self._graphs))]
         gc.collect()  # the Keras model of the last job is full of circles
+        if known is None:
+            gc.freeze()  # TensorFlow's modules and the graph: to look at them took 0.2 s a job
         return graph
 
 

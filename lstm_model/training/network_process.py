@@ -54,9 +54,11 @@ def _folders() -> queue.Queue[Path]:
     folders: queue.Queue[Path] = queue.Queue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            folders.put(Path(json.loads(line)))
-        os._exit(1)
+        try:
+            for line in sys.stdin:
+                folders.put(Path(json.loads(line)))
+        finally:  # also where the parent was killed amid a line
+            os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     return folders

@@ -147,6 +147,7 @@ class Trainer:
     ) -> Iterator[Child]:
         kind = Kind.of(settings, background)
         most = settings.train_threads // kind.threads
+        watch.check_stop()  # a process that is started for nothing costs seconds
         with self._waiting(ahead):
             while (child := self._take(kind, most, ahead)) is None:
                 watch.wait()
@@ -224,7 +225,7 @@ class _Watch:
 
     def wait(self) -> None:
         """The training has not begun."""
-        self._check_stop()
+        self.check_stop()
         self._tell(Progress("waiting"), self._latest.stage != "waiting")
 
     def follow(self, child: Child) -> None:
@@ -232,7 +233,7 @@ class _Watch:
         started_s, looked_s = time.monotonic(), -_MEMORY_LOOK_S
         self._tell(Progress(), is_new=True)
         while (message := child.message(_POLL_S)) is not None:
-            self._check_stop()
+            self.check_stop()
             now_s = time.monotonic()
             _check_time(now_s - started_s, self._settings.train_timeout_s)
             if now_s - looked_s >= _MEMORY_LOOK_S:
@@ -252,7 +253,8 @@ class _Watch:
             self._latest, self._told_s = latest, now_s
             self._progress(latest)
 
-    def _check_stop(self) -> None:
+    def check_stop(self) -> None:
+        """Give up where that was asked for."""
         if self._stopped():
             raise TrainingError("the training was stopped")
 

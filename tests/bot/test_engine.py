@@ -237,6 +237,27 @@ def test_what_was_forecast_of_other_candles_or_by_others_is_not_taken(
     assert warm.forecast.quantiles.tobytes() == cold.forecast.quantiles.tobytes()
 
 
+def test_what_the_models_of_another_store_forecast_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who trained elsewhere has the same addresses, but other bits."""
+
+    class Wider(InstantTraining):
+        def run(self, *args: Any, **options: Any) -> Any:
+            made = super().run(*args, **options)
+            made.weights["gaps/bias"] += np.float32(0.5)
+            return made
+
+    monkeypatch.setattr(TRAINER, InstantTraining())
+    here = backtest(tmp_path / "here")
+    monkeypatch.setattr(TRAINER, Wider())
+    warm = backtest(tmp_path / "there")
+    monkeypatch.setattr(engine_module, "_FORESEEN", Foreseen())
+    cold = backtest(tmp_path / "there")
+    assert warm.forecast.quantiles.tobytes() == cold.forecast.quantiles.tobytes()
+    assert warm.forecast.quantiles.tobytes() != here.forecast.quantiles.tobytes()
+
+
 def test_no_strategy_can_change_what_another_finds(
     tmp_path: Path, training: InstantTraining
 ) -> None:

@@ -106,3 +106,17 @@ def test_at_the_end_of_a_walk_what_is_not_done_is_given_up() -> None:
         make.go.clear()
     assert len(make.begun) < 8
     assert not [t for t in threading.enumerate() if t.name.startswith("lstm-ahead")]
+
+
+def test_what_is_gathered_when_the_walk_ends_is_not_made() -> None:
+    make, gathering = Maker(), threading.Event()
+
+    def slowly(boundary_ms: int) -> Any:
+        gathering.set()
+        time.sleep(0.1)
+        return at(boundary_ms)
+
+    with Ahead(slowly, make, lambda _: Training(), [1, 2], 2) as ahead:
+        ahead.network(at(1))()
+        gathering.wait(5.0)
+    assert make.begun == [(1, False)]

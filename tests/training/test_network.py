@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -590,6 +591,30 @@ def test_a_kernel_that_differs_is_never_remembered(
     assert all("differs from Keras" in fit.graph.fallback for fit in fits)
     assert fits[0].history[0]["loss"] == fits[1].history[0]["loss"]
     assert not (tmp_path / "parity").exists()
+
+
+@pytest.mark.parametrize("falls_back", [True, False])
+def test_a_graph_that_is_given_up_leaves_memory(
+    network: Any, monkeypatch: pytest.MonkeyPatch, falls_back: bool
+) -> None:
+    """With the rows it learnt from, which would be 30 MB and more a training."""
+    fused = importlib.import_module("lstm_model.training.fused")
+    if falls_back:
+        right = fused.block_lstm
+        monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
+    workshop, graphs = network.Workshop(), []
+    for more in range(6):  # of another shape each; four are kept
+        settings = changed(layers=1, max_epochs=1, batch_size=64 + more)
+        job = network.Job(settings, **make_arrays(300, 100))
+        graphs.append(weakref.ref(workshop.fit(job, lambda message: None).graph))
+    left = [graph() is not None for graph in graphs]
+    assert left == ([False] * 5 + [True] if falls_back else [False] * 2 + [True] * 4)
+
+
+def test_a_process_ends_with_its_parent_even_amid_a_line() -> None:
+    command = [sys.executable, "-m", "lstm_model.training.network_process", "--threads=1"]
+    ended = subprocess.run(command, input=b'"/tmp/a', capture_output=True, timeout=60)
+    assert ended.returncode == 1
 
 
 def test_the_process_of_a_bot_takes_only_what_others_leave(tmp_path: Path) -> None:

@@ -399,6 +399,23 @@ def test_the_log_that_is_quoted_is_that_of_the_job(staying: Staying) -> None:
     assert "\0" not in str(caught.value)
 
 
+def test_a_child_that_failed_to_start_is_quoted_though_its_job_came_later(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    """It takes a while to end after its last words, and is given its first job meanwhile."""
+    said = tmp_path / "said"
+    (tmp_path / "child.py").write_text(
+        "import pathlib, sys\n"
+        "sys.stderr.write('there is no TensorFlow here\\n'); sys.stderr.flush()\n"
+        f"pathlib.Path({str(said)!r}).touch()\n"
+        "sys.stdin.readline(); sys.exit(1)\n"
+    )
+    trainer.prepare(Settings(train_threads=2), background=False)
+    wait_until(said.exists)
+    with pytest.raises(TrainingError, match="there is no TensorFlow here"):
+        Staying(trainer, tmp_path).run("a")
+
+
 def test_a_child_that_died_at_rest_is_replaced(staying: Staying) -> None:
     staying.run("a")
     os.kill(staying.pid("a"), signal.SIGKILL)
@@ -454,6 +471,12 @@ def test_a_training_ahead_lets_others_pass(staying: Staying) -> None:
     for thread in [first, *threads]:
         thread.join(10.0)
     assert order == ["urgent", "ahead"]
+
+
+def test_for_what_is_stopped_already_no_child_is_started(staying: Staying) -> None:
+    with pytest.raises(TrainingError, match="stopped"):
+        staying.run("a", stop=lambda: True)
+    assert not staying.has_begun("a")
 
 
 def test_who_waits_for_a_child_can_be_stopped(staying: Staying) -> None:
