@@ -90,7 +90,8 @@ class Ahead:
         made.
         """
         now_ms = material.boundary_ms
-        if now_ms not in self._made:
+        if now_ms not in self._made:  # those not begun have to come after it
+            self._made = {at: made for at, made in self._made.items() if not made.cancel()}
             self._made[now_ms] = self._workers.submit(self._train, now_ms, material)
         for later_ms in self._boundaries:
             if later_ms > now_ms and later_ms not in self._made:

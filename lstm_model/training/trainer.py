@@ -29,6 +29,7 @@ _POLL_S = 0.1
 _MEMORY_LOOK_S = 1.0  # chosen: a training that grows does so over many batches
 _IDLE_S = 60.0  # chosen: the next training of a walk follows within seconds, the next walk in hours
 _THREADS_EACH = 2  # chosen: of a study's trainings; a batch keeps few more busy
+_MOST_AT_ONCE = 4  # chosen: each takes up to 1 GB, and its panel as much again in the study
 _COMMAND = (sys.executable, "-m", "lstm_model.training.network_process")
 
 ProgressCallback = Callable[[Progress], None]
@@ -60,7 +61,7 @@ class Kind(NamedTuple):
 
 def at_once(threads: int) -> int:
     """How many trainings of a study run side by side and share the threads; of a bot it is one."""
-    return max(1, threads // _THREADS_EACH)
+    return min(_MOST_AT_ONCE, max(1, threads // _THREADS_EACH))
 
 
 class Trainer:
@@ -119,8 +120,8 @@ class Trainer:
         """Start a process for a job that comes soon, unless there is one."""
         kind = Kind.of(settings, background)
         with self._changed:
-            if not self._busy and not any(kind == known for known, _ in self._idle.values()):
-                self._rest(Child(kind.command(self._program)), kind)
+            if not self._busy:
+                self._rest(self._rested(kind) or Child(kind.command(self._program)), kind)
 
     def end_idle(self) -> None:
         """End the processes that have no work."""

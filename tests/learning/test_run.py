@@ -67,6 +67,20 @@ def test_when_one_is_asked_for_those_of_later_boundaries_are_begun() -> None:
     assert sorted(make.begun) == [(2, False), (3, True), (4, True)]
 
 
+def test_one_that_nobody_foresaw_does_not_wait_for_all_later_ones() -> None:
+    make = Maker()
+    with ahead_of(make, 1, 10, 20, 30) as ahead:
+        make.go.clear()
+        first = ahead.network(at(1))
+        wait_until(lambda: len(make.begun) == 1)
+        unforeseen = ahead.network(at(5))
+        make.go.set()
+        assert first() == "network of 1"
+        assert unforeseen() == "network of 5"
+        assert ahead.network(at(30))() == "network of 30"
+    assert [boundary for boundary, _ in make.begun] == [1, 5, 10, 20, 30]
+
+
 def test_one_that_nobody_foresaw_is_trained_when_it_is_asked_for() -> None:
     make = Maker()
     with ahead_of(make, 1, 5) as ahead:
@@ -75,7 +89,7 @@ def test_one_that_nobody_foresaw_is_trained_when_it_is_asked_for() -> None:
     assert sorted(make.begun) == [(3, False), (5, True)]
 
 
-@pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (4, 2), (8, 4)])
+@pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (4, 2), (8, 4), (64, 4)])
 def test_no_more_are_made_at_once_than_can_train(threads: int, most: int) -> None:
     make = Maker()
     make.go.clear()
