@@ -8,7 +8,7 @@ help:
 	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
 	@echo "make test      lint and the whole test suite"
 	@echo "make fast      the fast tests alone"
-	@echo "make bench     speed of training, serving, the trade stream, learning and replay, beside peers"
+	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
 	@echo "make clean     remove .venv and .demo"
 
@@ -38,6 +38,7 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/bench_serving.py
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_backtest.py
 	$(BIN)/python benchmarks/bench_tape.py
 	$(BIN)/python benchmarks/bench_stream.py
 	$(BIN)/python benchmarks/bench_inside.py
