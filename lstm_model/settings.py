@@ -158,7 +158,7 @@ class Settings(BaseModel):
         2,
         ge=1,
         le=64,
-        description="Threads that trainings share; a backtest runs one for every two, at most four.",
+        description="Threads that trainings share; a backtest runs one for every two, up to four.",
     )
     train_timeout_s: int = Field(
         3_600, ge=10, le=86_400, description="Seconds after which a training is killed."
