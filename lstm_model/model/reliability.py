@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.model.calibration import HASTE, RATE
 from lstm_model.model.forecast import winkler_score
 
 WINDOW = 250  # candles of one pair in a row; chosen: a day of 5m, ten days of 1h
@@ -239,14 +238,3 @@ def _by_pair(pairs: NDArray[Any]) -> Iterator[Ints]:
 
 def _percent(fraction: float) -> str:
     return "unknown" if np.isnan(fraction) else f"{fraction:.1%}"
-
-
-def trust(labels: int, horizon: int) -> float:
-    """How far widths learnt from so many labels can be relied on, from 0 (a guess) to 1.
-
-    Examples
-    --------
-    >>> trust(480, horizon=12), trust(10_000, horizon=12)
-    (0.5, 1.0)
-    """
-    return min(1.0, labels / (horizon * (1.0 / RATE - HASTE)))

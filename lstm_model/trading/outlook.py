@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Candles, Ints
-from lstm_model.model.calibration import HASTE
+from lstm_model.model.calibration import HASTE, RATE
 from lstm_model.model.dataset import usable_windows
 from lstm_model.model.features import compute_features
 from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.model import Model
-from lstm_model.model.reliability import trust
 from lstm_model.settings import Settings
 from lstm_model.trading.sizing import (
     CALIBRATING,
@@ -34,6 +33,17 @@ from lstm_model.trading.sizing import (
 
 Code = "U12"  # of `lstm_model.trading.sizing.REASONS`
 _RETURNS = ("mean", "mean_error", "low", "high", "lowest", "highest")
+
+
+def trust(labels: int, horizon: int) -> float:
+    """How far widths learnt from so many labels can be relied on, from 0 (a guess) to 1.
+
+    Examples
+    --------
+    >>> trust(480, horizon=12), trust(10_000, horizon=12)
+    (0.5, 1.0)
+    """
+    return min(1.0, labels / (horizon * (1.0 / RATE - HASTE)))
 
 
 class Frame:

@@ -42,10 +42,9 @@ from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.learning.packing import unpack
 from lstm_model.learning.schedule import Schedule
 from lstm_model.model.calibration import HASTE, POOLED, Widths
-from lstm_model.model.reliability import trust
 from lstm_model.settings import Settings
 from lstm_model.store.steps import StepStore
-from lstm_model.trading.outlook import Frame, Outlook
+from lstm_model.trading.outlook import Frame, Outlook, trust
 from lstm_model.trading.sizing import CALIBRATING, NO_DATA, NO_SKILL
 
 

@@ -33,8 +33,8 @@ from lstm_model.model.calibration import (
 from lstm_model.model.calibration import track as track_all
 from lstm_model.model.dataset import Reached
 from lstm_model.model.forecast import coverage, mean_weights
-from lstm_model.model.reliability import trust
 from lstm_model.settings import DEFAULT_LEVELS
+from lstm_model.trading.outlook import trust
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 NORMAL = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
