@@ -29,7 +29,8 @@ from lstm_model.market.candles import Candles
 from lstm_model.model.features import WARM_UP, compute_features, feature_names
 from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings, parse_settings
-from lstm_model.training.network import build_network, export_weights
+from lstm_model.training.fused import export_weights
+from lstm_model.training.network import build_network
 
 NETWORKS = {"default": Settings(), "large": parse_settings(LARGE)}
 FEATURES = len(feature_names(False))
