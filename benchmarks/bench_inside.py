@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from training_child import Training
 
+from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.market.candles import Candles, candle_open_ms
 from lstm_model.model.calibration import POOLED, Calibration, Widths
-from lstm_model.model.features import WARM_UP, feature_names
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings

@@ -45,10 +45,10 @@ from training_child import Training
 import lstm_model.training.maker
 from lstm_model.bot.forecasting import with_columns
 from lstm_model.bot.live import LiveEngine
+from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.chain import Learning
 from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
-from lstm_model.model.features import WARM_UP, feature_names
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage

@@ -25,8 +25,8 @@ from networks import LARGE
 from rich.console import Console
 from rich.table import Table
 
+from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
 from lstm_model.market.candles import Candles
-from lstm_model.model.features import WARM_UP, compute_features, feature_names
 from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.training.fused import export_weights

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from lstm_model.model.features import feature_names
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.settings import Settings
 from lstm_model.training.job import TrainingJob
 from lstm_model.training.trainer import Trainer

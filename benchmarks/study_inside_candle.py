@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from networks import LARGE
 
+from lstm_model.features.closed_candle import WARM_UP, compute_features
+from lstm_model.features.open_candle import OpenCandle
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Seen
-from lstm_model.model.features import WARM_UP, compute_features
 from lstm_model.model.forecast import Forecast, coverage, skill, unknown_far, winkler_score
 from lstm_model.model.lstm import LstmState
 from lstm_model.model.model import Model
-from lstm_model.model.open_candle import OpenCandle
 from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
 from lstm_model.trading.nowcast import Nowcaster

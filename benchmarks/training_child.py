@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from networks import LARGE
 
-from lstm_model.model.features import feature_names
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.settings import Settings
 from lstm_model.training.job import Progress, TrainingJob
 from lstm_model.training.trainer import run_training

@@ -6,9 +6,9 @@ import numpy as np
 from lstm_reference import random_weights
 from series import STEP_MS, make_candles, with_flow
 
+from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
 from lstm_model.market.candles import Candles, Records, Seen
 from lstm_model.model.calibration import POOLED, Calibration, Widths
-from lstm_model.model.features import WARM_UP, compute_features, feature_names
 from lstm_model.model.forecast import Forecast
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_model.model import features
+from lstm_model.features import closed_candle as features
 from lstm_model.model.lstm import Lstm
 
 

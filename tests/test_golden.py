@@ -24,10 +24,10 @@ from nowcast_world import SETTINGS, make_model
 from places import STRATEGIES, TESTS
 from series import make_candles, same_bits, to_frame, with_flow
 
+from lstm_model.features.closed_candle import WARM_UP, compute_features
 from lstm_model.market.candles import Candles
 from lstm_model.model.calibration import Calibration, Widths
 from lstm_model.model.dataset import build_panel
-from lstm_model.model.features import WARM_UP, compute_features
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 
 NUMBERS = TESTS / "golden" / "numbers.npz"

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from lstm_model.errors import DataError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import SCRATCH, Ahead, Run
@@ -20,7 +21,6 @@ from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.market.history import digest_of
 from lstm_model.model.dataset import Panels
-from lstm_model.model.features import WARM_UP
 from lstm_model.model.forecast import Forecast
 from lstm_model.trading.foreseen import Foreseen
 from lstm_model.trading.outlook import Frame, Outlook, Terms

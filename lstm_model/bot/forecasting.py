@@ -23,8 +23,8 @@ from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.theirs import assign, check_order, merged_plot
 from lstm_model.errors import LstmModelError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import Candles
-from lstm_model.model.features import WARM_UP
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import opened_ms
 from lstm_model.trading.outlook import Outlook

@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from lstm_model.errors import DataError, LstmModelError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
 from lstm_model.market.candles import Candles
-from lstm_model.model.features import WARM_UP
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage

@@ -241,7 +241,7 @@ def _pin(bot: _Bot, card: ModelCard) -> None:
 
 def _misfits(bot: _Bot, card: ModelCard) -> Iterator[str]:
     """In what a model differs from what the configuration feeds it and expects of it."""
-    from lstm_model.model.features import feature_names
+    from lstm_model.features.closed_candle import feature_names
 
     options = bot.settings.model_dump(mode="json")
     if card.timeframe != bot.config["timeframe"]:

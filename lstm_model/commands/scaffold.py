@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from lstm_model.commands.options import example_section
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import timeframe_ms
-from lstm_model.model.features import WARM_UP
 from lstm_model.settings import parse_settings
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")

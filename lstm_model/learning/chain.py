@@ -43,9 +43,9 @@ _MODELS_READY = 16  # chosen: versions kept in memory, far more than compete at 
 
 # The code that decides a step beside what decides its models.
 _DECISIVE_MODULES = (
-    "learning.chain", "learning.contender", "learning.drift", "learning.learner",
-    "learning.matured", "learning.packing", "learning.schedule", "market.candles",
-    "model.calibration", "model.dataset", "model.evaluation", "model.features", "model.forecast",
+    "features.closed_candle", "learning.chain", "learning.contender", "learning.drift",
+    "learning.learner", "learning.matured", "learning.packing", "learning.schedule",
+    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.forecast",
     "model.gate", "model.lstm", "model.reach", "model.reliability", "training.maker",
     "training.material",
 )  # fmt: skip

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lstm_model.durations import MIN_BLOCK_WINDOWS, MIN_TRAINING_WINDOWS
 from lstm_model.errors import DataError
+from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features
 from lstm_model.market.candles import Candles, Floats, Ints
-from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
 from lstm_model.model.reach import highest_ahead
 from lstm_model.settings import Settings
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from lstm_model.errors import StoreError
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.calibration import Calibration
-from lstm_model.model.features import feature_names
 from lstm_model.model.forecast import Forecast
 from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings

@@ -16,8 +16,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from lstm_model.features.closed_candle import Ingredients
 from lstm_model.market.candles import Candles, Floats
-from lstm_model.model.features import Ingredients
 from lstm_model.model.forecast import SPANS, STAYS_WITHIN, unknown_far
 
 _ENOUGH_SPANS = 30  # chosen: of history that do not overlap; one or two of them reach further

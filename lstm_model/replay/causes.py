@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_model.errors import StoreError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import FLOW, PRICE_COLUMNS, Candles, Floats, utc_text
-from lstm_model.model.features import WARM_UP
 from lstm_model.model.model import Model
 from lstm_model.replay.forecasts import ForecastDifference, Said, Words
 from lstm_model.replay.reproduction import (

@@ -20,9 +20,9 @@ from pandas import DataFrame
 
 from lstm_model.bot import configuration
 from lstm_model.errors import ConfigError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
-from lstm_model.model.features import WARM_UP
 from lstm_model.practice.incidents import Incident
 from lstm_model.practice.scenario import (
     Scenario,

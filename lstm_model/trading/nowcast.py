@@ -19,13 +19,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from lstm_model.features.closed_candle import WARM_UP, compute_features
+from lstm_model.features.open_candle import OpenCandle
 from lstm_model.market.candles import Candles, Floats, Records, Seen, candle_open_ms
 from lstm_model.model.calibration import Label, WidthTracker
-from lstm_model.model.features import WARM_UP, compute_features
 from lstm_model.model.forecast import Forecast
 from lstm_model.model.lstm import LstmState
 from lstm_model.model.model import Model
-from lstm_model.model.open_candle import OpenCandle
 from lstm_model.settings import Settings
 
 _QUARTERS = 4  # chosen: parts of a candle that are calibrated apart

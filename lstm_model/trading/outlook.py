@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_model.features.closed_candle import compute_features
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.calibration import HASTE, RATE
 from lstm_model.model.dataset import usable_windows
-from lstm_model.model.features import compute_features
 from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lstm_model
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
-from lstm_model.model.features import feature_names
 from lstm_model.model.gate import Evidence
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
@@ -44,9 +44,9 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
-    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.features",
-    "model.forecast", "model.lstm", "model.weights", "training.fit", "training.fused",
-    "training.graph", "training.maker", "training.material", "training.network",
+    "features.closed_candle", "market.candles", "model.calibration", "model.dataset",
+    "model.evaluation", "model.forecast", "model.lstm", "model.weights", "training.fit",
+    "training.fused", "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
 from lstm_model.model.evaluation import Baselines
-from lstm_model.model.features import WARM_UP
 from lstm_model.settings import Settings
 
 logger = logging.getLogger(__name__)

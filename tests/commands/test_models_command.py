@@ -14,7 +14,7 @@ from stored import make_card, make_weights, reseal
 
 from lstm_model.bot import configuration
 from lstm_model.commands.main import main
-from lstm_model.model.features import feature_names
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.settings import parse_settings
 from lstm_model.store.card import ModelCard
 from lstm_model.store.journal import DecisionRow, Journal

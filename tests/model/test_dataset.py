@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from series import STEP_MS, change, drop, make_candles, same_bits, with_flow
 
 from lstm_model.errors import DataError
+from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import (
     MAX_EMPTY_FRACTION,
@@ -27,7 +28,6 @@ from lstm_model.model.dataset import (
     realized_return,
     usable_windows,
 )
-from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
 from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=4)

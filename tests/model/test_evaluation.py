@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import make_candles, same_bits
 
+from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Candles
 from lstm_model.model import evaluation
 from lstm_model.model.calibration import POOLED, Series, Widths, pooled, track
 from lstm_model.model.dataset import TARGET_CLIP, Panel, Scaler, Split, build_panel, purged_split
 from lstm_model.model.evaluation import Baselines, Evaluation, Outcomes, evidence_of
-from lstm_model.model.features import feature_names
 from lstm_model.model.forecast import pinball_loss
 from lstm_model.settings import Settings
 

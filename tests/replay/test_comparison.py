@@ -21,9 +21,9 @@ from series import START_MS, STEP_MS, change, drop, make_candles, to_frame, with
 
 from lstm_model.commands.comparison_view import renderables
 from lstm_model.errors import DataError, StoreError
+from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features
 from lstm_model.market.candles import Candles, utc_text
 from lstm_model.model.calibration import POOLED, Calibration, Widths
-from lstm_model.model.features import WARM_UP, FeatureRows, compute_features
 from lstm_model.model.model import Model
 from lstm_model.replay import causes
 from lstm_model.replay import trades as trading

@@ -20,9 +20,9 @@ from series import change, drop, make_candles, same_bits, with_flow
 
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import _journal_row
+from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features, feature_names
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, unknown_flow, utc_text
-from lstm_model.model.features import WARM_UP, FeatureRows, compute_features, feature_names
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.replay import reproduction

@@ -14,9 +14,9 @@ import pytest
 from nowcast_world import SETTINGS, World
 from series import STEP_MS
 
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import Freshness
 from lstm_model.market.flow_store import FlowStore
-from lstm_model.model.features import WARM_UP
 from lstm_model.trading.inside import InsideCandle, OnTrades
 from lstm_model.trading.outlook import Terms
 

@@ -7,7 +7,7 @@ import pytest
 from nowcast_world import PAIRS, SETTINGS, World, make_model
 from series import STEP_MS, drop, same_bits
 
-from lstm_model.model.features import WARM_UP
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.trading.nowcast import QuarterWidths, _Look
 
 COLUMNS = ("quantiles", "mean", "volatility", "mean_error", "lowest", "highest")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nowcast_world import LEVELS, SETTINGS, make_model
 from series import STEP_MS, change, drop, make_candles, with_flow
 
+from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.model.calibration import HASTE, RATE, Calibration, Widths
-from lstm_model.model.features import WARM_UP
 from lstm_model.model.forecast import FAR_NAMES, Forecast, unknown_far
 from lstm_model.model.model import Model
 from lstm_model.trading.outlook import Frame, Outlook, Terms

@@ -17,12 +17,12 @@ from live_world import TRAINER
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 from lstm_model.errors import DataError, StoreError, TrainingError
+from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
 from lstm_model.market.candles import Candles, unknown_flow
 from lstm_model.model.calibration import Calibration, rescale
 from lstm_model.model.dataset import Scaler
 from lstm_model.model.evaluation import evaluate
-from lstm_model.model.features import WARM_UP, feature_names
 from lstm_model.model.forecast import mean_weights
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm

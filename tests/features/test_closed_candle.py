@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from series import STEP_MS, change, drop, make_candles, recorded_candles, same_bits, with_flow
 
-from lstm_model.market.candles import Candles, Floats
-from lstm_model.model.features import (
+from lstm_model.features.closed_candle import (
     FEATURES,
     FLOW_FEATURES,
     WARM_UP,
@@ -26,6 +25,7 @@ from lstm_model.model.features import (
     lagged,
     window_sum,
 )
+from lstm_model.market.candles import Candles, Floats
 
 Compute = Callable[[Candles], Floats]
 COUNT = WARM_UP + 120

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from series import make_candles, with_flow
 
 from lstm_model.errors import DataError
+from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
+from lstm_model.features.open_candle import OpenCandle
 from lstm_model.market.candles import Candles, Seen
-from lstm_model.model.features import WARM_UP, compute_features, feature_names
-from lstm_model.model.open_candle import OpenCandle
 
 COUNT = WARM_UP + 30
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import DataError
-from lstm_model.market.candles import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
-from lstm_model.model.features import (
+from lstm_model.features.closed_candle import (
     CLIP,
     ENOUGH_COVERAGE,
     FAST_HALFLIFE,
@@ -30,6 +29,7 @@ from lstm_model.model.features import (
     ewma_window,
     feature_set,
 )
+from lstm_model.market.candles import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
 
 # Expected squared log range of a Brownian path in units of its variance (Parkinson 1980).
 _SQUARED_RANGE = 4.0 * math.log(2.0)
