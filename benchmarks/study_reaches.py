@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lstm_model.features.closed_candle import Ingredients
+from lstm_model.features.ingredients import Ingredients
 from lstm_model.market.candles import Candles, Floats
 from lstm_model.model.forecast import SPANS
 from lstm_model.model.reach import excursions, measure

@@ -241,6 +241,12 @@ class Settings(BaseModel):
         "stale_model_candles", 1_000_000,
         "Candles without a step of the learner after which its model counts as stale.",
     )  # fmt: skip
+    leader: str | None = Field(
+        None,
+        pattern=r"^([\w.-]+/[\w.:-]+)?$",
+        description='The pair whose candles all others\' networks see too; "": none; null: BTC in '
+        "the quote currency of the pairs.",
+    )
     order_flow: bool = Field(
         False,
         description="Let the network see order flow too; `freqtrade-lstm download-flow` gets the "

@@ -141,7 +141,8 @@ def open_engine(
     if not trades_now(config):
         return WalkForwardEngine(learning, terms, _begin_ms(config))
     journal = Journal(journal_url(config, settings))
-    inside = partial(_open_inside, config, provider._exchange, terms)
+    leader = learning.maker.history.leader
+    inside = partial(_open_inside, config, provider._exchange, terms, leader)
     engine = LiveEngine(
         learning, terms, journal, open_lineage(config, settings),
         inside if settings.trade_stream else None,
@@ -173,14 +174,16 @@ def _begin_ms(config: Config) -> int | None:
     return start_s * 1000 or None
 
 
-def _open_inside(config: Config, exchange: Any, terms: Terms, guard: Guard) -> InsideCandle:
+def _open_inside(
+    config: Config, exchange: Any, terms: Terms, leader: str | None, guard: Guard
+) -> InsideCandle:
     """What listens to the trades between candles, over connections like freqtrade's own."""
     connect, step_ms = partial(_connect, config, exchange), timeframe_ms(config["timeframe"])
 
     def open_stream(on_trades: OnTrades) -> TradeStream:
         return TradeStream(connect, step_ms, terms.settings, on_trades)
 
-    return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard)
+    return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard, leader)
 
 
 def _connect(config: Config, exchange: Any) -> Any:

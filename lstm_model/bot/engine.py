@@ -101,7 +101,8 @@ class WalkForwardEngine:
     def _with_past(self, candles: Candles) -> Candles:
         """The candles with what the data directory adds: those before, to warm up, and flow."""
         history = self._maker.history
-        candles, past = history.with_flow(candles), history.of(candles.pair)
+        candles = history.with_context(history.with_flow(candles))
+        past = history.of(candles.pair)
         if past is None:
             return candles
         first = int(candles.date_ms[0])

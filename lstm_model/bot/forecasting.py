@@ -11,6 +11,7 @@ from inspect import getattr_static
 from typing import Any, cast
 
 import numpy as np
+from freqtrade.enums import CandleType
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
@@ -87,6 +88,16 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         self._lstm_stop()
         super().ft_bot_cleanup()
 
+    def gather_informative_pairs(self) -> list[Any]:
+        """Theirs, and the pair that leads, whether or not it is on the whitelist."""
+        found = list(super().gather_informative_pairs())
+        leader = self._lstm_live.leader if self._lstm_live else None
+        if leader is None or self.dp.market(leader) is None:
+            return found
+        kind = self.config.get("candle_type_def", CandleType.SPOT)
+        leading = leader, self.timeframe, kind
+        return found if leading in found else [*found, leading]
+
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
         """Theirs; then forecast new candles of all pairs, and let the schedule see the clock."""
         try:
@@ -118,9 +129,17 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         held = {trade.pair for trade in Trade.get_open_trades()}
         pairs = held.union(self.dp.current_whitelist())
         live.tick(int(current_time.timestamp() * 1000), pairs)
+        self._lstm_follow(live)
         live.foresee(list(self._lstm_new_candles(live)))
         for news in live.take_news():
             self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
+
+    def _lstm_follow(self, live: LiveEngine) -> None:
+        """Show the leader's candles before those of the others are forecast."""
+        if live.leader is not None:
+            frame = self.dp.ohlcv(live.leader, self.timeframe, copy=False)
+            if not frame.empty and opened_ms(frame) > live.led_ms:
+                live.lead(Candles.from_frame(frame, live.leader, self.timeframe))
 
     def _lstm_own_parameters(self) -> None:
         """Give this object parameters of its own, with what config.json says as their value.

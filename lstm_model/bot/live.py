@@ -17,7 +17,7 @@ from lstm_model.errors import DataError, LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
-from lstm_model.market.candles import Candles
+from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -142,6 +142,21 @@ class LiveEngine:
         """Whether `foresee` could spare `outlook` the work for this newest candle."""
         return newest_ms > self._told_ms[pair] > 0
 
+    @property
+    def leader(self) -> str | None:
+        """The pair whose candles all forecasts look at, if there is one."""
+        return self._history.leader
+
+    @property
+    def led_ms(self) -> int:
+        """Open of the leader's newest closed candle that was seen; 0 before the first."""
+        until = self._history.seen_until([self.leader] if self.leader else [])
+        return until[0] - timeframe_ms(self._timeframe) if until else 0
+
+    def lead(self, candles: Candles) -> None:
+        """Take note of the leader's candles, before those of the others are forecast."""
+        self._guarded(candles.pair, lambda: self._history.remember(_closed(candles)), None)
+
     def foresee(self, series: Sequence[Candles]) -> None:
         """Forecast the newest candle of many pairs in one pass, for `outlook` to find.
 
@@ -264,9 +279,9 @@ class LiveEngine:
         return int(np.searchsorted(candles.date_ms, newest_ms, side="right"))
 
     def _recent(self, candles: Candles, first: int) -> Candles:
-        """The candles that forecasting from number `first` on looks at."""
+        """The candles that forecasting from number `first` on looks at, with their context."""
         begin = first - WARM_UP - self.terms.settings.lookback
-        return candles.rows(max(0, begin), len(candles))
+        return self._history.with_context(candles.rows(max(0, begin), len(candles)))
 
     def _forecast_new(self, candles: Candles) -> list[JournalRow]:
         first = self._first_new(candles) if len(candles) else 0

@@ -1,6 +1,8 @@
 """What the network sees of a candle: causal, scale-free numbers. `FEATURES` is their one source.
 
-19 of them come from the candles; six more, on request, from the order flow (`FLOW_FEATURES`).
+27 of them come from the newest candles and the clock; 14 more from what a candle is seen in, see
+`lstm_model.features.context`: how volatile the days before were, and what the leader did. Six more,
+on request, come from the order flow (`FLOW_FEATURES`).
 
 Every feature is an exact function of a bounded number of past candles, so a row has the same bits
 whether it is computed live, in a backtest or from a file that begins elsewhere. That rules out
@@ -23,7 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import MissingPackageError
-from lstm_model.market.candles import Candles, Floats, Records, unknown_flow
+from lstm_model.features.ingredients import (
+    FAST_HALFLIFE,
+    VOLATILITY_HALFLIFE,
+    Ingredients,
+)
+from lstm_model.features.series import ewma_window
+from lstm_model.market.candles import LEADING, Candles, Floats
 
 try:
     import talib
@@ -35,156 +43,11 @@ except ImportError as missing:  # pragma: no cover - depends on the installation
 # Without the wrappers that look for pandas, which take longer than TA-Lib does for one row.
 _BOP, _WILLR, _AROONOSC = (unwrap(f) for f in (talib.BOP, talib.WILLR, talib.AROONOSC))
 
-VOLATILITY_HALFLIFE = 36  # chosen: 3 hours of 5m candles
-FAST_HALFLIFE = 8  # chosen: reacts within the lookback
-ENOUGH_COVERAGE = 0.95  # chosen: below, the missing trades may tell another story
 CLIP = 10.0  # chosen: one wild candle must not set the scale of a feature
 _LONG = 240  # chosen: candles of the slow volatility; the warm-up holds them anyway
-_DAY_MS = 86_400_000
-
-
-def lagged(values: Floats, lag: int) -> Floats:
-    """`values` moved `lag` rows later; the first rows, which nothing precedes, are NaN."""
-    moved = np.empty_like(values)
-    moved[:lag] = np.nan
-    moved[lag:] = values[: max(0, len(values) - lag)]
-    return moved
-
-
-def window_sum(values: Floats, window: int) -> Floats:
-    """(T,) sum over the last `window` rows, NaN until there are so many.
-
-    Built by doubling (2, 4, 8 ... rows), always in the same order: no running sum that would
-    remember where the series began.
-
-    Examples
-    --------
-    >>> window_sum(np.array([1.0, 2.0, 3.0, 4.0]), 3)
-    array([nan, nan,  6.,  9.])
-    """
-    total, block, size, offset = np.zeros_like(values), values, 1, 0
-    while True:
-        if window & size:
-            total = total + lagged(block, offset)
-            offset += size
-        if 2 * size > window:
-            return total
-        block = block + lagged(block, size)
-        size *= 2
-
-
-def ewma_window(halflife: int) -> int:
-    """Rows an `ewma` looks back on: the power of two that holds seven half-lives."""
-    return 1 << (7 * halflife - 1).bit_length()
-
-
-def ewma(values: Floats, halflife: int) -> Floats:
-    """(T,) exponentially weighted mean, cut off after `ewma_window(halflife)` rows.
-
-    The cut leaves out less than 0.8 % of the weight; the rest is renormalized.
-
-    Examples
-    --------
-    >>> ewma(np.ones(64), 2)[-1]
-    np.float64(1.0)
-    """
-    decay, size = 0.5 ** (1.0 / halflife), 1
-    while size < ewma_window(halflife):
-        values = values + decay**size * lagged(values, size)
-        size *= 2
-    return np.asarray(values * ((1.0 - decay) / (1.0 - decay**size)))
-
-
-class Ingredients:
-    """What several features share, computed once per call, for all candles or for the newest.
-
-    A feature asks `now`, `ago`, `total` and `mean` for what it needs of a series. Here they answer
-    with columns (T,); `OpenRow` answers with the newest row's number alone.
-    """
-
-    def __init__(self, candles: Candles) -> None:
-        self.candles = candles
-
-    def last(self, count: int) -> Candles:
-        """Candles with at least so many behind each that is asked for, for TA-Lib."""
-        return self.candles
-
-    def now(self, series: NDArray[Any]) -> Any:
-        """The series itself."""
-        return series
-
-    def newest(self, series: Floats, window: int) -> Floats:
-        """All of the series that is needed to say something of so many rows."""
-        return series
-
-    def ago(self, series: Floats, candles: int) -> Any:
-        """The series as it was so many candles before."""
-        return lagged(series, candles)
-
-    def total(self, series: Floats, window: int) -> Any:
-        """Sum over the last `window` candles."""
-        return window_sum(series, window)
-
-    def mean(self, series: Floats, halflife: int) -> Any:
-        """Exponentially weighted mean."""
-        return ewma(series, halflife)
-
-    @cached_property
-    def log_close(self) -> Floats:
-        return np.log(self.candles.close)
-
-    @cached_property
-    def log_return(self) -> Floats:
-        return self.log_close - lagged(self.log_close, 1)
-
-    @cached_property
-    def squared_return(self) -> Floats:
-        return self.log_return**2
-
-    @cached_property
-    def volatility(self) -> Any:
-        """(T,) EWMA standard deviation of one candle's log return; NaN where nothing moved."""
-        return self._volatility(VOLATILITY_HALFLIFE)
-
-    @cached_property
-    def fast_volatility(self) -> Any:
-        return self._volatility(FAST_HALFLIFE)
-
-    def _volatility(self, halflife: int) -> Any:
-        variance = self.mean(self.squared_return, halflife)
-        return np.sqrt(np.where(variance > 0.0, variance, np.nan))
-
-    @cached_property
-    def flow(self) -> Records:
-        flow = self.candles.flow
-        return unknown_flow(self.candles.date_ms) if flow is None else flow
-
-    @cached_property
-    def coverage(self) -> Floats:
-        return np.asarray(np.nan_to_num(self.flow["coverage"]))
-
-    @cached_property
-    def covered(self) -> Floats:
-        """(T,) one where order flow is known well enough to be used, else zero."""
-        known = (self.coverage >= ENOUGH_COVERAGE) & (self.flow["volume"] > 0.0)
-        return known.astype(np.float64)
-
-    def of_flow(self, name: str) -> Floats:
-        """(T,) a column of the order flow, zero where masked."""
-        return np.where(self.covered > 0.0, self.flow[name], 0.0)
-
-    @cached_property
-    def traded(self) -> Floats:
-        return self.of_flow("volume")
-
-    @cached_property
-    def net_bought(self) -> Floats:
-        """(T,) what takers bought less what they sold."""
-        return 2.0 * self.of_flow("taker_base") - self.traded
-
-    def log_ratio(self, top: Floats, bottom: Floats) -> Any:
-        """(T,) log(top / bottom) in units of volatility."""
-        return np.log(self.now(top) / self.now(bottom)) / self.volatility
+_LEAST_RATIO = 1e-4  # chosen: of variances; candles that stand still say as little as a hundredth
+_DAY_MS, _WEEK_MS = 86_400_000, 7 * 86_400_000
+_MONDAY_MS = 4 * _DAY_MS  # 1970-01-05
 
 
 class Feature(NamedTuple):
@@ -262,12 +125,65 @@ def _volatility_trend(of: Ingredients) -> Any:
     return np.log(of.volatility) - 0.5 * np.log(slow)
 
 
-def _season(name: str, wave: Callable[[Any], Any], period_ms: int, unit: str) -> Feature:
-    """Where the candle stands in a day: traders sleep. (In a week: a history shorter than a few
-    weeks would learn the weekday as a trend.)"""
+def _log_deviation(of: Ingredients, variance: Any) -> Any:
+    """Log of a standard deviation in units of the usual one."""
+    return 0.5 * np.log(np.maximum(variance / of.volatility**2, _LEAST_RATIO))
+
+
+def _short_volatility(of: Ingredients) -> Any:
+    return _log_deviation(of, of.total(of.newest(of.squared_return, 3), 3) / 3.0)
+
+
+def _jump(of: Ingredients) -> Any:
+    return _log_deviation(of, of.now(of.squared_return))
+
+
+def _garman_klass(candles: int) -> Feature:
+    def compute(of: Ingredients) -> Any:
+        seen = of.newest(of.garman_klass, candles)
+        return _log_deviation(of, of.total(seen, candles) / candles)
+
+    return Feature(f"garman_klass_{candles}", _warm_up(candles), "log ratio to usual", compute)
+
+
+def _of_days(name: str, variance: str) -> Feature:
+    """Of the whole days before (Corsi 2009); zero, as if they were usual, where unknown."""
 
     def compute(of: Ingredients) -> Any:
-        return wave(of.now(of.candles.date_ms) % period_ms * (2.0 * np.pi / period_ms))
+        known = of.past(variance)
+        return np.where(np.isfinite(known), _log_deviation(of, known), 0.0)
+
+    return Feature(name, _warm_up(1), "log ratio to usual", compute)
+
+
+def _past_known(of: Ingredients) -> Any:
+    return of.past_known()
+
+
+def _leading(name: str) -> Feature:
+    """What the leader did until the same close; zero where unknown."""
+
+    def compute(of: Ingredients) -> Any:
+        return np.where(of.leader_known() > 0.0, of.leading(name), 0.0)
+
+    return Feature(f"leader_{name}", 0, "as of the leader's own candle", compute)
+
+
+def _leader_known(of: Ingredients) -> Any:
+    return of.leader_known()
+
+
+def _weekend(of: Ingredients) -> Any:
+    since_monday = (of.now(of.candles.date_ms) - _MONDAY_MS) % _WEEK_MS
+    return (since_monday >= 5 * _DAY_MS) * 1.0
+
+
+def _season(name: str, wave: Callable[[Any], Any], period_ms: int, unit: str) -> Feature:
+    """Where the candle stands in a day or a week: traders sleep, and have weekends."""
+
+    def compute(of: Ingredients) -> Any:
+        since = (of.now(of.candles.date_ms) - _MONDAY_MS) % period_ms
+        return wave(since * (2.0 * np.pi / period_ms))
 
     return Feature(name, 0, unit, compute, of_time=True)
 
@@ -325,7 +241,25 @@ FEATURES: tuple[Feature, ...] = (
     _season("day_cos", np.cos, _DAY_MS, "cosine of the time of day"),
     _season("half_day_sin", np.sin, _DAY_MS // 2, "sine of the time of half a day"),
     _season("half_day_cos", np.cos, _DAY_MS // 2, "cosine of the time of half a day"),
-)  # fmt: skip
+    Feature("volatility_3", _warm_up(3), "log ratio to usual", _short_volatility),
+    Feature("jump", _warm_up(1), "log ratio to usual", _jump),
+    _garman_klass(1),
+    _garman_klass(6),
+    _garman_klass(36),
+    _season("week_sin", np.sin, _WEEK_MS, "sine of the time of the week"),
+    _season("week_cos", np.cos, _WEEK_MS, "cosine of the time of the week"),
+    Feature("weekend", 0, "one on Saturday and Sunday, UTC", _weekend, of_time=True),
+    _of_days("volatility_1d", "variance_1d"),
+    _of_days("volatility_7d", "variance_7d"),
+    _of_days("volatility_30d", "variance_30d"),
+    _of_days("volatility_60d", "variance_60d"),
+    _of_days("parkinson_1d", "parkinson_1d"),
+    Feature("past_known", 1, "share of the five before that is known", _past_known),
+    *map(_leading, LEADING),
+    Feature("leader_known", 0, "one where the leader's candle is known", _leader_known),
+)
+# A history of a few weeks would learn the time of the week as a trend.
+OF_THE_WEEK = ("week_sin", "week_cos", "weekend")  # fmt: skip
 # With `order_flow`; zero where coverage is too low to know.
 FLOW_FEATURES: tuple[Feature, ...] = (
     Feature("imbalance", 0, "fraction, -1 to 1", _imbalance),
@@ -351,7 +285,7 @@ def feature_names(order_flow: bool) -> tuple[str, ...]:
     Examples
     --------
     >>> len(feature_names(False)), feature_names(True)[-1]
-    (19, 'flow_coverage')
+    (41, 'flow_coverage')
     """
     return tuple(feature.name for feature in feature_set(order_flow))
 
@@ -380,15 +314,26 @@ def compute_features(candles: Candles, *, order_flow: bool = False) -> FeatureRo
 
     `candles` must be on a complete grid (`Candles.on_grid`): holes are NaN rows, and a row is
     unknown while a NaN lies among the `WARM_UP` candles before it. Unknown order flow is no NaN:
-    its features are zero, as is `flow_coverage`.
+    its features are zero, as is `flow_coverage`; so it is with what candles are seen in.
     """
     of = Ingredients(candles)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = [feature.compute(of) for feature in feature_set(order_flow)]
         volatility = of.volatility
-    rows = np.clip(np.stack(columns, axis=1), -CLIP, CLIP)
+    return FeatureRows(_usable(np.stack(columns, axis=1), candles), volatility)
+
+
+def leading_columns(candles: Candles) -> Floats:
+    """(T, 7) what others may see of the leader's candles, `LEADING`; NaN where unknown."""
+    of, chosen = Ingredients(candles), [f for f in FEATURES if f.name in LEADING]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _usable(np.stack([feature.compute(of) for feature in chosen], axis=1), candles)
+
+
+def _usable(rows: Floats, candles: Candles) -> Floats:
+    rows = np.clip(rows, -CLIP, CLIP)
     rows[~(np.isfinite(rows).all(axis=1) & _settled(candles))] = np.nan
-    return FeatureRows(rows, volatility)
+    return rows
 
 
 def _settled(candles: Candles) -> NDArray[np.bool_]:

@@ -19,22 +19,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import DataError
-from lstm_model.features.closed_candle import (
-    CLIP,
+from lstm_model.features.closed_candle import CLIP, FEATURES, WARM_UP, feature_set
+from lstm_model.features.ingredients import (
     ENOUGH_COVERAGE,
     FAST_HALFLIFE,
     VOLATILITY_HALFLIFE,
-    WARM_UP,
     Ingredients,
-    ewma_window,
-    feature_set,
 )
-from lstm_model.market.candles import PRICE_COLUMNS, Candles, Floats, Seen, unknown_flow
+from lstm_model.features.series import ewma_window
+from lstm_model.market.candles import (
+    LEADING,
+    PRICE_COLUMNS,
+    Candles,
+    Floats,
+    Seen,
+    unknown_context,
+    unknown_flow,
+)
 
 # Expected squared log range of a Brownian path in units of its variance (Parkinson 1980).
 _SQUARED_RANGE = 4.0 * math.log(2.0)
 _FLOW_COLUMNS = ("trades", "volume", "quote_volume", "taker_base")  # that features use
 _USUAL = 48  # chosen: candles that say what volume is usual, as in `volume_48`
+_LED = {feature.name: feature.compute for feature in FEATURES if feature.name in LEADING}
+_UNKNOWN = dict.fromkeys(LEADING, math.nan)
+
+Leading = dict[str, float]  # the leader's features that others see, by name
 
 
 class OpenCandle(Ingredients):
@@ -44,6 +54,7 @@ class OpenCandle(Ingredients):
     ----------
     closed : candles on a complete grid, of which the last `WARM_UP` and one are used; the open
         candle is the one after them
+    leads : whether the pair is the leader, so that it sees itself as the others see it
 
     Raises
     ------
@@ -61,23 +72,24 @@ class OpenCandle(Ingredients):
     >>> seen = Seen(candle.open_ms, up, up, up, up, 0.5, 9, 50.0, 0.2, 20.0, 1.0, 0)
     >>> row, volatility = candle.row(seen, passed=0.5)
     >>> len(row), bool(row[0] > 0.0)
-    (19, True)
+    (41, True)
     """
 
-    def __init__(self, closed: Candles, *, order_flow: bool) -> None:
+    def __init__(self, closed: Candles, *, order_flow: bool, leads: bool = False) -> None:
         first = len(closed) - WARM_UP - 1
         if first < 0:
             raise DataError(
                 f"{closed.pair}: {len(closed)} candles are too few, {WARM_UP + 1} needed"
             )
         super().__init__(_with_one_more(closed.rows(first, len(closed))))
-        self._order_flow = order_flow
+        self._order_flow, self._leads = order_flow, leads
         self._variance = float(self.mean(self.squared_return[:-1], VOLATILITY_HALFLIFE))
         self._usual_volume = float(self.candles.volume[-1 - _USUAL : -1].mean())
         flow = self.flow[-1 - _USUAL : -1]
         known = flow[flow["coverage"] >= ENOUGH_COVERAGE]
         self._usual_trades = float(known["trades"].mean()) if len(known) else 0.0
         self._last: dict[int, Candles] = {}
+        self._leading: Leading = _UNKNOWN
         self._features = [
             _always(feature.compute(self)) if feature.of_time else feature.compute
             for feature in feature_set(order_flow)
@@ -89,11 +101,17 @@ class OpenCandle(Ingredients):
         """When the candle opened."""
         return int(self.candles.date_ms[-1])
 
-    def row(self, seen: Seen, passed: float) -> tuple[Floats, float]:
+    def row(
+        self, seen: Seen, passed: float, leading: Leading | None = None
+    ) -> tuple[Floats, float]:
         """Features (F,) of the completed candle, and volatility; NaN where they are unknown.
 
-        `passed` is the fraction of the candle's time that is over.
+        Parameters
+        ----------
+        passed : the fraction of the candle's time that is over
+        leading : `led` of the leader's open candle, None while it is not known
         """
+        self._leading = leading or _UNKNOWN
         self._take(seen, 1.0 - passed)
         with np.errstate(divide="ignore", invalid="ignore"):
             self.volatility = self._volatility(VOLATILITY_HALFLIFE)
@@ -101,6 +119,14 @@ class OpenCandle(Ingredients):
             row = np.array([compute(self) for compute in self._features])
         row = np.minimum(np.maximum(row, -CLIP), CLIP)
         return row, self.volatility if math.isfinite(np.add.reduce(row)) else math.nan
+
+    def led(self) -> Leading:
+        """What others may see of this candle as `row` completed it last."""
+        return {name: float(_LED[name](self)) for name in LEADING}
+
+    def leading(self, name: str) -> float:
+        """What `row` was told of the leader."""
+        return float(_LED[name](self)) if self._leads else self._leading[name]
 
     def last(self, count: int) -> Candles:
         """The newest so many, without copying."""
@@ -151,6 +177,9 @@ class OpenCandle(Ingredients):
         move = self.log_close[-1] - self.log_close[-2]
         self.log_return[-1] = move
         self.squared_return[-1] = move**2 + rest * self._variance
+        body = math.log(seen.close / seen.open) ** 2 + rest * self._variance
+        variance = 0.5 * (reach + widen) ** 2 - (2.0 * math.log(2.0) - 1.0) * body
+        self.garman_klass[-1] = max(variance, 0.0)
         if self._order_flow:
             self._take_flow(seen, rest)
 
@@ -175,10 +204,14 @@ def _with_one_more(closed: Candles) -> Candles:
     columns = {name: np.append(getattr(closed, name), last) for name in PRICE_COLUMNS}
     dates = np.append(closed.date_ms, closed.date_ms[-1:] + closed.step_ms)
     volume = np.append(closed.volume, 0.0)
-    flow = unknown_flow(dates)
+    flow, context = unknown_flow(dates), unknown_context(dates)
     if closed.flow is not None:
         flow[:-1] = closed.flow
-    return Candles(closed.pair, closed.step_ms, dates, volume=volume, **columns, flow=flow)
+    if closed.context is not None:
+        context[:-1] = closed.context
+    return Candles(
+        closed.pair, closed.step_ms, dates, volume=volume, **columns, flow=flow, context=context
+    )
 
 
 def _always(number: float) -> Callable[[Ingredients], float]:
@@ -187,6 +220,6 @@ def _always(number: float) -> Callable[[Ingredients], float]:
 
 @cache
 def _weights(halflife: int) -> Floats:
-    """Of `features.ewma`, oldest first."""
+    """Of `series.ewma`, oldest first."""
     weights = 0.5 ** (np.arange(ewma_window(halflife))[::-1] / halflife)
     return np.asarray(weights / weights.sum())

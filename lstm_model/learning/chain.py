@@ -43,11 +43,11 @@ _MODELS_READY = 16  # chosen: versions kept in memory, far more than compete at 
 
 # The code that decides a step beside what decides its models.
 _DECISIVE_MODULES = (
-    "features.closed_candle", "learning.chain", "learning.contender", "learning.drift",
-    "learning.learner", "learning.matured", "learning.packing", "learning.schedule",
-    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.forecast",
-    "model.gate", "model.lstm", "model.reach", "model.reliability", "training.maker",
-    "training.material",
+    "features.closed_candle", "features.context", "features.ingredients", "features.series",
+    "learning.chain", "learning.contender", "learning.drift", "learning.learner",
+    "learning.matured", "learning.packing", "learning.schedule", "market.candles",
+    "model.calibration", "model.dataset", "model.evaluation", "model.forecast", "model.gate",
+    "model.lstm", "model.reach", "model.reliability", "training.maker", "training.material",
 )  # fmt: skip
 
 

@@ -36,6 +36,19 @@ FLOW = np.dtype(
      ("coverage", np.float64), ("realized_volatility", np.float64), ("largest", np.float64)],
 )  # fmt: skip
 _AMOUNTS = [name for name in FLOW.names or () if name not in ("date_ms", "coverage")]
+
+# What a candle is seen in, see `lstm_model.features.context`; NaN where unknown. First of the pair
+# itself, over the whole UTC days before the candle's: mean squared log return of a candle, and that
+# of its range (Parkinson). Then what the leader did until the same close, by its own features.
+PAST = ("variance_1d", "variance_7d", "variance_30d", "variance_60d", "parkinson_1d")
+LEADING = (
+    "return_1", "return_3", "return_12", "return_48", "volume_48", "volatility_ratio",
+    "volatility_trend",
+)  # fmt: skip
+CONTEXT = np.dtype(
+    [("date_ms", np.int64), *((name, np.float64) for name in PAST),
+     *((f"leader_{name}", np.float64) for name in LEADING)]
+)  # fmt: skip
 Records = NDArray[np.void]
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -115,6 +128,24 @@ def unknown_flow(date_ms: Ints) -> Records:
     return flow
 
 
+def unknown_context(date_ms: Ints) -> Records:
+    """(T,) CONTEXT records of candles of which nothing else is known."""
+    context = np.zeros(len(date_ms), CONTEXT)
+    context["date_ms"] = date_ms
+    for name in (CONTEXT.names or ())[1:]:
+        context[name] = np.nan
+    return context
+
+
+def _of_dates(nothing: Records, known: Records) -> Records:
+    """`nothing`, with the records of `known` (N,) of the same `date_ms`, which rises."""
+    place = np.searchsorted(known["date_ms"], nothing["date_ms"])
+    rows = np.flatnonzero(place < len(known))
+    rows = rows[known["date_ms"][place[rows]] == nothing["date_ms"][rows]]
+    nothing[rows] = known[place[rows]]
+    return nothing
+
+
 @dataclass(frozen=True)
 class Candles:
     """T candles of one pair, oldest first, on a regular grid with holes left out.
@@ -125,6 +156,7 @@ class Candles:
     open, high, low, close : (T,) float64, quote currency
     volume : (T,) float64, base currency
     flow : (T,) FLOW, or None where nobody asked for order flow
+    context : (T,) CONTEXT, or None where nobody asked for it
     """
 
     pair: str
@@ -136,6 +168,7 @@ class Candles:
     close: Floats
     volume: Floats
     flow: Records | None = None
+    context: Records | None = None
 
     def __len__(self) -> int:
         return len(self.date_ms)
@@ -168,13 +201,19 @@ class Candles:
     def rows(self, start: int, stop: int) -> Self:
         """Rows `[start, stop)` as views."""
         columns = {name: getattr(self, name)[start:stop] for name in _ARRAYS}
-        flow = None if self.flow is None else self.flow[start:stop]
-        return type(self)(self.pair, self.step_ms, **columns, flow=flow)
+        beside = {name: of[start:stop] for name, of in self._beside().items()}
+        return type(self)(self.pair, self.step_ms, **columns, **beside)
 
     def copy(self) -> Self:
         """The same candles in arrays of their own, so that a larger series can be let go."""
         columns = {name: getattr(self, name).copy() for name in _ARRAYS}
-        return replace(self, **columns, flow=None if self.flow is None else self.flow.copy())
+        beside = {name: records.copy() for name, records in self._beside().items()}
+        return type(self)(self.pair, self.step_ms, **columns, **beside)
+
+    def _beside(self) -> dict[str, Any]:
+        """The records beside the candles that somebody asked for, by name."""
+        both = {"flow": self.flow, "context": self.context}
+        return {name: records for name, records in both.items() if records is not None}
 
     def between(self, start_ms: int, end_ms: int) -> Self:
         """Candles that open in `[start_ms, end_ms)`."""
@@ -190,20 +229,21 @@ class Candles:
             name: np.concatenate([getattr(older, name), getattr(newer, name)]) for name in _ARRAYS
         }
         joined = type(self)(self.pair, self.step_ms, **columns)
-        known = [part.flow for part in (older, newer) if part.flow is not None]
-        return joined.with_flow(np.concatenate(known)) if known else joined
+        flows = [part.flow for part in (older, newer) if part.flow is not None]
+        contexts = [part.context for part in (older, newer) if part.context is not None]
+        joined = joined.with_flow(np.concatenate(flows)) if flows else joined
+        return joined.with_context(np.concatenate(contexts)) if contexts else joined
 
     def with_flow(self, flow: Records) -> Self:
         """The same candles with the order flow of those that `flow` (N,) FLOW knows.
 
         Its records may be of other candles too, but must be in order of time.
         """
-        mine = unknown_flow(self.date_ms)
-        place = np.searchsorted(flow["date_ms"], self.date_ms)
-        known = np.flatnonzero(place < len(flow))
-        known = known[flow["date_ms"][place[known]] == self.date_ms[known]]
-        mine[known] = flow[place[known]]
-        return replace(self, flow=mine)
+        return replace(self, flow=_of_dates(unknown_flow(self.date_ms), flow))
+
+    def with_context(self, context: Records) -> Self:
+        """The same candles with what `context` (N,) CONTEXT knows of them, as `with_flow`."""
+        return replace(self, context=_of_dates(unknown_context(self.date_ms), context))
 
     def on_grid(self) -> Self:
         """The same candles with every hole filled by NaN candles, so that rows are equidistant."""
@@ -215,7 +255,8 @@ class Candles:
         for name, column in columns.items():
             column[rows] = getattr(self, name)
         whole = type(self)(self.pair, self.step_ms, np.asarray(grid, dtype=np.int64), **columns)
-        return whole if self.flow is None else whole.with_flow(self.flow)
+        whole = whole if self.flow is None else whole.with_flow(self.flow)
+        return whole if self.context is None else whole.with_context(self.context)
 
     def sound(self) -> NDArray[np.bool_]:
         """(T,) bool: finite positive prices, `low <= open, close <= high`, something traded."""
@@ -226,7 +267,7 @@ class Candles:
             return ordered & np.isfinite(self.high) & (self.volume > 0.0)
 
 
-_ARRAYS = tuple(field.name for field in fields(Candles))[2:-1]
+_ARRAYS = tuple(field.name for field in fields(Candles))[2:-2]
 
 
 def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
-from lstm_model.market.candles import FLOW, Candles, Floats, Records, unknown_flow
+from lstm_model.market.candles import (
+    FLOW,
+    LEADING,
+    PAST,
+    Candles,
+    Floats,
+    Records,
+    unknown_flow,
+)
 from lstm_model.market.flow_store import merge
 from lstm_model.settings import Settings
 
 Disk = Callable[[str], Candles | None]
 KnownFlow = Callable[[str], Records]
 
+
+class ContextOf(Protocol):
+    """Says what candles are seen in, see `lstm_model.features.context.Contexts`."""
+
+    leader: str | None
+
+    def of(self, candles: Candles, known: Disk, seen: Disk | None = None) -> Records: ...
+
+
 _FOREVER_MS = 2**62
 
 # What decides a model beside the candles when it learns from order flow: all that features use.
 _LEARNT_FLOW = ("trades", "volume", "quote_volume", "taker_base", "taker_quote", "coverage")
+
+
+class _Found:
+    """Contexts of candles for as long as somebody has these very candles, as a study does."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[weakref.ref[Candles], Candles | None, Records]] = {}
+
+    def find(self, candles: Candles, leading: Candles | None) -> Records | None:
+        found = self._known.get(candles.pair)
+        if found is None or found[0]() is not candles or found[1] is not leading:
+            return None
+        return found[2]
+
+    def keep(self, candles: Candles, leading: Candles | None, context: Records) -> None:
+        pair, known = candles.pair, self._known
+        gone = weakref.ref(candles, lambda _: known.pop(pair, None))
+        known[pair] = gone, leading, context
 
 
 class CandleHistory:
@@ -29,16 +67,45 @@ class CandleHistory:
     disk : pair -> its candles on disk, or None
     flow : pair -> order flow of its candles on disk (N,) FLOW, rising
     keep_ms : how far back candles that only the bot has seen are of use
+    contexts : what candles are seen in; None: nobody asks
     """
 
     def __init__(
-        self, settings: Settings, disk: Disk, flow: KnownFlow | None, keep_ms: int
-    ) -> None:
+        self, settings: Settings, disk: Disk, flow: KnownFlow | None, keep_ms: int,
+        contexts: ContextOf | None = None,
+    ) -> None:  # fmt: skip
         self._settings, self._disk, self._flow, self._keep_ms = settings, disk, flow, keep_ms
         self._recent: dict[str, Candles] = {}
+        self._contexts, self._contexts_of = contexts, _Found()
+
+    @property
+    def leader(self) -> str | None:
+        """The pair that leads the others, if one does."""
+        return self._contexts.leader if self._contexts else None
 
     def of(self, pair: str) -> Candles | None:
-        """All candles of a pair known so far."""
+        """All candles of a pair known so far, and what they are seen in."""
+        plain = self._plain(pair)
+        if plain is None or self._contexts is None:
+            return plain
+        leader = self._contexts.leader
+        leading = plain if leader == pair else self._plain(leader) if leader else None
+        context = self._contexts_of.find(plain, leading)
+        if context is None:
+            context = self._contexts.of(plain, {leader: leading, pair: plain}.get)
+            self._contexts_of.keep(plain, leading, context)
+        return replace(plain, context=context)
+
+    def with_context(self, candles: Candles) -> Candles:
+        """The candles and what they are seen in, for those that freqtrade hands over.
+
+        The leader's newest candle counts once the bot has seen it.
+        """
+        if self._contexts is None or not len(candles):
+            return candles
+        return candles.with_context(self._contexts.of(candles, self._plain, self._recent.get))
+
+    def _plain(self, pair: str) -> Candles | None:
         stored, recent = self._disk(pair), self._recent.get(pair)
         if stored is None or recent is None:
             return recent if stored is None else stored
@@ -52,7 +119,7 @@ class CandleHistory:
     def known_until(self, pairs: Collection[str]) -> list[int]:
         """The same with the candles on disk; of all pairs if the bot has seen none of them."""
         seen = [pair for pair in pairs if pair in self._recent]
-        found = [candles for candles in map(self.of, seen or pairs) if candles is not None]
+        found = [candles for candles in map(self._plain, seen or pairs) if candles is not None]
         return [_until_ms(candles) for candles in found]
 
     def since(self, start_ms: int) -> Disk:
@@ -84,8 +151,8 @@ class CandleHistory:
             self._recent[candles.pair] = seen.between(oldest, _FOREVER_MS)
 
     def forget_all_but(self, pairs: Collection[str]) -> None:
-        """Let go of pairs that left."""
-        for pair in self._recent.keys() - set(pairs):
+        """Let go of pairs that left; the leader stays."""
+        for pair in self._recent.keys() - {*pairs, self.leader}:
             del self._recent[pair]
 
 
@@ -104,6 +171,9 @@ def digest_of(series: Sequence[Candles], settings: Settings) -> str:
             flow = unknown_flow(candles.date_ms) if candles.flow is None else candles.flow
             for name in _LEARNT_FLOW:
                 digest.update(_canonical(flow[name]).tobytes())
+        if candles.context is not None:
+            for name in (*PAST, *(f"leader_{name}" for name in LEADING)):
+                digest.update(_canonical(candles.context[name]).tobytes())
     return digest.hexdigest()[:32]
 
 

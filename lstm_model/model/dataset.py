@@ -23,6 +23,7 @@ Mask = NDArray[np.bool_]
 
 TARGET_CLIP = 10.0  # chosen: ten standard deviations; a crash must not own the loss
 _PART = 4_096  # rows
+_UNSEEN = 1e30  # the scale of what a network is not shown: it vanishes beside any other number
 MAX_EMPTY_FRACTION = 0.25  # chosen: of a window's candles that nothing was traded in
 
 
@@ -248,7 +249,7 @@ class Panels:
 
 def _alike(candles: Candles, others: Candles) -> bool:
     """Whether they are the same, order flow included, to the last bit."""
-    mine, theirs = ((*each.columns(), each.flow) for each in (candles, others))
+    mine, theirs = ((*each.columns(), each.flow, each.context) for each in (candles, others))
     return all(
         a is b or (a is not None and b is not None and a.tobytes() == b.tobytes())
         for a, b in zip(mine, theirs, strict=True)
@@ -302,19 +303,24 @@ def _too_few(block: str, found: int, least: int) -> str:
 
 
 class Scaler(NamedTuple):
-    """Mean and scale of every feature, (F,) float32 each, measured on training rows alone."""
+    """Mean and scale of every feature, (F,) float32 each, measured on training rows alone.
+
+    A network is not shown what it cannot have learnt: a feature that is hidden, or was the same in
+    all training rows, becomes zero whatever it is later.
+    """
 
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, rows: Floats) -> Scaler:
-        """From (N, F) known rows; a constant feature keeps its scale."""
+    def fit(cls, rows: Floats, hidden: Sequence[int] = ()) -> Scaler:
+        """From (N, F) known rows; `hidden` are the numbers of features not to be shown."""
         mean, squares = rows.mean(axis=0), np.zeros(rows.shape[1])
         for start in range(0, len(rows), _PART):  # in the cache: a third of the time of `std`
             squares += np.square(rows[start : start + _PART] - mean).sum(axis=0)
         scale = np.sqrt(squares / len(rows))
-        scale[scale < 1e-8] = 1.0
+        scale[scale < 1e-8] = _UNSEEN
+        scale[list(hidden)] = _UNSEEN
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     def transform(self, rows: Floats) -> NDArray[np.float32]:

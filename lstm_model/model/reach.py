@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from lstm_model.features.closed_candle import Ingredients
+from lstm_model.features.ingredients import Ingredients
 from lstm_model.market.candles import Candles, Floats
 from lstm_model.model.forecast import SPANS, STAYS_WITHIN, unknown_far
 

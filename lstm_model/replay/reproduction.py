@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from lstm_model.errors import StoreError
-from lstm_model.features.closed_candle import ENOUGH_COVERAGE, WARM_UP, feature_names
+from lstm_model.features.closed_candle import WARM_UP, feature_names
+from lstm_model.features.ingredients import ENOUGH_COVERAGE
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, Floats, utc_text
 from lstm_model.model.forecast import FAR_NAMES, Forecast

@@ -65,17 +65,19 @@ class InsideCandle:
     open_stream : makes the stream; it is given what to call when pairs have traded
     flows : where the flow of closed candles is kept
     guard : runs work that may fail, see `LiveEngine`
+    leader : the pair that all forecasts look at
     """
 
     def __init__(
         self, terms: Terms, timeframe: str, open_stream: Callable[[OnTrades], Stream],
-        flows: FlowStore, guard: Guard,
+        flows: FlowStore, guard: Guard, leader: str | None = None,
     ) -> None:  # fmt: skip
         self._terms, self._timeframe = terms, timeframe
         self._flows, self._guard = flows, guard
         self._step_ms = timeframe_ms(timeframe)
         self.stream = open_stream(self.on_trades)
-        self.nowcaster = Nowcaster(terms.settings, self._tape_of, self.stream.exchange_now_ms)
+        clock_ms = self.stream.exchange_now_ms
+        self.nowcaster = Nowcaster(terms.settings, self._tape_of, clock_ms, leader)
         self._told: dict[tuple[str, str], tuple[int, str]] = {}
         self._saved_ms: dict[str, int] = {}
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features
-from lstm_model.features.open_candle import OpenCandle
+from lstm_model.features.open_candle import Leading, OpenCandle
 from lstm_model.market.candles import Candles, Floats, Records, Seen, candle_open_ms
 from lstm_model.model.calibration import Label, WidthTracker
 from lstm_model.model.forecast import Forecast
@@ -114,13 +114,15 @@ class Nowcaster:
     ----------
     tape_of : the trades of a pair, None while it is not followed
     clock_ms : the exchange's time now
+    leader : the pair that all see; unknown to them between candles while it is not followed
     """
 
     def __init__(
         self, settings: Settings, tape_of: Callable[[str], Tape | None],
-        clock_ms: Callable[[], int],
+        clock_ms: Callable[[], int], leader: str | None = None,
     ) -> None:  # fmt: skip
         self._settings, self._tape_of, self._clock_ms = settings, tape_of, clock_ms
+        self._leader = leader
         self._bases: dict[str, _Base] = {}
         self._latest: dict[str, Nowcast] = {}
         self._widths = QuarterWidths(settings)
@@ -157,8 +159,10 @@ class Nowcaster:
         """
         with self._lock:
             by_version: dict[str, list[_Look]] = defaultdict(list)
+            first = self._look(self._leader) if self._leader else None
+            leading = first.base.candle.led() if first else None
             for pair in pairs:
-                if (look := self._look(pair)) is not None:
+                if (look := self._look(pair, leading)) is not None:
                     by_version[look.base.model.card.version].append(look)
             for looks in by_version.values():
                 self._forecast(looks)
@@ -179,11 +183,15 @@ class Nowcaster:
         model = group[0][0]
         states = model.lstm.state_after(np.stack([rows for _, rows in usable]))
         for number, (closed, _) in enumerate(usable):
-            candle = OpenCandle(closed, order_flow=self._settings.order_flow)
+            candle = self._open(closed)
             given_ms = int(closed.date_ms[-1])
             yield _Base(model, closed, candle, states.rows([number]), given_ms)
 
-    def _look(self, pair: str) -> _Look | None:
+    def _open(self, closed: Candles) -> OpenCandle:
+        leads = closed.pair == self._leader
+        return OpenCandle(closed, order_flow=self._settings.order_flow, leads=leads)
+
+    def _look(self, pair: str, leading: Leading | None = None) -> _Look | None:
         tape, base = self._tape_of(pair), self._bases.get(pair)
         if tape is None or base is None or (newest := tape.newest()) is None:
             return None
@@ -195,7 +203,7 @@ class Nowcaster:
             return None
         passed = min(1.0, max(0.0, (now_ms - open_ms) / step_ms))
         seen = newest if newest.open_ms == open_ms else _nothing_yet(newest, open_ms)
-        row, volatility = base.candle.row(seen, passed)
+        row, volatility = base.candle.row(seen, passed, leading)
         return None if math.isnan(volatility) else _Look(base, seen, passed, row, volatility)
 
     def _roll(self, base: _Base, tape: Tape) -> _Base | None:
@@ -212,7 +220,7 @@ class Nowcaster:
         row, _ = base.candle.row(seen, passed=1.0)
         state = base.state.copy()
         base.model.lstm.step(state, row[None])
-        candle = OpenCandle(longer, order_flow=self._settings.order_flow)
+        candle = self._open(longer)
         rolled = _Base(base.model, longer, candle, state, base.given_ms)
         self._bases[base.closed.pair] = rolled
         return rolled

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import lstm_model
 from lstm_model.features.closed_candle import feature_names
+from lstm_model.features.context import Contexts, leader_of
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model.calibration import Calibration
@@ -44,9 +45,10 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
-    "features.closed_candle", "market.candles", "model.calibration", "model.dataset",
-    "model.evaluation", "model.forecast", "model.lstm", "model.weights", "training.fit",
-    "training.fused", "training.graph", "training.maker", "training.material", "training.network",
+    "features.closed_candle", "features.context", "features.ingredients", "features.series",
+    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.forecast",
+    "model.lstm", "model.weights", "training.fit", "training.fused", "training.graph",
+    "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -108,7 +110,8 @@ class ModelMaker:
         self.pairs = tuple(sorted(set(pairs)))
         self.store = store
         keep_ms = 2 * reach_ms(settings, timeframe, len(self.pairs))
-        self.history = CandleHistory(settings, disk, flow, keep_ms)
+        contexts = Contexts(leader_of(settings.leader, self.pairs))
+        self.history = CandleHistory(settings, disk, flow, keep_ms, contexts)
 
     def remove_leftovers(self) -> None:
         """Remove what trainings and writers left that were killed long ago."""

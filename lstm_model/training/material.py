@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.durations import MIN_RECENT_WINDOWS
+from lstm_model.durations import DAY_MS, MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
-from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.closed_candle import OF_THE_WEEK, WARM_UP, feature_names
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
@@ -25,6 +25,7 @@ from lstm_model.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH_WEEKS = 26  # chosen: of fewer, the time of the week would be learnt as a trend
 _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
 
 
@@ -92,7 +93,11 @@ class Material:
     @cached_property
     def scaler(self) -> Scaler:
         """Of the training block. Raises as `split`."""
-        return Scaler.fit(self.panel.rows[self.split.train])
+        dates = self.panel.date_ms[self.split.train]
+        few = int(dates.max() - dates.min()) < _ENOUGH_WEEKS * 7 * DAY_MS
+        names = feature_names(self.settings.order_flow)
+        hidden = [names.index(name) for name in OF_THE_WEEK] if few else []
+        return Scaler.fit(self.panel.rows[self.split.train], hidden)
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:

@@ -17,14 +17,11 @@ from lstm_model.features.closed_candle import (
     WARM_UP,
     Feature,
     FeatureRows,
-    Ingredients,
     compute_features,
-    ewma,
-    ewma_window,
     feature_names,
-    lagged,
-    window_sum,
 )
+from lstm_model.features.ingredients import Ingredients
+from lstm_model.features.series import ewma, ewma_window, lagged, window_sum
 from lstm_model.market.candles import Candles, Floats
 
 Compute = Callable[[Candles], Floats]
@@ -131,7 +128,7 @@ def test_a_feature_is_known_once_it_is_warm_and_not_before(feature: Feature) -> 
 
 
 def test_there_are_19_features_with_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(FEATURES) == 19
+    assert len(BY_NAME) == len(FEATURES) == 41
     assert feature_names(True) == (*BY_NAME, *(feature.name for feature in FLOW_FEATURES))
     assert max(feature.warm_up for feature in FEATURES) == WARM_UP
     assert all(feature.unit for feature in FEATURES)

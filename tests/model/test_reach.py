@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import drop, make_candles
 
-from lstm_model.features.closed_candle import Ingredients
+from lstm_model.features.ingredients import Ingredients
 from lstm_model.market.candles import Candles
 from lstm_model.model.forecast import SPANS
 from lstm_model.model.reach import (

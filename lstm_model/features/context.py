@@ -1,0 +1,277 @@
+"""What a candle is seen in: how volatile the days before it were, and what the leader did.
+
+Both need more than a bot's newest candles. Months of the pair's own come from the data directory
+and from what the bot has kept; the leader is another pair. Where something is not known, it is
+unknown by name (`CONTEXT`), and features say so: no forecast waits for it.
+
+What is known of a candle depends on nothing later, and on a bounded number of candles: 61 days of
+the pair's, and `WARM_UP` candles of the leader's. It has the same bits live and in a backtest.
+
+Shapes: T candles, D whole UTC days.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from lstm_model.durations import DAY_MS
+from lstm_model.features.closed_candle import WARM_UP, leading_columns
+from lstm_model.features.series import window_sum
+from lstm_model.market.candles import (
+    LEADING,
+    Candles,
+    Floats,
+    Ints,
+    Records,
+    unknown_context,
+)
+
+logger = logging.getLogger(__name__)
+
+SPANS = {"variance_1d": 1, "variance_7d": 7, "variance_30d": 30, "variance_60d": 60}  # days
+_PARKINSON = 4.0 * math.log(2.0)  # squared log range of a Brownian path per variance (1980)
+_ENOUGH = 0.9  # chosen: of a span's candles; exchange outages stay below
+_KEPT = 20_000  # chosen: of the leader's candles in a running bot, more than freqtrade shows
+_FOREVER_MS = 2**62
+
+Known = Callable[[str], Candles | None]
+
+
+class Days(NamedTuple):
+    """Sums over the whole UTC days of one pair, the first of which is `first` (1970-01-01 is 0).
+
+    Attributes
+    ----------
+    per_day : candles that a day has
+    squared, parkinson : (D,) of squared log returns, and of squared log ranges as variances
+    counts : (D,) candles that are known with the one before
+    """
+
+    first: int
+    per_day: int
+    squared: Floats
+    parkinson: Floats
+    counts: Floats
+
+    @property
+    def end(self) -> int:
+        """The day after the last."""
+        return self.first + len(self.counts)
+
+    @classmethod
+    def of(cls, candles: Candles) -> Self:
+        """The days that the candles hold from beginning to end, with the candle before.
+
+        Examples
+        --------
+        >>> price = np.exp(np.arange(60) * 0.1)  # rises by 10 % an hour, from 20:00 on
+        >>> dates = 3_600_000 * (20 + np.arange(60))
+        >>> days = Days.of(Candles("A/B", 3_600_000, dates, *[price] * 4, np.ones(60)))
+        >>> days.first, days.squared.round(2), days.counts
+        (1, array([0.24, 0.24]), array([24., 24.]))
+        """
+        per_day = DAY_MS // candles.step_ms
+        if per_day < 1 or len(candles) < 2:
+            return cls(0, per_day, np.empty(0), np.empty(0), np.empty(0))
+        first = int(candles.date_ms[0]) // DAY_MS + 1
+        end = (int(candles.date_ms[-1]) + candles.step_ms) // DAY_MS
+        returns = np.diff(np.log(candles.close))
+        ranges = np.log(candles.high[1:] / candles.low[1:])
+        followed = np.diff(candles.date_ms) == candles.step_ms
+        inside = (candles.date_ms[1:] >= first * DAY_MS) & (candles.date_ms[1:] < end * DAY_MS)
+        rows = np.flatnonzero(inside & followed & np.isfinite(returns + ranges))
+        slots = (candles.date_ms[1:][rows] - first * DAY_MS) // candles.step_ms
+        shape = (max(0, end - first), per_day)
+
+        def summed(values: Floats) -> Floats:
+            placed = np.zeros(shape)
+            placed.reshape(-1)[slots] = values
+            return np.asarray(placed.sum(axis=1))
+
+        squared, parkinson = summed(returns[rows] ** 2), summed(ranges[rows] ** 2 / _PARKINSON)
+        return cls(first, per_day, squared, parkinson, summed(np.ones(len(rows))))
+
+    def then(self, newer: Days) -> Days:
+        """These days, continued by `newer`, from whose first day on only those count."""
+        if newer.end <= self.end:
+            return self
+        if not len(self.counts) or newer.first < self.first:
+            return newer
+        missing = np.zeros(max(0, newer.first - self.end))
+
+        def joined(old: Floats, new: Floats) -> Floats:
+            return np.concatenate([old[: newer.first - self.first], missing, new])
+
+        return Days(
+            self.first, self.per_day, joined(self.squared, newer.squared),
+            joined(self.parkinson, newer.parkinson), joined(self.counts, newer.counts),
+        )  # fmt: skip
+
+    def before(self, date_ms: Ints) -> dict[str, Floats]:
+        """(T,) each: mean per candle over the whole days before that of each candle, by name."""
+        if not len(self.counts):
+            return {}
+        # One more entry: the days before the first that has not ended.
+        row = np.clip(date_ms // DAY_MS - self.first, -1, len(self.counts) + 1)
+        known = (row >= 0) & (row <= len(self.counts))
+        spans = {name: self._mean(self.squared, days) for name, days in SPANS.items()}
+        spans["parkinson_1d"] = self._mean(self.parkinson, 1)
+        at = np.where(known, row, 0)
+        return {name: np.where(known, mean[at], np.nan) for name, mean in spans.items()}
+
+    def _mean(self, sums: Floats, days: int) -> Floats:
+        """(D + 1,) over the `days` before each day, NaN where too few candles are known."""
+        total, count = (
+            np.concatenate([[np.nan], window_sum(column, days)]) for column in (sums, self.counts)
+        )
+        enough = count >= _ENOUGH * days * self.per_day
+        return np.where(enough, total / np.where(enough, count, 1.0), np.nan)
+
+
+class _Led(NamedTuple):
+    """The leader's features, (T, M), of candles on a complete grid."""
+
+    date_ms: Ints
+    columns: Floats
+
+    @property
+    def until_ms(self) -> int:
+        """Open of the newest candle."""
+        return int(self.date_ms[-1])
+
+    def then(self, tail: _Led, step_ms: int) -> _Led:
+        """The newest of these, continued by what `tail` knows of later candles."""
+        new = tail.date_ms > self.until_ms
+        first_ms = max(int(self.date_ms[0]), tail.until_ms - _KEPT * step_ms)
+        dates = np.arange(first_ms, tail.until_ms + 1, step_ms)
+        columns = np.full((len(dates), self.columns.shape[1]), np.nan)
+        kept = self.date_ms >= first_ms
+        columns[: kept.sum()] = self.columns[kept]
+        columns[(tail.date_ms[new] - first_ms) // step_ms] = tail.columns[new]
+        return _Led(dates, columns)
+
+
+@dataclass
+class Contexts:
+    """Finds what candles are seen in.
+
+    Attributes
+    ----------
+    leader : the pair that leads the others; None: there is none
+
+    Examples
+    --------
+    >>> moves = np.random.default_rng(0).normal(size=2_000)
+    >>> price, dates = 100.0 * np.exp(0.001 * moves.cumsum()), 3_600_000 * np.arange(2_000)
+    >>> btc = Candles("BTC/USDT", 3_600_000, dates, *[price] * 4, np.ones(2_000))
+    >>> context = Contexts("BTC/USDT").of(btc.rows(1_900, 2_000), lambda pair: btc)
+    >>> bool(np.isfinite(context["variance_30d"]).all()), float(context["leader_return_1"][0]) > 0.0
+    (True, True)
+    """
+
+    leader: str | None
+
+    def __post_init__(self) -> None:
+        self._days: dict[str, Days] = {}
+        self._led: _Led | None = None
+        self._asked: object = None  # what `_led` was made of
+
+    def of(self, candles: Candles, known: Known, seen: Known | None = None) -> Records:
+        """(T,) CONTEXT of candles.
+
+        Parameters
+        ----------
+        known : pair -> all its candles, which takes a while; without `seen` it is asked anew
+        seen : pair -> the newest of them, at hand
+        """
+        context = unknown_context(candles.date_ms)
+        if not len(candles):
+            return context
+        for name, column in self._days_of(candles, known, seen).before(candles.date_ms).items():
+            context[name] = column
+        led = self._led_until(int(candles.date_ms[-1]), candles.step_ms, known, seen)
+        if led is not None:
+            rows = (candles.date_ms - led.date_ms[0]) // candles.step_ms
+            there = np.flatnonzero((rows >= 0) & (rows < len(led.date_ms)))
+            for number, name in enumerate(LEADING):
+                context[f"leader_{name}"][there] = led.columns[rows[there], number]
+        return context
+
+    def _days_of(self, candles: Candles, known: Known, seen: Known | None) -> Days:
+        days = self._days.get(candles.pair) if seen else None
+        if days is not None and days.end >= int(candles.date_ms[-1]) // DAY_MS:
+            return days
+        if days is None:
+            days = Days.of(_continued(known(candles.pair), candles))
+        else:
+            assert seen is not None  # noqa: S101 - else nothing was known
+            days = days.then(Days.of(_continued(seen(candles.pair), candles)))
+        self._days[candles.pair] = days
+        return days
+
+    def _led_until(
+        self, newest_ms: int, step_ms: int, known: Known, seen: Known | None
+    ) -> _Led | None:
+        """The leader's features until a candle, or as far as they are known."""
+        if self.leader is None:
+            return None
+        if not self._asked or seen is None:
+            self._lead(known(self.leader))
+        led = self._led
+        if seen is None or (led is not None and led.until_ms >= newest_ms):
+            return led
+        newer = seen(self.leader)
+        if newer is None or (led is not None and int(newer.date_ms[-1]) <= led.until_ms):
+            return led
+        begin_ms = 0 if led is None else led.until_ms + step_ms - WARM_UP * step_ms
+        tail = _led_by(newer.between(begin_ms, _FOREVER_MS))
+        self._led = tail if led is None or tail is None else led.then(tail, step_ms)
+        return self._led
+
+    def _lead(self, leader: Candles | None) -> None:
+        made_of = _identity(leader) if leader is not None and len(leader) else "nobody"
+        if made_of != self._asked:
+            self._led, self._asked = _led_by(leader), made_of
+
+
+def _identity(candles: Candles) -> tuple[int, ...]:
+    """Which candles they are, to tell quickly whether they have changed."""
+    prices = (candles.high, candles.low, candles.close, candles.volume)
+    return int(candles.date_ms[0]), len(candles), *(hash(of.tobytes()) for of in prices)
+
+
+def leader_of(named: str | None, pairs: Sequence[str]) -> str | None:
+    """The pair that leads these: as named, or the one of Bitcoin on their market.
+
+    Parameters
+    ----------
+    named : "" for no leader, None for the default
+
+    Examples
+    --------
+    >>> leader_of(None, ["ADA/USDT:USDT", "BTC/USDT:USDT"]), leader_of("ETH/USDT", ["ADA/USDT"])
+    ('BTC/USDT:USDT', 'ETH/USDT')
+    >>> leader_of("", ["ADA/USDT"]), leader_of(None, ["ETH/BTC"])
+    (None, None)
+    """
+    if named is not None or not pairs:
+        return named or None
+    quoted = pairs[0].partition("/")[2]
+    return None if quoted.startswith("BTC") else f"BTC/{quoted}"
+
+
+def _continued(older: Candles | None, newer: Candles) -> Candles:
+    return newer if older is None else older.between(0, int(newer.date_ms[0])).then(newer)
+
+
+def _led_by(leader: Candles | None) -> _Led | None:
+    if leader is None or not len(leader):
+        return None
+    grid = leader.on_grid()
+    return _Led(grid.date_ms, leading_columns(grid))
