@@ -19,15 +19,18 @@ from typing import Self
 
 import numpy as np
 
-from lstm_model.features.closed_candle import feature_set
-from lstm_model.market.candles import Floats, Ints
-from lstm_model.model.dataset import Panel
+from lstm_model.durations import MIN_TRAINING_WINDOWS
+from lstm_model.features.closed_candle import WARM_UP, feature_set
+from lstm_model.market.candles import Candles, Floats, Ints
+from lstm_model.model.calibration import Series, Widths, rescale, track
+from lstm_model.model.dataset import Panel, build_panel
 from lstm_model.settings import Settings
 
 # Of the EWMA variance: without one, a horizon in which nothing moved would own the regression.
 # Measured before 2022-07: from 0.0001 to 0.01 the Winkler scores differ by 0.1 %.
 _FLOOR = 0.001
 _MOST = 3.0  # chosen: of the EWMA deviation, exp(3) times it and no less than exp(-3)
+MOST_CANDLES = 50_000  # chosen: half a year of 5m candles for seven to eleven weights
 _PREFIX = "volatility_"
 _SINGULAR = 1e-9  # chosen: columns that are sums of others, or constant, get no weight of their own
 
@@ -62,9 +65,9 @@ class Har:
     def fit(cls, panel: Panel, train: Ints, past: Ints, settings: Settings) -> Self:
         """Least squares on rows `train` (N,); the residuals are those of rows `past`.
 
-        Every row needs a label. Pairs are pooled.
+        Every row needs a label; horizons with a hole teach nothing. Pairs are pooled.
         """
-        columns = har_columns(settings)
+        columns, train = har_columns(settings), train[np.isfinite(panel.variance[train])]
         inputs = panel.rows[train[:, None], columns]
         moved = panel.variance[train] / panel.unit[train] ** 2
         weights = _least_squares(inputs, np.log(np.maximum(moved, _FLOOR)))
@@ -84,6 +87,34 @@ class Har:
     def predict(self, rows: Floats) -> Floats:
         """(N, F) -> (N, K) quantiles of the return, in units of volatility over the horizon."""
         return np.asarray(self.deviation(rows)[:, None] * np.array(self.residuals))
+
+
+def walk_forward(candles: Candles, since_ms: int, settings: Settings) -> tuple[Ints, Floats]:
+    """HAR's widest interval for a pair's candles from a moment on, tracked as a network's is.
+
+    It is fitted to the pair's own candles before that moment, at most `MOST_CANDLES` of them, and
+    its widths are tracked from the last part of them on, that of `validation_fraction`.
+
+    Returns
+    -------
+    (N,) open times of candles whose label is known, and (N, 2) both ends as log returns; none where
+    too few candles lie before
+    """
+    first_ms = since_ms - (WARM_UP + MOST_CANDLES) * candles.step_ms
+    panel = build_panel([candles.between(first_ms, int(candles.date_ms[-1]) + 1)], settings)
+    known = np.flatnonzero(np.isfinite(panel.rows).all(axis=1) & np.isfinite(panel.realized))
+    past = known[panel.label_ms[known] <= since_ms]
+    if len(past) < MIN_TRAINING_WINDOWS:
+        return np.empty(0, np.int64), np.empty((0, 2))
+    later = known[panel.date_ms[known] >= since_ms]
+    cut = round(len(past) * (1.0 - settings.validation_fraction))
+    har = Har.fit(panel, past[: cut - settings.horizon], past, settings)
+    rows = np.concatenate([past[cut:], later])
+    made, start = har.predict(panel.rows[rows]), Widths.neutral(settings.levels)
+    series = Series(made, panel.reached(rows), start)
+    [tracked] = track(settings.levels, [series], settings.horizon)
+    ends = rescale(made, tracked.in_force)[len(past) - cut :, [0, -1]]
+    return panel.date_ms[later], ends * panel.unit[later][:, None]
 
 
 def har_columns(settings: Settings) -> tuple[int, ...]:

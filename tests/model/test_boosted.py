@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from series import make_candles
 
 from lstm_model.features.closed_candle import feature_names
-from lstm_model.model import boosted
 from lstm_model.model.boosted import Boosted, evenly
 from lstm_model.model.dataset import Panel, Split, build_panel, purged_split
 from lstm_model.model.forecast import pinball_loss
 from lstm_model.settings import Settings
 
-SETTINGS = Settings(lookback=10, horizon=2, validation_fraction=0.1, test_fraction=0.15)
+SETTINGS = Settings(
+    lookback=10, horizon=2, validation_fraction=0.1, test_fraction=0.15, levels=(0.05, 0.5, 0.95),
+    train_threads=1,
+)  # fmt: skip
 COLUMN = feature_names(False).index("volume_48")
 
 needs_lightgbm = pytest.mark.skipif(
-    not boosted.is_installed(), reason='LightGBM is not installed: pip install "lightgbm>=4,<5"'
+    find_spec("lightgbm") is None, reason='LightGBM is not installed: pip install "lightgbm>=4,<5"'
 )
 
 

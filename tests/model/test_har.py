@@ -9,8 +9,14 @@ import pytest
 from series import change, make_candles, same_bits
 
 from lstm_model.features.closed_candle import feature_names
-from lstm_model.model.dataset import Panel, build_panel, purged_split, realized_variance
-from lstm_model.model.har import Har, har_columns
+from lstm_model.model.dataset import (
+    Panel,
+    build_panel,
+    purged_split,
+    realized_return,
+    realized_variance,
+)
+from lstm_model.model.har import Har, har_columns, walk_forward
 from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=4, validation_fraction=0.1, test_fraction=0.15)
@@ -115,6 +121,40 @@ def test_a_horizon_in_which_nothing_moved_is_learnt_from_with_a_floor() -> None:
     variance = PANEL.variance.copy()
     variance[SPLIT.train[::50]] = 0.0
     assert np.isfinite(fitted(replace(PANEL, variance=variance)).weights).all()
+
+
+def test_a_horizon_with_a_hole_teaches_nothing() -> None:
+    variance = PANEL.variance.copy()
+    variance[SPLIT.train[::3]] = np.nan
+    without = np.setdiff1d(SPLIT.train, SPLIT.train[::3])
+    holed = fitted(replace(PANEL, variance=variance))
+    assert holed == Har.fit(PANEL, without, PAST, SETTINGS)
+
+
+def test_a_walk_learns_from_what_was_known_alone() -> None:
+    """What came later decides neither the fit nor the first widths."""
+    candles, horizon = make_candles(3_000), SETTINGS.horizon
+    since_ms = int(candles.date_ms[2_500])
+    dates, ends = walk_forward(candles, since_ms, SETTINGS)
+    assert np.array_equal(dates, candles.date_ms[2_500:-horizon])
+    later = change(candles, slice(2_600, None), close=0.5 * candles.close[2_600:])
+    _, other = walk_forward(later, since_ms, SETTINGS)
+    assert same_bits(other[: 100 - horizon], ends[: 100 - horizon])
+    assert not np.array_equal(other[110:], ends[110:])
+
+
+def test_a_walk_covers_what_it_promises() -> None:
+    candles = make_candles(8_000)
+    dates, ends = walk_forward(candles, int(candles.date_ms[4_000]), SETTINGS)
+    realized = realized_return(candles, SETTINGS.horizon)[4_000:][: len(dates)]
+    inside = (ends[:, 0] <= realized) & (realized <= ends[:, 1])
+    assert inside.mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_of_too_few_candles_no_walk_is_made() -> None:
+    candles = make_candles(1_500)
+    dates, ends = walk_forward(candles, int(candles.date_ms[1_100]), SETTINGS)
+    assert (len(dates), ends.shape) == (0, (0, 2))
 
 
 def test_the_realized_variance_is_that_of_the_candles_to_come() -> None:
