@@ -39,7 +39,6 @@ from lstm_model.learning.matured import label_reach
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model import boosted
-from lstm_model.model.boosted import Boosted
 from lstm_model.model.calibration import Calibration, Series, Widths, reaches, rescale, track
 from lstm_model.model.dataset import Panel, build_panel, realized_return
 from lstm_model.model.evaluation import Outcomes, means_by_moment
@@ -54,7 +53,7 @@ from lstm_model.model.lstm import Lstm
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
-from lstm_model.training.maker import Candidate, ModelMaker
+from lstm_model.training.maker import Candidate, ModelMaker, Training
 from lstm_model.training.material import Material
 
 logger = logging.getLogger("study")
@@ -139,7 +138,7 @@ def rivals(material: Material, scene: Scene, known: Mapping[str, Candles], trees
     ewma = np.tile(ewma - ewma[len(ewma) // 2], (len(rows), 1))
     tracked = {BASE: ewma, "HAR": material.baselines.har.predict(rows)}
     if trees:
-        tracked["LightGBM"] = Boosted.fit(panel, split, settings).predict(rows)
+        tracked["LightGBM"] = material.baselines.trees.predict(rows)
     made = {"constant": _constant(material, scene, known) / unit, "EWMA": ewma}
     made |= {name: rescale(each, scene.tracked(each)) for name, each in tracked.items()}
     return {name: scene.said(each) for name, each in made.items()}
@@ -215,7 +214,8 @@ class Walk(NamedTuple):
             while not schedule.retrains_at(later):
                 later += schedule.step_ms
             material = maker.material(boundary)
-            candidates = [each.scratch(material) for each in self.makers if self.trains]
+            training = Training(thorough=self.trees)
+            candidates = [each.scratch(material, training) for each in self.makers if self.trains]
             for card in (candidate.stored.card for candidate in candidates):
                 logger.info("%s: %d epochs, %.0f s", card.version, card.epochs, card.seconds)
             from_ms = max(begin_ms, boundary + schedule.lag_ms)

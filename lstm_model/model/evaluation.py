@@ -146,12 +146,17 @@ class Baselines:
         return self._tracked({"zero": plain, "har": foretold})
 
     @cached_property
+    def trees(self) -> Boosted:
+        """A rival by another method. Takes up to minutes, and `lightgbm`."""
+        return Boosted.fit(self.panel, self.split, self.settings)
+
+    @cached_property
     def boosted_scores(self) -> Scores:
-        """Of LightGBM, tracked alike; nothing where it is not installed. Takes up to minutes."""
+        """Of the trees, tracked alike; nothing where `lightgbm` is not installed."""
         if not boosted.is_installed():
             return {}
-        rows, trees = self.panel.rows, Boosted.fit(self.panel, self.split, self.settings)
-        made = _Blocks(*(trees.predict(rows[block]) for block in self.split[1:]))
+        rows = self.panel.rows
+        made = _Blocks(*(self.trees.predict(rows[block]) for block in self.split[1:]))
         return self._tracked({"lightgbm": made})
 
     @cached_property

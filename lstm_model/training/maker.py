@@ -79,12 +79,14 @@ class Training(NamedTuple):
     stop : what ends it
     background : it takes only processor time that nothing else wants
     ahead : others that wait for a training process go first
+    thorough : the card is to have the rival that takes long, where it is installed
     """
 
     progress: ProgressCallback | None = None
     stop: Stop | None = None
     background: bool = False
     ahead: bool = False
+    thorough: bool = True
 
 
 ALONE = Training()
@@ -170,7 +172,7 @@ class ModelMaker:
         job = self._job(panel, split.train, split.validation, material.scaled)
         with _trained(job, training) as result:
             weights = {**result.weights, **_named(scaler)}
-            thorough = not training.background and boosted.is_installed()
+            thorough = training.thorough and boosted.is_installed()
             if thorough:
                 logger.info("Scoring %s beside LightGBM, for its card: up to minutes", version)
             evaluation = self._evaluate(material, weights, thorough=thorough)
