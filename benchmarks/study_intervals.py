@@ -228,7 +228,8 @@ class Walk(NamedTuple):
         settings = material.settings
         first_ms = int(material.panel.date_ms[material.split.validation].min())
         start_ms = first_ms - label_reach(settings) * candle_ms
-        found = [self.known[pair].between(start_ms, until_ms) for pair in self.scored]
+        history = self.makers[0].history  # as the networks' own candles are found
+        found = [history.of(pair).between(start_ms, until_ms) for pair in self.scored]
         series = [each for each in found if len(each) > label_reach(settings)]
         panel = build_panel(series, settings)
         rows = np.flatnonzero(panel.usable & (panel.date_ms >= first_ms))

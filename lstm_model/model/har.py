@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from lstm_model.durations import MIN_TRAINING_WINDOWS
-from lstm_model.features.closed_candle import WARM_UP, feature_set
+from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.calibration import Series, Widths, rescale, track
 from lstm_model.model.dataset import Panel, build_panel
@@ -32,6 +32,7 @@ _FLOOR = 0.001
 _MOST = 3.0  # chosen: of the EWMA deviation, exp(3) times it and no less than exp(-3)
 MOST_CANDLES = 50_000  # chosen: half a year of 5m candles for seven to eleven weights
 _PREFIX = "volatility_"
+_OF_THE_DAY = ("day_sin", "day_cos", "half_day_sin", "half_day_cos")
 _SINGULAR = 1e-9  # chosen: columns that are sums of others, or constant, get no weight of their own
 
 
@@ -122,16 +123,14 @@ def har_columns(settings: Settings) -> tuple[int, ...]:
 
     Examples
     --------
-    >>> from lstm_model.features.closed_candle import FEATURES
-    >>> {FEATURES[column].name for column in har_columns(Settings())} >= {
+    >>> names = feature_names(False)
+    >>> {names[column] for column in har_columns(Settings())} >= {
     ...     "volatility_ratio", "volatility_trend", "day_sin", "half_day_cos"}
     True
     """
-    features = feature_set(settings.order_flow)
+    names = enumerate(feature_names(settings.order_flow))
     return tuple(
-        number
-        for number, feature in enumerate(features)
-        if feature.of_time or feature.name.startswith(_PREFIX)
+        number for number, name in names if name.startswith(_PREFIX) or name in _OF_THE_DAY
     )
 
 
