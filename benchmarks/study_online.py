@@ -21,7 +21,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,8 +186,15 @@ class Question(NamedTuple):
         )
 
 
-def question(description: str) -> Question:
-    """Read the command line, load the candles and make this process ready to train."""
+def question(
+    description: str, more: Callable[[argparse.ArgumentParser], None] | None = None
+) -> Question:
+    """Read the command line, load the candles and make this process ready to train.
+
+    Parameters
+    ----------
+    more : adds a study's own options; its `--test-pairs` are loaded, too
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--timeframe", default="5m")
@@ -198,13 +205,16 @@ def question(description: str) -> Question:
         "--set", action="append", default=[], help="option=value of the lstm section"
     )
     parser.add_argument("--store", type=Path, required=True)
+    if more is not None:
+        more(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = parse_settings(
         {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.set)},
         timeframe_ms(options.timeframe),
     )
-    known = load(options.data, options.pairs, options.timeframe)
+    pairs = sorted({*options.pairs, *(getattr(options, "test_pairs", None) or ())})
+    known = load(options.data, pairs, options.timeframe)
     begin_ms, end_ms = (
         int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
         for day in (options.begin, options.end)

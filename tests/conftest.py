@@ -20,3 +20,11 @@ def no_file_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_waits_for_lightgbm() -> Iterator[None]:
+    """Cards are made without it, installed or not; its own tests undo that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lstm_model.model.boosted.is_installed", lambda: False)
+        yield

@@ -41,6 +41,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",
     "psutil": "training.child", "talib": "features.closed_candle",
+    "lightgbm": "model.boosted",
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
     "cryptography": "practice.tunnel", "subprocess": "training.child commands.demo",

@@ -22,6 +22,7 @@ from lstm_model.commands.terminal import (
     some,
     userdir_option,
 )
+from lstm_model.durations import MIN_TRAINING_WINDOWS
 from lstm_model.market.candles import Candles, Floats, Ints, utc_minute
 from lstm_model.model.forecast import SPANS
 from lstm_model.model.reliability import WINDOW, Reliability, constant_interval, ewma_interval
@@ -30,11 +31,14 @@ from lstm_model.store.journal import JournalRow
 from lstm_model.store.models import ModelStore
 
 _BPS = 1e4
+_MOST_KNOWN = 0.99  # chosen: of the forecasts, for a score to stand beside that of all
 _ENOUGH_APART = 30  # chosen: of fewer spans one or two reach further when 5 % are promised
+_OTHERS = ("EWMA", "HAR", "constant")
 _LEGEND = (
     f"worst fifth: by volatility; worst run: of {WINDOW} candles; -: too few to say; "
     "Winkler score in bps, lower is better, beside EWMA: normal with zero mean and EWMA "
-    "volatility, and constant: the best that never changes, known in hindsight"
+    "volatility, HAR: a regression on past volatility, fitted to the pair's candles before these "
+    "and tracked as the bot's, and constant: the best that never changes, known in hindsight"
 )
 
 
@@ -44,7 +48,7 @@ _LEGEND = (
 @datadir_option
 @days_option(30)
 def coverage(configs: tuple[str, ...], userdir: str | None, datadir: str | None, days: int) -> None:
-    """Hold the bot's intervals against the candles that came, beside two plain intervals."""
+    """Hold the bot's intervals against the candles that came, beside three others."""
     with asked_of(load_config(configs, userdir, datadir=datadir), days) as asked:
         judged, settings = list(_judged(asked)), asked.settings
     made, matured = sum(pair.made for pair in judged), sum(pair.matured for pair in judged)
@@ -74,6 +78,7 @@ class _Judged(NamedTuple):
     Attributes
     ----------
     low, high, volatility, realized : (N,) float64; realized is NaN where it is not known yet
+    har : (N, 2) low and high of HAR; NaN where that is not known
     missed : (N, 2 S + 2) whether the price went further than a reach, as `excursions` orders them;
         NaN where that is not known
     others : forecasts that cannot be judged: made for another horizon or other levels
@@ -85,6 +90,7 @@ class _Judged(NamedTuple):
     high: Floats
     volatility: Floats
     realized: Floats
+    har: Floats
     missed: Floats
     others: int
     newest_ms: int | None
@@ -119,7 +125,8 @@ def _judged(asked: Question) -> Iterator[_Judged]:
         low, high, volatility = numbers.T
         missed = _missed(candles, dates, ours, asked.settings.horizon)
         others = len(said) - len(ours)
-        yield _Judged(pair, low, high, volatility, realized, missed, others, newest_ms)
+        har = _har(candles, dates, asked.settings)
+        yield _Judged(pair, low, high, volatility, realized, har, missed, others, newest_ms)
 
 
 def _first_words(rows: Sequence[JournalRow]) -> list[JournalRow]:
@@ -152,6 +159,19 @@ def _realized(candles: Candles | None, date_ms: Ints, horizon: int) -> Floats:
     from lstm_model.model.dataset import realized_return  # needs TA-Lib, the other commands do not
 
     return _at(candles, date_ms, lambda grid: realized_return(grid, horizon)[:, None])[:, 0]
+
+
+def _har(candles: Candles | None, date_ms: Ints, settings: Settings) -> Floats:
+    """(N, 2) what HAR says of the candles that open at `date_ms`, rising, by those before them."""
+    from lstm_model.model.har import walk_forward  # as above
+
+    found = np.full((len(date_ms), 2), np.nan)
+    if candles is None or not len(date_ms):
+        return found
+    dates, ends = walk_forward(candles, int(date_ms[0]), settings)
+    _, mine, theirs = np.intersect1d(date_ms, dates, assume_unique=True, return_indices=True)
+    found[mine] = ends[theirs]
+    return found
 
 
 def _missed(
@@ -222,7 +242,7 @@ def _shares(missed: Floats, fifths: Ints, apart: int) -> Iterator[str]:
 
 
 def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:
-    """Why forecasts were left out, and what to do."""
+    """Why forecasts or scores were left out, and what to do."""
     if others := sum(pair.others for pair in judged):
         yield f"{others:,} were made for another horizon or other levels and are left out."
     if without := [pair.pair for pair in judged if pair.newest_ms is None]:
@@ -232,12 +252,18 @@ def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:
             f"No forecast of {some(behind)} has come true in these candles: `freqtrade "
             "download-data` gets newer ones."
         )
+    if without := [pair.pair for pair in judged if pair.matured and np.isnan(pair.har).all()]:
+        yield (
+            f"HAR is not known of {some(without)}: {MIN_TRAINING_WINDOWS:,} candles whose features "
+            "are known have to lie before the first forecast; `freqtrade download-data --prepend` "
+            "gets older ones."
+        )
 
 
 def _scores(judged: Sequence[_Judged], settings: Settings) -> Table:
     level = _level(settings)
     table = plain_table("pair")
-    for column in ("matured", "cover", "worst fifth", "worst run", "Winkler", "EWMA", "constant"):
+    for column in ("matured", "cover", "worst fifth", "worst run", "Winkler", *_OTHERS):
         table.add_column(column, justify="right")
     parts = [_with_baselines(pair, settings.horizon, level) for pair in judged]
     for pair, part in zip(judged, parts, strict=True):
@@ -252,10 +278,13 @@ def _level(settings: Settings) -> float:
 
 
 def _with_baselines(pair: _Judged, horizon: int, level: float) -> Floats:
-    """(8, N): volatility, realized, then low and high of the bot, of EWMA, of constant width."""
-    ewma = ewma_interval(pair.volatility, horizon, level)
-    constant = constant_interval(pair.realized, level)
-    return np.stack([pair.volatility, pair.realized, pair.low, pair.high, *ewma, *constant])
+    """(10, N): volatility, realized, then low and high of the bot and of `_OTHERS`."""
+    others = (
+        *ewma_interval(pair.volatility, horizon, level),
+        *pair.har.T,
+        *constant_interval(pair.realized, level),
+    )
+    return np.stack([pair.volatility, pair.realized, pair.low, pair.high, *others])
 
 
 def _cells(columns: Floats, pairs: Any, level: float) -> Iterator[str]:
@@ -267,4 +296,6 @@ def _cells(columns: Floats, pairs: Any, level: float) -> Iterator[str]:
     yield f"{made.count:,}"
     for share in (made.coverage, made.worst_quintile, made.worst_window):
         yield "-" if np.isnan(share) else f"{share:.1%}"
-    yield from (f"{_BPS * each.winkler:.1f}" for each in (made, *plain))
+    for each in (made, *plain):
+        known = each.count >= _MOST_KNOWN * made.count
+        yield f"{_BPS * each.winkler:.1f}" if known else "-"

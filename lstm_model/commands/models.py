@@ -305,6 +305,8 @@ _FORECASTERS = {
     "lstm_uncalibrated": "LSTM uncalibrated",
     "ridge": "ridge",
     "reversal": "reversal",
+    "har": "zero, HAR-RV tracked",
+    "lightgbm": "LightGBM tracked",
     "zero": "zero, EWMA tracked",
     "ewma_untracked": "zero, EWMA",
     "constant": "constant width",
@@ -343,5 +345,6 @@ def card_verdict(card: ModelCard) -> str:
         f"Skill of the mean against zero: p = {skill['p_value']:.3f}, one candle late "
         f"p = {skill['p_value_delayed']:.3f}: "
         + ("proven at 5 %." if card.proven else "NOT proven; with require_skill no entries.")
-        + f" Intervals against EWMA volatility: Winkler {skill['winkler_vs_zero']:+.1%}."
+        + f" Intervals against EWMA volatility: Winkler {skill['winkler_vs_zero']:+.1%}"
+        + (f", HAR {skill['winkler_vs_har']:+.1%}." if "winkler_vs_har" in skill else ".")
     )

@@ -235,7 +235,8 @@ class BackgroundLearning:
     def _lesson(self, wish: Wish, boundary_ms: int) -> Training:
         """Trainings take what time others leave; of the first one the user hears more."""
         say = None if self.steps else self._tell
-        return Training(Teller(wish, boundary_ms, say), self._stopping, background=True)
+        teller = Teller(wish, boundary_ms, say)
+        return Training(teller, self._stopping, background=True, thorough=False)
 
     def _take(self, step: Step) -> None:
         """Write down what was decided, then go on from this step, then serve it."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lstm_model.durations import MIN_BLOCK_WINDOWS, MIN_TRAINING_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features
+from lstm_model.features.series import lagged, window_sum
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.reach import highest_ahead
 from lstm_model.settings import Settings
@@ -56,6 +57,21 @@ def reached_returns(candles: Candles, horizon: int) -> tuple[Floats, Floats]:
     log_close = np.log(candles.close)
     lowest = np.log(-highest_ahead(-candles.low, horizon)) - log_close
     return lowest, np.log(highest_ahead(candles.high, horizon)) - log_close
+
+
+def realized_variance(candles: Candles, horizon: int) -> Floats:
+    """(T,) sum of the squared log returns of the next `horizon` candles; NaN while unknown.
+
+    Examples
+    --------
+    >>> price = np.exp([0.0, 0.1, -0.1, 0.0])
+    >>> candles = Candles("A/B", 1, np.arange(4), price, price, price, price, np.ones(4))
+    >>> realized_variance(candles, 2).round(3)
+    array([0.05, 0.05,  nan,  nan])
+    """
+    log_close = np.log(candles.close)
+    until_now = window_sum((log_close - lagged(log_close, 1)) ** 2, horizon)
+    return np.append(until_now[horizon:], np.full(min(horizon, len(candles)), np.nan))
 
 
 def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
@@ -107,6 +123,7 @@ class Panel:
     volatility : (R,) float64
     realized, delayed : (R,) float64, log return over the horizon, at once and one candle late
     lowest, highest : (R,) float64, log return to the lowest and highest price on the way
+    variance : (R,) float64, realized over the horizon: the sum of squared log returns
     usable : (R,) bool, a labelled window ends here
     """
 
@@ -121,6 +138,7 @@ class Panel:
     delayed: Floats
     lowest: Floats
     highest: Floats
+    variance: Floats
     usable: Mask
 
     @property
@@ -188,6 +206,7 @@ def _panel_of(
         "delayed": delayed,
         "lowest": lowest,
         "highest": highest,
+        "variance": realized_variance(candles, settings.horizon),
         "usable": usable & labelled,
     }
 

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
+from lstm_model.model import boosted
+from lstm_model.model.boosted import Boosted
 from lstm_model.model.calibration import POOLED, Calibration, Series, Widths, pooled, rescale, track
 from lstm_model.model.dataset import TARGET_CLIP, Panel, Split
 from lstm_model.model.forecast import (
@@ -30,6 +32,7 @@ from lstm_model.model.forecast import (
     skill,
 )
 from lstm_model.model.gate import Evidence, Worth, worth
+from lstm_model.model.har import Har
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import Settings
 
@@ -115,11 +118,9 @@ class Baselines:
         return self.panel.unit[self.split.test][:, None]
 
     @cached_property
-    def ewma(self) -> Calibration:
-        """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
-        levels = self.settings.levels
-        residuals = tuple(np.quantile(self.target[self._past()], levels).tolist())
-        return Calibration(levels, 0.0, 0.0, residuals, {})
+    def ewma(self) -> Floats:
+        """(K,) the past's quantiles in units of volatility: with zero mean the champion to beat."""
+        return np.asarray(np.quantile(self.target[self._past()], self.settings.levels))
 
     @cached_property
     def target(self) -> Floats:
@@ -132,15 +133,48 @@ class Baselines:
         return _point_scores(self.points, self.outcomes)
 
     @cached_property
+    def har(self) -> Har:
+        """The rival of the widths that any network has to beat."""
+        return Har.fit(self.panel, self.split.train, self._past(), self.settings)
+
+    @cached_property
+    def tracked_scores(self) -> Scores:
+        """Of the champion to beat and of HAR, both tracked as a network is."""
+        rows = self.panel.rows
+        plain = _Blocks(*(np.tile(self.ewma, (len(block), 1)) for block in self.split[1:]))
+        foretold = _Blocks(*(self.har.predict(rows[block]) for block in self.split[1:]))
+        return self._tracked({"zero": plain, "har": foretold})
+
+    @cached_property
+    def trees(self) -> Boosted:
+        """A rival by another method. Takes up to minutes, and `lightgbm`."""
+        return Boosted.fit(self.panel, self.split, self.settings)
+
+    @cached_property
+    def boosted_scores(self) -> Scores:
+        """Of the trees, tracked alike; nothing where `lightgbm` is not installed."""
+        if not boosted.is_installed():
+            return {}
+        rows = self.panel.rows
+        made = _Blocks(*(self.trees.predict(rows[block]) for block in self.split[1:]))
+        return self._tracked({"lightgbm": made})
+
+    @cached_property
     def interval_scores(self) -> Scores:
         """Of intervals that learn nothing in the test block."""
-        untracked = np.array(self.ewma.residuals) * self.unit
-        made = {"ewma_untracked": untracked, "constant": self._constant_quantiles()}
+        made = {"ewma_untracked": self.ewma * self.unit, "constant": self._constant_quantiles()}
         return {name: self.scores_of(quantiles) for name, quantiles in made.items()}
 
     def scores_of(self, quantiles: Floats) -> dict[str, float]:
         """Of quantiles (N, K) of the test block, as log returns."""
         return _interval_scores(quantiles, self.panel, self.split.test, self.settings)
+
+    def _tracked(self, made: Mapping[str, _Blocks]) -> Scores:
+        found = _track_blocks(list(made.values()), self.panel, self.split, self.settings.levels)
+        return {
+            name: self.scores_of(quantiles)
+            for name, (_, quantiles) in zip(made, found, strict=True)
+        }
 
     def _past(self) -> Ints:
         return np.concatenate([self.split.train, self.split.validation])
@@ -178,8 +212,9 @@ class Baselines:
 
 
 def evaluate(
-    beside: Baselines, predict: Callable[[Ints], Floats], *, shrinkage: float | None = None
-) -> Evaluation:
+    beside: Baselines, predict: Callable[[Ints], Floats], *, shrinkage: float | None = None,
+    thorough: bool = False,
+) -> Evaluation:  # fmt: skip
     """Calibrate a network on the validation block and score it on the test block.
 
     `lstm` is the forecast as it is served, `lstm_raw` the network's mean before shrinkage.
@@ -188,29 +223,31 @@ def evaluate(
     ----------
     predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
     shrinkage : of the mean; None: what the validation block shows it to be worth
+    thorough : score the rival that takes long, too
     """
     split, unit = beside.split, beside.unit
     raw = _Blocks(predict(split.validation), predict(split.test))
     draft = _draft(raw, beside)
     if shrinkage is not None:
         draft = replace(draft, shrinkage=shrinkage, shrinkage_error=0.0)
-    # Both at once: that takes hardly longer than one, see `track`.
-    (calibration, quantiles), (_, ewma) = _track_blocks(
-        (draft, beside.ewma), (raw, _zeros(split)), beside.panel, split
-    )
+    unscaled = _Blocks(*(draft.spread(block)[1] for block in raw))
+    [(widths, quantiles)] = _track_blocks([unscaled], beside.panel, split, draft.levels)
     mine = {"lstm": draft.spread(raw.test)[0], "lstm_raw": draft.raw_mean(raw.test)}
-    uncalibrated = draft.spread(raw.test)[1] * unit
-    intervals = {"lstm": quantiles, "lstm_uncalibrated": uncalibrated, "zero": ewma}
+    intervals = {"lstm": quantiles, "lstm_uncalibrated": unscaled.test * unit}
     made = {name: beside.scores_of(found) for name, found in intervals.items()}
+    made |= beside.tracked_scores | (beside.boosted_scores if thorough else {})
     scores = {**_point_scores(mine, beside.outcomes), **beside.point_scores}
     for name, found in {**made, **beside.interval_scores}.items():
         scores[name] = {**scores.get(name, {}), **found}
     skills = _point_skill(mine["lstm"], beside)
-    skills["winkler_vs_zero"] = 1.0 - scores["lstm"]["winkler_bps"] / scores["zero"]["winkler_bps"]
+    for name in ("zero", "har"):
+        skills[f"winkler_vs_{name}"] = 1.0 - (
+            scores["lstm"]["winkler_bps"] / scores[name]["winkler_bps"]
+        )
     evidence = evidence_of(
         beside.outcomes, mine["lstm"], mine["lstm_raw"], quantiles / unit, draft.levels
     )
-    return Evaluation(calibration, scores, skills, evidence)
+    return Evaluation(replace(draft, widths=widths), scores, skills, evidence)
 
 
 def evidence_of(
@@ -262,32 +299,26 @@ def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
     return worth(product, power, panel.horizon)
 
 
-def _zeros(split: Split) -> _Blocks:
-    return _Blocks(np.zeros((len(split.validation), 1)), np.zeros((len(split.test), 1)))
-
-
 def _track_blocks(
-    drafts: Sequence[Calibration], raws: Sequence[_Blocks], panel: Panel, split: Split
-) -> list[tuple[Calibration, Floats]]:
-    """Track every pair through both blocks: per draft the calibration at the end, and the test
-    quantiles."""
+    many: Sequence[_Blocks], panel: Panel, split: Split, levels: tuple[float, ...]
+) -> list[tuple[dict[str, Widths], Floats]]:
+    """Track every pair through both blocks: per unscaled quantiles (N, K) the widths at the end,
+    and the test quantiles as log returns. Many at once take hardly longer than one, see `track`.
+    """
     rows = np.concatenate([split.validation, split.test])
     pairs = [np.flatnonzero(panel.pair_index[rows] == n) for n in range(len(panel.pairs))]
-    reached = panel.reached(rows)
-    unscaled = [
-        draft.spread(np.concatenate(raw))[1] for draft, raw in zip(drafts, raws, strict=True)
-    ]
-    levels, start = drafts[0].levels, Widths.neutral(drafts[0].levels)
+    reached, start = panel.reached(rows), Widths.neutral(levels)
+    unscaled = [np.concatenate(blocks) for blocks in many]
     series = [Series(made[mine], reached.of(mine), start) for made in unscaled for mine in pairs]
     tracked = iter(track(levels, series, panel.horizon))
     out = []
-    for draft, made in zip(drafts, unscaled, strict=True):
+    for made in unscaled:
         ends, scaled = {}, np.empty_like(made)
         for pair, mine in zip(panel.pairs, pairs, strict=True):
             in_force, ends[pair] = next(tracked)
             scaled[mine] = rescale(made[mine], in_force)
         quantiles = scaled[len(split.validation) :] * panel.unit[split.test][:, None]
-        out.append((replace(draft, widths={POOLED: pooled(ends.values()), **ends}), quantiles))
+        out.append(({POOLED: pooled(ends.values()), **ends}, quantiles))
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import shutil
 import tempfile
 import time
@@ -25,6 +26,7 @@ from lstm_model.features.closed_candle import feature_names
 from lstm_model.features.context import Contexts, leader_of
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
+from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
@@ -39,6 +41,8 @@ from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.material import Material, reach_ms
 from lstm_model.training.trainer import TRAINER, ProgressCallback, Stop
 
+logger = logging.getLogger(__name__)
+
 _WORKDIR = "lstm-training-"
 _LEFTOVER_S = 2 * 86_400.0  # chosen: no training takes longer than a day, see `train_timeout_s`
 _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's windows
@@ -46,9 +50,9 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
-    "market.candles", "model.calibration", "model.dataset", "model.evaluation", "model.forecast",
-    "model.lstm", "model.weights", "training.fit", "training.fused", "training.graph",
-    "training.maker", "training.material", "training.network",
+    "market.candles", "model.boosted", "model.calibration", "model.dataset", "model.evaluation",
+    "model.forecast", "model.har", "model.lstm", "model.weights", "training.fit", "training.fused",
+    "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -76,12 +80,14 @@ class Training(NamedTuple):
     stop : what ends it
     background : it takes only processor time that nothing else wants
     ahead : others that wait for a training process go first
+    thorough : the card is to have the rival that takes long, where it is installed
     """
 
     progress: ProgressCallback | None = None
     stop: Stop | None = None
     background: bool = False
     ahead: bool = False
+    thorough: bool = True
 
 
 ALONE = Training()
@@ -168,7 +174,10 @@ class ModelMaker:
         job = self._job(panel, split.train, split.validation, material.scaled)
         with _trained(job, training) as result:
             weights = {**result.weights, **_named(scaler)}
-            evaluation = self._evaluate(material, weights)
+            thorough = training.thorough and boosted.is_installed()
+            if thorough:
+                logger.info("Scoring %s beside LightGBM, for its card: up to minutes", version)
+            evaluation = self._evaluate(material, weights, thorough=thorough)
             card = self._evaluated_card(version, "scratch", material, evaluation, result)
             self.store.publish(card, weights, result.network)
         return _candidate(self.store.load(version), evaluation)
@@ -277,10 +286,11 @@ class ModelMaker:
         )
 
     def _evaluate(
-        self, material: Material, weights: Weights, shrinkage: float | None = None
-    ) -> Evaluation:
+        self, material: Material, weights: Weights, shrinkage: float | None = None,
+        *, thorough: bool = False,
+    ) -> Evaluation:  # fmt: skip
         predict = self._predictor(material.panel, weights)
-        return evaluate(material.baselines, predict, shrinkage=shrinkage)
+        return evaluate(material.baselines, predict, shrinkage=shrinkage, thorough=thorough)
 
     def _predictor(self, panel: Panel, weights: Weights) -> Callable[[Ints], Floats]:
         """The network: rows of the panel (N,) -> raw output (N, K)."""

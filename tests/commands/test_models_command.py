@@ -193,6 +193,22 @@ def test_a_card_is_shown_by_the_beginning_of_its_version(user: User) -> None:
     assert "proven at 5 %" in output
 
 
+def test_a_card_shows_the_rivals_that_it_has(user: User) -> None:
+    user.publish("0a0a0a0a0a0a0a0a", 7, skill=SKILL | {"winkler_vs_har": 0.012},
+                 scores=SCORES | {"har": INTERVAL, "lightgbm": INTERVAL})  # fmt: skip
+    output = user.told("show", "0a0a")
+    for name in ("zero, HAR-RV tracked", "LightGBM tracked", "zero, EWMA tracked"):
+        assert re.search(rf"{name}.* 90.5% .* 80.0 .* 99.0", output), name
+    assert "Winkler +3.1%, HAR +1.2%." in output
+
+
+def test_a_card_of_before_is_shown_without_them(user: User) -> None:
+    output = user.told("show", CHAMPION)
+    assert "HAR" not in output
+    assert "LightGBM" not in output
+    assert "Winkler +3.1%." in output
+
+
 def test_a_card_without_scores_is_shown_without_them(user: User) -> None:
     output = user.told("show", TUNED)
     assert "fine-tuned from c4a30000" in output

@@ -23,6 +23,7 @@ from lstm_model.commands.main import main
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import realized_return
 from lstm_model.model.forecast import winkler_score
+from lstm_model.model.har import walk_forward
 from lstm_model.model.reach import excursions
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import DEFAULT_LEVELS, parse_settings
@@ -204,11 +205,12 @@ def test_nothing_judged_is_said(user: User) -> None:
 
 
 def cells(made: Reliability, plain: Sequence[float]) -> list[str]:
+    """With the scores of EWMA, of HAR and of constant width; NaN: not known."""
     shares = (made.coverage, made.worst_quintile, made.worst_window)
     return [
         f"{made.count:,}",
         *("-" if np.isnan(share) else f"{share:.1%}" for share in shares),
-        *(f"{1e4 * score:.1f}" for score in (made.winkler, *plain)),
+        *("-" if np.isnan(s) else f"{1e4 * s:.1f}" for s in (made.winkler, *plain)),
     ]
 
 
@@ -223,7 +225,7 @@ def test_intervals_are_held_against_what_came(user: User) -> None:
         low, high = np.full(788, -half), np.full(788, half)
         reach = 1.6448536 * volatility * np.sqrt(HORIZON)
         ends = np.quantile(realized, [0.05, 0.95], method="inverted_cdf")
-        plain = [winkler_score(-reach, reach, realized, 0.9),
+        plain = [winkler_score(-reach, reach, realized, 0.9), np.full(788, np.nan),
                  winkler_score(ends[0], ends[1], realized, 0.9)]  # fmt: skip
         parts.append(([low, high, realized, volatility], plain))
     output = user.told("coverage")
@@ -231,12 +233,39 @@ def test_intervals_are_held_against_what_came(user: User) -> None:
     assert "90% interval of 12 candles' return:" in output
     for pair, (columns, plain) in zip(PAIRS, parts, strict=True):
         scores = [float(score.mean()) for score in plain]
-        assert row(output, pair, 7) == cells(Reliability.of(*columns, 0.9), scores)
+        assert row(output, pair, 8) == cells(Reliability.of(*columns, 0.9), scores)
     columns = [np.concatenate(both) for both in zip(*(part[0] for part in parts), strict=True)]
     scores = [float(np.mean(both)) for both in zip(*(part[1] for part in parts), strict=True)]
     whole = Reliability.of(*columns, 0.9, groups=np.repeat([0, 1], 788))
-    assert row(output, "all pairs", 7) == cells(whole, scores)
+    assert row(output, "all pairs", 8) == cells(whole, scores)
     assert 0.5 < whole.worst_window < whole.coverage < 1.0
+
+
+def test_har_stands_beside_where_candles_before_the_forecasts_are_enough(user: User) -> None:
+    parts = []
+    for pair, count in zip(PAIRS, (4_000, 3_500), strict=True):
+        candles = market(pair, count)
+        user.downloaded(candles)
+        user.said(candles.rows(count - 900, count), 0.006)
+        settings = parse_settings({"horizon": HORIZON}, STEP_MS)
+        dates, ends = walk_forward(candles, int(candles.date_ms[-900]), settings)
+        realized = realized_return(candles, HORIZON)[-900:-HORIZON]
+        assert np.array_equal(dates, candles.date_ms[-900:-HORIZON])
+        parts.append(winkler_score(*ends.T, realized, 0.9))
+    output = user.told("coverage")
+    for pair, scores in zip(PAIRS, parts, strict=True):
+        assert row(output, pair, 8)[6] == f"{1e4 * scores.mean():.1f}"
+    assert row(output, "all pairs", 8)[6] == f"{1e4 * np.concatenate(parts).mean():.1f}"
+    assert "HAR is not known" not in output
+
+
+def test_without_candles_before_the_forecasts_har_is_not_known(user: User) -> None:
+    candles = market("BTC/USDT")
+    user.downloaded(candles)
+    user.said(candles, 9.0)
+    output = user.told("coverage")
+    assert "HAR is not known of BTC/USDT: 1,000 candles" in output
+    assert row(output, "BTC/USDT", 8)[6] == "-"
 
 
 def test_of_several_forecasts_for_a_candle_the_first_counts(user: User) -> None:
@@ -244,7 +273,7 @@ def test_of_several_forecasts_for_a_candle_the_first_counts(user: User) -> None:
     user.downloaded(candles)
     user.said(candles, 9.0, "a1", made_ms=5)
     user.said(candles.rows(0, 888), 1e-9, "b2", made_ms=4)
-    assert row(user.told("coverage"), "BTC/USDT", 7)[:2] == ["888", "0.0%"]
+    assert row(user.told("coverage"), "BTC/USDT", 8)[:2] == ["888", "0.0%"]
 
 
 def test_what_a_hole_in_the_candles_hides_is_not_known() -> None:
@@ -262,7 +291,7 @@ def test_few_forecasts_have_no_worst(user: User) -> None:
     candles = market("BTC/USDT", 200)
     user.downloaded(candles)
     user.said(candles, 0.02)
-    assert row(user.told("coverage"), "BTC/USDT", 7)[2:4] == ["-", "-"]
+    assert row(user.told("coverage"), "BTC/USDT", 8)[2:4] == ["-", "-"]
 
 
 def test_forecasts_of_models_made_for_something_else_are_left_out(user: User) -> None:
@@ -276,7 +305,7 @@ def test_forecasts_of_models_made_for_something_else_are_left_out(user: User) ->
     user.said(candles.rows(300, 900), 9.0, "f1d0")
     output = user.told("coverage")
     assert "300 were made for another horizon or other levels" in output
-    assert row(output, "BTC/USDT", 7)[0] == "588"
+    assert row(output, "BTC/USDT", 8)[0] == "588"
 
 
 def test_what_is_missing_to_judge_by_is_said(user: User) -> None:
@@ -297,14 +326,14 @@ def test_candles_may_lie_elsewhere(user: User, tmp_path: Path) -> None:
     user.said(candles, 9.0)
     (tmp_path / "data" / "binance").rename(tmp_path / "elsewhere")
     output = user.told("coverage", "--datadir", str(tmp_path / "elsewhere"))
-    assert row(output, "BTC/USDT", 7)[:2] == ["888", "100.0%"]
+    assert row(output, "BTC/USDT", 8)[:2] == ["888", "100.0%"]
 
 
 def test_only_the_days_asked_for_are_judged(user: User) -> None:
     candles = market("BTC/USDT")
     user.downloaded(candles)
     user.said(candles, 9.0)
-    count = int(row(user.told("coverage", "--days", "1"), "BTC/USDT", 7)[0])
+    count = int(row(user.told("coverage", "--days", "1"), "BTC/USDT", 8)[0])
     assert count in (288 - 14, 288 - 13, 288 - 12)
 
 
@@ -345,6 +374,6 @@ def test_the_scores_fit_into_a_narrow_terminal(user: User) -> None:
     user.downloaded(candles)
     user.said(candles, 9.0)
     told = user.told("coverage", columns=80).splitlines()[1:]
-    lines = [line for line in told if not line.startswith("worst fifth: ")]
+    lines = [line for line in told if not line.startswith(("worst fifth: ", "HAR is not known"))]
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)

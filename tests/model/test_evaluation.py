@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from series import make_candles, same_bits
 
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Candles
-from lstm_model.model import evaluation
+from lstm_model.model import boosted, evaluation
 from lstm_model.model.calibration import POOLED, Series, Widths, pooled, track
 from lstm_model.model.dataset import TARGET_CLIP, Panel, Scaler, Split, build_panel, purged_split
 from lstm_model.model.evaluation import Baselines, Evaluation, Outcomes, evidence_of
@@ -179,7 +180,7 @@ def test_intervals_stand_beside_plain_ones_overall_and_where_they_do_worst(
         "coverage", "coverage_worst_quintile", "coverage_worst_window", "width_bps", "winkler_bps",
         "pinball_bps",
     }  # fmt: skip
-    for name in ("lstm", "lstm_uncalibrated", "zero", "ewma_untracked", "constant"):
+    for name in ("lstm", "lstm_uncalibrated", "zero", "har", "ewma_untracked", "constant"):
         assert measures <= scores[name].keys(), name
         assert scores[name]["coverage_worst_quintile"] <= scores[name]["coverage"]
         assert scores[name]["coverage_worst_window"] <= scores[name]["coverage"]
@@ -187,6 +188,41 @@ def test_intervals_stand_beside_plain_ones_overall_and_where_they_do_worst(
     raw = signal[2].calibration.spread(fitted(*signal[:2])(signal[1].test))[1]
     outside = np.abs(raw[:, 3] - signal[0].target()[signal[1].test]) > 1.6
     assert scores["lstm_uncalibrated"]["coverage"] == pytest.approx(1.0 - outside.mean(), abs=1e-9)
+
+
+def test_rivals_are_tracked_as_the_network_is(signal: tuple[Panel, Split, Evaluation]) -> None:
+    """Who says what a rival says has its scores."""
+    panel, split, made = signal
+    har = baselines_of(panel, split).har
+    other = evaluate(
+        panel, split, SETTINGS, lambda ends: har.predict(panel.rows[ends]), shrinkage=1.0
+    )
+    measures = made.scores["har"].keys()
+    assert {name: other.scores["lstm"][name] for name in measures} == pytest.approx(
+        made.scores["har"], rel=1e-9
+    )
+    assert made.scores["har"]["coverage"] == pytest.approx(0.9, abs=0.035)
+    ratio = made.scores["lstm"]["winkler_bps"] / made.scores["har"]["winkler_bps"]
+    assert made.skill["winkler_vs_har"] == 1.0 - ratio
+
+
+def test_lightgbm_is_scored_where_it_is_installed_and_asked_for(
+    signal: tuple[Panel, Split, Evaluation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel, split, quick = signal
+    beside, predict = baselines_of(panel, split), fitted(panel, split)
+    assert "lightgbm" not in quick.scores
+    assert "lightgbm" not in evaluation.evaluate(beside, predict, thorough=True).scores
+    monkeypatch.setattr(boosted, "is_installed", lambda: True)
+    if find_spec("lightgbm") is None:
+        pytest.skip('LightGBM is not installed: pip install "lightgbm>=4,<5"')
+    alone = SETTINGS.model_copy(update={"train_threads": 1})
+    made = evaluation.evaluate(baselines_of(panel, split, alone), predict, thorough=True)
+    assert made.scores["lightgbm"].keys() == made.scores["har"].keys()
+    assert made.scores["lightgbm"]["coverage"] == pytest.approx(0.9, abs=0.035)
+    assert {name: entry for name, entry in made.scores.items() if name != "lightgbm"} == (
+        quick.scores
+    )
 
 
 def test_every_pair_is_calibrated_and_a_new_one_gets_the_mean(

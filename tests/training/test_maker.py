@@ -21,7 +21,7 @@ from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
 from lstm_model.market.candles import Candles, unknown_flow
 from lstm_model.model.calibration import Calibration, rescale
-from lstm_model.model.dataset import Scaler
+from lstm_model.model.dataset import Panel, Scaler, Split
 from lstm_model.model.evaluation import evaluate
 from lstm_model.model.forecast import mean_weights
 from lstm_model.model.gate import Evidence, Worth
@@ -480,6 +480,55 @@ def test_the_baseline_is_what_every_card_compares_with(maker: ModelMaker) -> Non
     for name in ("coverage", "width_bps", "winkler_bps", "pinball_bps"):
         assert scores["lstm"][name] == pytest.approx(scores["zero"][name], rel=0.05)
     assert scores["lstm"]["r2"] == 0.0
+
+
+class CountedTrees:
+    """Stands in for LightGBM; counts how often it was asked to learn."""
+
+    fits = 0
+
+    @classmethod
+    def fit(cls, panel: Panel, split: Split, settings: Settings) -> CountedTrees:
+        cls.fits += 1
+        return cls()
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        return np.tile(np.linspace(-1.6, 1.6, len(SETTINGS.levels)), (len(rows), 1))
+
+
+@pytest.fixture
+def trees(monkeypatch: pytest.MonkeyPatch) -> type[CountedTrees]:
+    """LightGBM is installed, as it seems."""
+    monkeypatch.setattr(CountedTrees, "fits", 0)
+    monkeypatch.setattr("lstm_model.model.boosted.is_installed", lambda: True)
+    monkeypatch.setattr("lstm_model.model.evaluation.Boosted", CountedTrees)
+    return CountedTrees
+
+
+def test_lightgbm_is_scored_once_when_a_card_is_made(
+    maker: ModelMaker, trees: type[CountedTrees], caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = maker.material(BOUNDARY)
+    with caplog.at_level("INFO"):
+        made = maker.scratch(fresh)
+    assert {"lightgbm", "har", "zero"} <= made.stored.card.scores.keys()
+    assert f"Scoring {made.stored.card.version} beside LightGBM" in caplog.text
+    assert trees.fits == 1
+    found = maker.scratch(maker.material(BOUNDARY))
+    assert same_record(found.evidence, made.evidence)
+    assert trees.fits == 1
+
+
+def test_lightgbm_is_left_out_where_nobody_is_to_wait_for_it(
+    maker: ModelMaker, trees: type[CountedTrees]
+) -> None:
+    lesson = Training(background=True, thorough=False)
+    card = maker.scratch(maker.material(BOUNDARY), lesson).stored.card
+    assert "har" in card.scores
+    assert "lightgbm" not in card.scores
+    baseline = maker.baseline(maker.material(BOUNDARY)).stored.card
+    assert "lightgbm" not in baseline.scores
+    assert trees.fits == 0
 
 
 def test_the_baselines_card_says_that_nothing_was_trained(
