@@ -56,7 +56,7 @@ def random_model(settings: Settings) -> Model:
         version="random", settings=settings.model_dump(mode="json"), feature_names=names
     )
     neutral = {POOLED: Widths.neutral(settings.levels)}
-    calibration = Calibration(settings.levels, 0.5, 0.1, (), neutral)
+    calibration = Calibration(settings.levels, 0.5, 0.1, neutral)
     return Model(card, Lstm(weights, settings.lookback), calibration, p_value=1.0)
 
 

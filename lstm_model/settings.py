@@ -43,6 +43,10 @@ _OF_LEARNING = (
 )  # fmt: skip
 
 
+# Options of earlier releases, and why they are gone.
+_GONE = {"loss": "the network always forecasts the quantiles of `levels`"}
+
+
 def _lasting(name: str, most: int, description: str) -> Any:
     """An option in candles whose default is a time, see `lstm_model.durations`."""
     time_ms, least = LASTING[name]
@@ -77,9 +81,6 @@ class Settings(BaseModel):
     units: int = Field(24, ge=4, le=256, description="Width of each LSTM layer.")
     layers: int = Field(1, ge=1, le=4, description="Number of LSTM layers.")
     dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
-    loss: Literal["quantile", "mse"] = Field(
-        "quantile", description="`quantile`: pinball loss over `levels`; `mse`: one plain output."
-    )
     learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
     max_epochs: int = Field(4, ge=1, le=200, description="Most passes over the training windows.")
@@ -395,5 +396,5 @@ def parse_settings(
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
         return Settings.model_validate({**times, **given})
     except ValidationError as error:
-        problems = "; ".join(explained(item, Settings.model_fields) for item in error.errors())
+        problems = "; ".join(explained(item, Settings.model_fields, _GONE) for item in error.errors())
         raise ConfigError(f'config.json, section "lstm": {problems}') from None

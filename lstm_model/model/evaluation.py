@@ -115,11 +115,9 @@ class Baselines:
         return self.panel.unit[self.split.test][:, None]
 
     @cached_property
-    def ewma(self) -> Calibration:
-        """Zero mean and the past's quantiles in units of volatility: the champion to beat."""
-        levels = self.settings.levels
-        residuals = tuple(np.quantile(self.target[self._past()], levels).tolist())
-        return Calibration(levels, 0.0, 0.0, residuals, {})
+    def ewma(self) -> Floats:
+        """(K,) the past's quantiles in units of volatility: the champion to beat."""
+        return np.quantile(self.target[self._past()], self.settings.levels)
 
     @cached_property
     def target(self) -> Floats:
@@ -134,7 +132,7 @@ class Baselines:
     @cached_property
     def interval_scores(self) -> Scores:
         """Of intervals that learn nothing in the test block."""
-        untracked = np.array(self.ewma.residuals) * self.unit
+        untracked = self.ewma * self.unit
         made = {"ewma_untracked": untracked, "constant": self._constant_quantiles()}
         return {name: self.scores_of(quantiles) for name, quantiles in made.items()}
 
@@ -186,7 +184,7 @@ def evaluate(
 
     Parameters
     ----------
-    predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
+    predict : row numbers (N,) -> raw output (N, K)
     shrinkage : of the mean; None: what the validation block shows it to be worth
     """
     split, unit = beside.split, beside.unit
@@ -196,7 +194,8 @@ def evaluate(
         draft = replace(draft, shrinkage=shrinkage, shrinkage_error=0.0)
     # Both at once: that takes hardly longer than one, see `track`.
     (calibration, quantiles), (_, ewma) = _track_blocks(
-        (draft, beside.ewma), (raw, _zeros(split)), beside.panel, split
+        (draft, Calibration(draft.levels, 0.0, 0.0, {})), (raw, _always(beside.ewma, split)),
+        beside.panel, split,
     )
     mine = {"lstm": draft.spread(raw.test)[0], "lstm_raw": draft.raw_mean(raw.test)}
     uncalibrated = draft.spread(raw.test)[1] * unit
@@ -247,13 +246,8 @@ def means_by_moment(date_ms: Ints, *columns: Floats) -> tuple[Any, ...]:
 def _draft(raw: _Blocks, beside: Baselines) -> Calibration:
     """The calibration of the validation block before any interval was scaled."""
     levels, rows = beside.settings.levels, beside.split.validation
-    raw_of_it = Calibration(levels, 1.0, 0.0, (0.0,) * len(levels), {})
-    mean, realized = raw_of_it.raw_mean(raw.validation), beside.target[rows]
-    shrinkage, error = _worth(mean, realized, beside.panel, rows)
-    residuals: tuple[float, ...] = ()
-    if raw.validation.shape[1] == 1:
-        residuals = tuple(np.quantile(realized - shrinkage * mean, levels).tolist())
-    return Calibration(levels, shrinkage, error, residuals, {})
+    mean = Calibration(levels, 1.0, 0.0, {}).raw_mean(raw.validation)
+    return Calibration(levels, *_worth(mean, beside.target[rows], beside.panel, rows), {})
 
 
 def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
@@ -262,8 +256,8 @@ def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:
     return worth(product, power, panel.horizon)
 
 
-def _zeros(split: Split) -> _Blocks:
-    return _Blocks(np.zeros((len(split.validation), 1)), np.zeros((len(split.test), 1)))
+def _always(quantiles: Floats, split: Split) -> _Blocks:
+    return _Blocks(*(np.tile(quantiles, (len(rows), 1)) for rows in split[1:]))
 
 
 def _track_blocks(
