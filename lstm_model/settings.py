@@ -19,6 +19,7 @@ from lstm_model.errors import ConfigError, explained
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _FIVE_MINUTES_MS = 300_000
+_GONE = {"loss": "the network always forecasts the quantiles of `levels`"}  # and why
 
 # Options that change how the work is done but not its result: they do not name a model version.
 _NOT_IN_VERSION = {
@@ -41,10 +42,6 @@ _OF_LEARNING = (
     *_OF_FINETUNE, "step_candles", "finetune_candles", "training_lag_candles", "promotion_error",
     "drift_cooldown_candles",
 )  # fmt: skip
-
-
-# Options of earlier releases, and why they are gone.
-_GONE = {"loss": "the network always forecasts the quantiles of `levels`"}
 
 
 def _lasting(name: str, most: int, description: str) -> Any:
@@ -396,5 +393,6 @@ def parse_settings(
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
         return Settings.model_validate({**times, **given})
     except ValidationError as error:
-        problems = "; ".join(explained(item, Settings.model_fields, _GONE) for item in error.errors())
+        known = Settings.model_fields
+        problems = "; ".join(explained(item, known, _GONE) for item in error.errors())
         raise ConfigError(f'config.json, section "lstm": {problems}') from None

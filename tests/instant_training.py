@@ -26,6 +26,7 @@ SETTINGS = Settings(
     validation_fraction=0.1, test_fraction=0.15,
 )  # fmt: skip
 
+
 class InstantTraining:
     """Stands in for `TRAINER`; deterministic, and counts its jobs."""
 

@@ -194,8 +194,10 @@ def evaluate(
         draft = replace(draft, shrinkage=shrinkage, shrinkage_error=0.0)
     # Both at once: that takes hardly longer than one, see `track`.
     (calibration, quantiles), (_, ewma) = _track_blocks(
-        (draft, Calibration(draft.levels, 0.0, 0.0, {})), (raw, _always(beside.ewma, split)),
-        beside.panel, split,
+        (draft, Calibration(draft.levels, 0.0, 0.0, {})),
+        (raw, _always(beside.ewma, split)),
+        beside.panel,
+        split,
     )
     mine = {"lstm": draft.spread(raw.test)[0], "lstm_raw": draft.raw_mean(raw.test)}
     uncalibrated = draft.spread(raw.test)[1] * unit

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
 
-
 NOT_TRAINED = ("scaler/", "mean/")  # weights of a model that the training process never sees
 
 

@@ -46,8 +46,9 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "features.closed_candle", "market.candles", "model.calibration", "model.dataset",
-    "model.evaluation", "model.forecast", "model.lstm", "model.mean", "model.weights", "training.fit",
-    "training.fused", "training.graph", "training.maker", "training.material", "training.network",
+    "model.evaluation", "model.forecast", "model.lstm", "model.mean", "model.weights",
+    "training.fit", "training.fused", "training.graph", "training.maker", "training.material",
+    "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]

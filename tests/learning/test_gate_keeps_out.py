@@ -103,7 +103,9 @@ def poisoned(world: World, kind: str, seed: int) -> Entrant:
 def made_of(job: TrainingJob, world: World) -> dict[str, np.ndarray]:
     """The weights that a maker makes of a job, whose rows are scaled already."""
     ones = {name: np.full_like(a, name.endswith("scale")) for name, a in world.scaler.items()}
-    windows = Windows(*map(np.asarray, (job.rows, job.targets, job.train_ends, job.validation_ends)))
+    windows = Windows(
+        *map(np.asarray, (job.rows, job.targets, job.train_ends, job.validation_ends))
+    )
     return learn_mean(fit(job) | ones, windows, job.settings) | world.scaler
 
 
@@ -220,6 +222,7 @@ def events_of(steps: Sequence[Step], *kinds: str) -> list[Event]:
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
     monkeypatch.setattr(lstm_model.training.maker, "TRAINER", instant)
+    monkeypatch.setattr(lstm_model.training.maker, "learn_mean", learn_mean)  # `turned` is about
     return instant
 
 

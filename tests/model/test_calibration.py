@@ -576,9 +576,7 @@ def test_a_pair_never_seen_gets_wider_intervals_and_reaches_than_the_pooled_ones
 # ---------------------------------------------------------------- the forecast
 
 
-def calibration(
-    shrinkage: float = 0.5, error: float = 0.25
-) -> Calibration:
+def calibration(shrinkage: float = 0.5, error: float = 0.25) -> Calibration:
     widths = {
         POOLED: Widths(0, 0.0, (0.1, 0.2, 0.3, 0.4), (0.01, 0.02, 0.03, 0.04)),
         "BTC/USDT": Widths(77, math.log(0.02), (-0.3, 1 / 3, 0.1 + 0.2, -1e-17), (0.5, 0, 0, 0.1)),

@@ -30,7 +30,7 @@ from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
 from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
-from lstm_model.training.job import Progress, TrainingJob
+from lstm_model.training.job import Progress
 from lstm_model.training.maker import Candidate, ModelMaker, Training
 from lstm_model.training.material import Material
 
