@@ -355,6 +355,29 @@ def test_the_planted_signal_is_learnt(maker: ModelMaker) -> None:
     assert model.calibration.shrinkage > 0.5
 
 
+def test_a_mean_of_zero_is_worth_nothing_and_disturbs_nothing(
+    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `learn_mean` leaves it where no penalty gains anything; warnings are errors here."""
+
+    def nothing(weights: Any, windows: Windows, settings: Settings) -> Any:
+        made = learn_mean(weights, windows, settings)
+        return {n: 0.0 * a if n.startswith("mean/") else a for n, a in made.items()}
+
+    monkeypatch.setattr(lstm_model.training.maker, "learn_mean", nothing)
+    made, panel, test = maker.scratch(material()), material().panel, material().split.test
+    card = made.stored.card
+    assert card.calibration["shrinkage"] == [0.0, 0.0]
+    assert (card.p_value, card.scores["lstm"]["r2"]) == (1.0, 0.0)
+    assert not made.evidence.power.any()
+    assert made.evidence.p_value(SETTINGS.horizon) == 1.0
+    assert entering(made).worth == Worth(0.0, 0.0)
+    forecast = served(made).forecast("BTC/USDT", panel.rows, panel.volatility, test)
+    assert not forecast.mean.any()
+    assert not forecast.mean_error.any()
+    assert made.evidence.pinball.mean() < maker.baseline(material()).evidence.pinball.mean() * 1.05
+
+
 def test_the_job_folder_is_removed_whatever_happens(
     maker: ModelMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
