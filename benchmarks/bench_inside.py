@@ -46,7 +46,8 @@ def random_model(settings: Settings) -> Model:
         shapes[f"lstm_{number}/bias"] = (4 * units,)
         inputs = units
     gaps = len(settings.levels) - 1
-    shapes |= {"median/kernel": (inputs, 1), "median/bias": (1,)}
+    inputs += len(names)
+    shapes |= {"mean/kernel": (inputs, 1), "mean/bias": (1,)}
     shapes |= {"gaps/kernel": (inputs, gaps), "gaps/bias": (gaps,)}
     weights = {
         name: np.abs(0.1 * random.normal(size=shape)).astype(np.float32) + np.float32(0.01)
@@ -56,7 +57,7 @@ def random_model(settings: Settings) -> Model:
         version="random", settings=settings.model_dump(mode="json"), feature_names=names
     )
     neutral = {POOLED: Widths.neutral(settings.levels)}
-    calibration = Calibration(settings.levels, 0.5, 0.1, (), neutral)
+    calibration = Calibration(settings.levels, 0.5, 0.1, neutral)
     return Model(card, Lstm(weights, settings.lookback), calibration, p_value=1.0)
 
 

@@ -127,17 +127,19 @@ def invented_weights(settings: Settings, features: int, share: float) -> Weights
             weights[f"lstm_{number}/{name}"] = array.reshape(*array.shape[:-2], 4 * units)
         inputs = units
     ahead = MEMORY ** np.arange(1, settings.horizon + 1)
-    median = np.zeros((units, 1))
-    median[0] = share * float(ahead.sum()) / math.sqrt(settings.horizon) / gain
+    mean = np.zeros((units + features, 1))
+    mean[0] = share * float(ahead.sum()) / math.sqrt(settings.horizon) / gain
     gaps = np.diff([NormalDist().inv_cdf(level) for level in settings.levels])
-    weights["median/kernel"], weights["median/bias"] = median, np.zeros(1)
-    weights["gaps/kernel"] = np.zeros((units, len(gaps)))
+    weights["mean/kernel"], weights["mean/bias"] = mean, np.zeros(1)
+    weights["gaps/kernel"] = np.zeros((units + features, len(gaps)))
     weights["gaps/bias"] = np.log(np.expm1(gaps))
     return {name: array.astype(np.float32) for name, array in weights.items()}
 
 
 class BetterEveryTime:
     """Stands in for `TRAINER`: each newcomer knows a little more than the last.
+
+    Its means are served as they are: else the ridge regression would know all at once.
 
     Parameters
     ----------
@@ -147,6 +149,7 @@ class BetterEveryTime:
 
     def __init__(self, first: float = 1.0, count: int = 1) -> None:
         self._first, self._count, self.made = first, count, 0
+        lstm_model.training.maker.learn_mean = lambda weights, *_: weights
 
     def prepare(self, settings: Settings, background: bool) -> None:
         """Nothing has to be started."""

@@ -47,6 +47,7 @@ from lstm_model.model.calibration import Calibration
 from lstm_model.model.evaluation import Evaluation
 from lstm_model.model.gate import Evidence, contest
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
@@ -126,9 +127,14 @@ class World:
 
 
 def fitted(job: TrainingJob) -> Weights:
-    """Weights that a training gives."""
+    """Weights that a training gives, and the mean that its labels lead to; without scaler."""
     with tempfile.TemporaryDirectory() as folder:
-        return run_training(job, Path(folder), background=False).weights
+        trained = run_training(job, Path(folder), background=False).weights
+    ones = np.ones(job.rows.shape[1], np.float32)  # the rows of a job are scaled already
+    start = {**(job.initial or {}), **trained, "scaler/mean": 0.0 * ones, "scaler/scale": ones}
+    windows = Windows(job.rows, job.targets, job.train_ends, job.validation_ends)
+    made = learn_mean(start, windows, job.settings)
+    return {name: array for name, array in made.items() if not name.startswith("scaler/")}
 
 
 def poisoned(world: World, kind: str, seed: int) -> Entrant:
@@ -274,7 +280,7 @@ def refusals(world: World) -> list[str]:
     """Where weights and labels that are no numbers are stopped before the gate."""
     lines, job = [], world.job(1, max_epochs=1)
     broken = {n: a.copy() for n, a in world.good_weights.items()}
-    broken["median/kernel"][0] = math.nan
+    broken["gaps/kernel"][0] = math.nan
     card = world.maker.baseline(world.material).stored.card.model_copy(
         update={"version": "poisoned"}
     )

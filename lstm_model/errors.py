@@ -7,7 +7,8 @@ exception raised inside a strategy callback is logged with its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -35,10 +36,18 @@ class TrainingError(LstmModelError):
     """The training child failed, ran out of time or was stopped."""
 
 
-def explained(problem: Any, known: Collection[str]) -> str:
-    """What pydantic has against one option, in words; `known` options are suggested."""
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def explained(problem: Any, known: Collection[str], gone: Mapping[str, str] = _NONE) -> str:
+    """What pydantic has against one option, in words.
+
+    `known` options are suggested; of those that are `gone` it says why.
+    """
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        if name in gone:
+            return f'option "{name}" is gone: {gone[name]}. Remove it'
         return f'unknown option "{name}".' + _suggestion(name, known)
     found = "" if not problem["loc"] else f", found {problem['input']!r}"
     return f"{name or 'options'}: {problem['msg'].removeprefix('Value error, ')}{found}"

@@ -19,6 +19,7 @@ from lstm_model.errors import ConfigError, explained
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _FIVE_MINUTES_MS = 300_000
+_GONE = {"loss": "the network always forecasts the quantiles of `levels`"}  # and why
 
 # Options that change how the work is done but not its result: they do not name a model version.
 _NOT_IN_VERSION = {
@@ -77,9 +78,6 @@ class Settings(BaseModel):
     units: int = Field(24, ge=4, le=256, description="Width of each LSTM layer.")
     layers: int = Field(1, ge=1, le=4, description="Number of LSTM layers.")
     dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
-    loss: Literal["quantile", "mse"] = Field(
-        "quantile", description="`quantile`: pinball loss over `levels`; `mse`: one plain output."
-    )
     learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
     max_epochs: int = Field(4, ge=1, le=200, description="Most passes over the training windows.")
@@ -401,5 +399,6 @@ def parse_settings(
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
         return Settings.model_validate({**times, **given})
     except ValidationError as error:
-        problems = "; ".join(explained(item, Settings.model_fields) for item in error.errors())
+        known = Settings.model_fields
+        problems = "; ".join(explained(item, known, _GONE) for item in error.errors())
         raise ConfigError(f'config.json, section "lstm": {problems}') from None

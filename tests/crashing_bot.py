@@ -46,8 +46,8 @@ from lstm_model.trading.outlook import Frame, Outlook
 from lstm_model.training import maker
 from lstm_model.training.job import TrainingJob
 
-SERIES = [make_candles(1_500, signal=2.0), make_candles(1_500, signal=2.0, seed=1, pair=OTHER)]
-# Networks from scratch at 1200 (promoted at 1275), 1300 and 1400, fine-tuned at 1250 and 1350.
+SERIES = [make_candles(1_500, signal=1.0), make_candles(1_500, signal=1.0, seed=1, pair=OTHER)]
+# Networks from scratch at 1200 (promoted at 1250), 1300 and 1400, fine-tuned at 1250 and 1350.
 SETTINGS = PLAIN.model_copy(
     update={"train_candles": 800, "step_candles": 25, "retrain_candles": 100,
             "finetune_candles": 50, "finetune_recent_candles": 150, "keep_models": 4}

@@ -1,4 +1,4 @@
-"""A second implementation of training: random LSTM, least-squares head, done in milliseconds."""
+"""A second implementation of training: random LSTM, quantiles of the past, in milliseconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from lstm_reference import hidden_states, random_weights
+from lstm_reference import random_weights
 from series import STEP_MS
 
 from lstm_model.learning.chain import Learning
@@ -15,7 +15,7 @@ from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Terms
-from lstm_model.training.job import Progress, TrainingJob, TrainingResult
+from lstm_model.training.job import NOT_TRAINED, Progress, TrainingJob, TrainingResult
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.trainer import ProgressCallback, Stop
 
@@ -25,8 +25,6 @@ SETTINGS = Settings(
     finetune_replay=1.0, drift_cooldown_candles=50, pool_candles=10_000,
     validation_fraction=0.1, test_fraction=0.15,
 )  # fmt: skip
-
-PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows
 
 
 class InstantTraining:
@@ -59,47 +57,32 @@ class ScriptedTraining(InstantTraining):
 
 
 def fit(job: TrainingJob) -> dict[str, np.ndarray]:
-    """Weights as exported, without the scaler; its head is fitted to the training windows.
+    """Weights as exported, without scaler and mean; its gaps are those of the training windows.
 
-    A fine-tuning keeps the LSTM of `job.initial`, pulls the head towards the initial one and goes
-    half the way to the new widths.
+    A fine-tuning keeps the LSTM of `job.initial` and goes half the way to the new widths.
     """
     levels, tuned = job.settings.levels, job.initial is not None
     weights = start_of(job)
-    known = np.concatenate([weights["median/kernel"][:, 0], weights["median/bias"]]) * tuned
-    pull = PULL if tuned else 1e-6
-    inputs = head_inputs(weights, job)
     target = job.targets[job.train_ends].astype(np.float64)
-    gram = np.einsum("ni,nj->ij", inputs, inputs) + pull * np.eye(inputs.shape[1])
-    head = np.linalg.solve(gram, np.einsum("ni,n->i", inputs, target) + pull * known)
-    gaps = np.diff(np.quantile(target - inputs @ head, levels))
+    newest = job.rows[job.train_ends].astype(np.float64)
+    gaps = np.diff(np.quantile(target - newest @ np.linalg.lstsq(newest, target)[0], levels))
     if tuned:
         gaps = 0.5 * gaps + 0.5 * np.log1p(np.exp(weights["gaps/bias"].astype(np.float64)))
     found = {
-        "median/kernel": head[:-1, None],
-        "median/bias": head[-1:],
-        "gaps/kernel": weights["gaps/kernel"] * (1.0 if tuned else 0.05),
+        "gaps/kernel": weights["gaps/kernel"] * (1.0 if tuned else 0.02),
         "gaps/bias": np.log(np.expm1(gaps)),
     }
     return weights | {name: array.astype(np.float32) for name, array in found.items()}
 
 
-def head_inputs(weights: dict[str, np.ndarray], job: TrainingJob) -> np.ndarray:
-    """(N, U + 1): the last hidden state of each training window, and 1 for the bias."""
-    reach = np.arange(1 - job.settings.lookback, 1)
-    blocks = np.array_split(job.train_ends[:, None] + reach, len(job.train_ends) // 100 + 1)
-    hidden = np.concatenate([hidden_states(weights, job.rows[block]) for block in blocks])
-    return np.column_stack([hidden, np.ones(len(hidden))])
-
-
 def start_of(job: TrainingJob) -> dict[str, np.ndarray]:
-    """The weights that a training starts from, without the scaler."""
+    """The weights that a training starts from, without scaler and mean."""
     settings = job.settings
     weights = job.initial or random_weights(
         job.rows.shape[1], settings.units, len(settings.levels), layers=settings.layers,
         seed=settings.seed,
     )  # fmt: skip
-    return {name: array for name, array in weights.items() if not name.startswith("scaler/")}
+    return {name: array for name, array in weights.items() if not name.startswith(NOT_TRAINED)}
 
 
 def make_maker(

@@ -21,9 +21,9 @@ def random_weights(
         }
         shapes[f"lstm_{number}/recurrent"] = (units, 4 * units)
         inputs = units
-    shapes |= {"median/kernel": (units, 1), "median/bias": (1,)}
-    if levels > 1:
-        shapes |= {"gaps/kernel": (units, levels - 1), "gaps/bias": (levels - 1,)}
+    seen = units + features
+    shapes |= {"mean/kernel": (seen, 1), "mean/bias": (1,)}
+    shapes |= {"gaps/kernel": (seen, levels - 1), "gaps/bias": (levels - 1,)}
     weights = {name: random.normal(size=shape) / np.sqrt(units) for name, shape in shapes.items()}
     weights["scaler/scale"] = np.exp(weights["scaler/scale"])
     return {name: array.astype(np.float32) for name, array in weights.items()}
@@ -56,14 +56,10 @@ def reference_quantiles(
     """(N, K) for unscaled feature rows (T, F), one level at a time."""
     scaled = (rows - weights["scaler/mean"]) / weights["scaler/scale"]
     windows = np.stack([scaled[end - lookback + 1 : end + 1] for end in ends])
-    h = hidden_states(weights, windows)
-    median = (h @ weights["median/kernel"] + weights["median/bias"])[:, 0]
-    if "gaps/kernel" not in weights:
-        return median[:, None]
-    gaps = np.log1p(np.exp(h @ weights["gaps/kernel"] + weights["gaps/bias"]))
+    z = np.concatenate([hidden_states(weights, windows), windows[:, -1]], axis=1)
+    mean = (z @ weights["mean/kernel"] + weights["mean/bias"])[:, 0]
+    gaps = np.log1p(np.exp(z @ weights["gaps/kernel"] + weights["gaps/bias"]))
     middle = gaps.shape[1] // 2
-    below = [median - gaps[:, level:middle].sum(axis=1) for level in range(middle)]
-    above = [
-        median + gaps[:, middle : level + 1].sum(axis=1) for level in range(middle, 2 * middle)
-    ]
-    return np.stack([*below, median, *above], axis=1)
+    below = [mean - gaps[:, level:middle].sum(axis=1) for level in range(middle)]
+    above = [mean + gaps[:, middle : level + 1].sum(axis=1) for level in range(middle, 2 * middle)]
+    return np.stack([*below, mean, *above], axis=1)

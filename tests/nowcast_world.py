@@ -84,4 +84,4 @@ def make_model(seed: int = 0) -> Model:
         version=f"v{seed}", settings=SETTINGS.model_dump(mode="json"), feature_names=names
     )
     widths = Widths(0, 0.0, (0.1, 0.2, 0.3, 0.4, 0.5), (0.1, 0.1, 0.1, 0.1, 0.1))
-    return Model(card, lstm, Calibration(LEVELS, 0.5, 0.2, (), {POOLED: widths}), p_value=1.0)
+    return Model(card, lstm, Calibration(LEVELS, 0.5, 0.2, {POOLED: widths}), p_value=1.0)

@@ -48,7 +48,7 @@ def market() -> dict[str, Candles]:
 def outlook_of(candles: Candles) -> Outlook:
     """Forecasts of the newest candles by a network of random weights that believes in itself."""
     widths = Widths.neutral(SETTINGS.levels)._replace(labels=10_000, usual=-7.0)
-    calibration = Calibration(SETTINGS.levels, 1.0, 0.1, (), {candles.pair: widths})
+    calibration = Calibration(SETTINGS.levels, 1.0, 0.1, {candles.pair: widths})
     outlook = Outlook(candles.pair, candles.date_ms, TERMS)
     rows = np.arange(len(candles) - SHOWN, len(candles))
     model = replace(make_model(), calibration=calibration, p_value=0.0)

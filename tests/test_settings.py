@@ -28,7 +28,6 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "units": (8, True),
     "layers": (2, True),
     "dropout": (0.0, True),
-    "loss": ("mse", True),
     "learning_rate": (0.01, True),
     "batch_size": (64, True),
     "max_epochs": (3, True),
@@ -118,7 +117,7 @@ def test_an_option_like_no_other_gets_the_list() -> None:
         ("min_edge", float("nan")), ("stop_multiple", float("inf")), ("store_dir", ""),
         ("learn_from", "20240230"), ("learn_from", "2024"),
         ("finetune_candles", -1), ("promotion_error", 0.5), ("step_candles", 9),
-        ("loss", "mae"), ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
+        ("horizon", "12"), ("horizon", 1.5), ("horizon", None),
         ("dropout", float("nan")), ("slippage_fraction", float("inf")), ("lookback", True),
     ],
 )  # fmt: skip
@@ -174,6 +173,13 @@ def test_the_digest_of_equal_settings_is_equal() -> None:
     assert parse_settings({"levels": levels, "lookback": 60}).digest() == Settings().digest()
 
 
+def test_an_option_that_is_gone_is_to_be_removed() -> None:
+    with pytest.raises(
+        ConfigError, match=r'section "lstm": option "loss" is gone: .*quantiles.* Remove it$'
+    ):
+        parse_settings({"loss": "quantile"})
+
+
 def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
     rows = settings_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(Settings.model_fields)
@@ -182,7 +188,6 @@ def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
         assert row.endswith(f"{field.description} |")
     assert "| `lookback` | `60` | from 8 to 500 |" in settings_table()
     assert "| `stake` | `null` | `steady`, `null` |" in settings_table()
-    assert '| `loss` | `"quantile"` | `quantile`, `mse` |' in settings_table()
 
 
 def test_the_documentation_holds_what_the_command_prints() -> None:

@@ -19,7 +19,6 @@ from lstm_model.model.dataset import Reached
 from lstm_model.model.forecast import (
     STAYS_WITHIN,
     Forecast,
-    mean_weights,
     normal_quantile,
     unknown_far,
 )
@@ -310,7 +309,6 @@ class Calibration:
     levels : K quantile levels
     shrinkage : in [0, 1], what a predicted mean was worth on data the network was not fitted to
     shrinkage_error : standard error of that
-    residuals : K quantiles of the target, for a network without quantiles; else empty
     widths : per pair, and `POOLED`
     far : per pair, how far the price goes within spans longer than the horizon
     usual_widths : per pair, of the widest interval over a month, log return
@@ -319,7 +317,6 @@ class Calibration:
     levels: tuple[float, ...]
     shrinkage: float
     shrinkage_error: float
-    residuals: tuple[float, ...]
     widths: Mapping[str, Widths]
     far: Mapping[str, Reach] = field(default_factory=dict)
     usual_widths: Mapping[str, float] = field(default_factory=dict)
@@ -329,21 +326,16 @@ class Calibration:
         return pooled_reach(self.far.values())
 
     def spread(self, raw: Floats) -> tuple[Floats, Floats]:
-        """Raw output (N, K) or (N, 1) -> location (N,) and unscaled quantiles (N, K)."""
+        """Raw output (N, K) -> location (N,) and unscaled quantiles (N, K)."""
         return self._spread(raw, self.raw_mean(raw))
 
     def _spread(self, raw: Floats, mean: Floats) -> tuple[Floats, Floats]:
         location = self.shrinkage * mean
-        if raw.shape[1] == 1:
-            return location, location[:, None] + np.array(self.residuals)
         return location, raw + (location - mean)[:, None]
 
     def raw_mean(self, raw: Floats) -> Floats:
-        """(N,) mean before shrinkage."""
-        if raw.shape[1] == 1:
-            return np.asarray(raw[:, 0])
-        # A sum, not a product: BLAS may round a row differently with the rows beside it.
-        return np.asarray(np.add.reduce(raw * mean_weights(self.levels), 1))
+        """(N,) mean before shrinkage: the middle of the raw output (N, K)."""
+        return np.asarray(raw[:, len(self.levels) // 2])
 
     def apply(self, raw: Floats, volatility: Floats, horizon: int, pair: str) -> Forecast:
         """The forecast of N candles of one pair, as log returns over the horizon."""
@@ -379,13 +371,13 @@ class Calibration:
             for pair, widths in self.widths.items()
         }
         shrinkage = [self.shrinkage, self.shrinkage_error]
-        return {"shrinkage": shrinkage, "residuals": list(self.residuals), **named}
+        return {"shrinkage": shrinkage, **named}
 
     @classmethod
     def from_card(cls, levels: tuple[float, ...], card: Mapping[str, list[float]]) -> Calibration:
         """The inverse of `to_card`."""
         shrinkage, error = card["shrinkage"]
-        return cls(levels, shrinkage, error, tuple(card["residuals"]), dict(_named_widths(card)))
+        return cls(levels, shrinkage, error, dict(_named_widths(card)))
 
 
 def _named_widths(card: Mapping[str, list[float]]) -> Iterator[tuple[str, Widths]]:

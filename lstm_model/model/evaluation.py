@@ -33,13 +33,13 @@ from lstm_model.model.forecast import (
 )
 from lstm_model.model.gate import Evidence, Worth, worth
 from lstm_model.model.har import Har
+from lstm_model.model.mean import Moments
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import Settings
 
 Scores = dict[str, dict[str, float]]
 _RIDGE = 1e-3  # chosen: penalty per window, in units of a feature's variance
 _BPS = 1e4
-_PART = 512  # rows; times 19 features squared less than BLAS shares among threads
 
 
 class Evaluation(NamedTuple):
@@ -182,15 +182,9 @@ class Baselines:
     def _ridge(self) -> Floats:
         """Ridge regression (Hoerl & Kennard 1970) on the newest candle's features."""
         train, target = self.split.train, self.target[self.split.train]
-        count, mean = self.scaled.shape[1], target.mean()
-        gram, moment = np.zeros((count, count)), np.zeros(count)
-        # Part by part, so that no product is so large that BLAS shares it among threads: beside a
-        # training those wait for each other, measured 0.7 s instead of 0.1.
-        for start in range(0, len(train), _PART):
-            rows = self.scaled[train[start : start + _PART]].astype(np.float64)
-            gram += rows.T @ rows
-            moment += rows.T @ (target[start : start + _PART] - mean)
-        ridge = gram + _RIDGE * len(train) * np.eye(count)
+        mean = target.mean()
+        gram, moment = (part[..., :-1] for part in Moments.of(self.scaled[train], target - mean))
+        ridge = gram[:-1] + _RIDGE * np.eye(len(moment))
         return np.asarray(self.scaled[self.split.test] @ np.linalg.solve(ridge, moment) + mean)
 
     def _reversal(self) -> Floats:
@@ -221,7 +215,7 @@ def evaluate(
 
     Parameters
     ----------
-    predict : row numbers (N,) -> raw output (N, K), or (N, 1) for a network without quantiles
+    predict : row numbers (N,) -> raw output (N, K)
     shrinkage : of the mean; None: what the validation block shows it to be worth
     thorough : score the rival that takes long, too
     """
@@ -284,13 +278,8 @@ def means_by_moment(date_ms: Ints, *columns: Floats) -> tuple[Any, ...]:
 def _draft(raw: _Blocks, beside: Baselines) -> Calibration:
     """The calibration of the validation block before any interval was scaled."""
     levels, rows = beside.settings.levels, beside.split.validation
-    raw_of_it = Calibration(levels, 1.0, 0.0, (0.0,) * len(levels), {})
-    mean, realized = raw_of_it.raw_mean(raw.validation), beside.target[rows]
-    shrinkage, error = _worth(mean, realized, beside.panel, rows)
-    residuals: tuple[float, ...] = ()
-    if raw.validation.shape[1] == 1:
-        residuals = tuple(np.quantile(realized - shrinkage * mean, levels).tolist())
-    return Calibration(levels, shrinkage, error, residuals, {})
+    mean = Calibration(levels, 1.0, 0.0, {}).raw_mean(raw.validation)
+    return Calibration(levels, *_worth(mean, beside.target[rows], beside.panel, rows), {})
 
 
 def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:

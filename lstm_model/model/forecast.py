@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -19,23 +18,6 @@ from lstm_model.market.candles import Floats, Ints
 STAYS_WITHIN = 0.95  # chosen: of the horizons the price stays above `lowest`; `highest` alike
 SPANS = (4, 16, 64)  # horizons; chosen: from an hour to days at 5m, from hours to weeks at 1h
 FAR_NAMES = tuple(f"{end}_{span}" for end in ("lowest", "highest") for span in SPANS)
-
-
-@cache
-def mean_weights(levels: tuple[float, ...]) -> Floats:
-    """(K,) weights that make a mean of quantiles: trapezoids between levels, flat tails.
-
-    Examples
-    --------
-    >>> mean_weights((0.25, 0.5, 0.75))
-    array([0.375, 0.25 , 0.375])
-    """
-    edges = np.array([0.0, *levels, 1.0])
-    centres = (edges[1:] + edges[:-1]) / 2.0
-    centres[0], centres[-1] = 0.0, 1.0
-    weights = np.asarray(np.diff(centres))
-    weights.flags.writeable = False
-    return weights
 
 
 def unknown_far(count: int) -> Floats:

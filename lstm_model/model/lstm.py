@@ -180,8 +180,8 @@ class Lstm:
     ----------
     weights : mapping of name to float32 array
         As stored: `lstm_1/kernel` (F, 4U), `lstm_1/recurrent` (U, 4U), `lstm_1/bias` (4U,), ...,
-        `median/kernel` (U, 1), `median/bias`, and, for quantiles, `gaps/kernel` (U, K-1),
-        `gaps/bias`; `scaler/mean` and `scaler/scale` (F,).
+        `mean/kernel` (U + F, 1), `mean/bias` (1,), `gaps/kernel` (U + F, K - 1), `gaps/bias`
+        (K - 1,); `scaler/mean` and `scaler/scale` (F,).
     lookback : int
         L, candles in a window.
 
@@ -218,14 +218,16 @@ class Lstm:
 
         Returns
         -------
-        (N, K) float64, in units of `volatility * sqrt(horizon)`, rising along K
+        (N, K) float64, in units of `volatility * sqrt(horizon)`, rising along K; the middle
+        column is the mean
         """
         if not len(ends):
             return np.empty((0, self._head.levels))
         first = int(ends[0]) - self.lookback + 1
-        fed = self._project(rows[first : int(ends[-1]) + 1]).swapaxes(0, 1)
+        scaled = self._scaled(rows[first : int(ends[-1]) + 1])
+        fed = self._layers[0].feed(scaled).swapaxes(0, 1)
         blocks = _blocks(ends - first, _BLOCK)
-        return np.concatenate([self._neighbours(fed, *block) for block in blocks])
+        return np.concatenate([self._neighbours(fed, scaled, *block) for block in blocks])
 
     def predict_windows(self, windows: Floats) -> Floats:
         """Quantiles after N windows of different pairs: (N, L, F), not scaled -> (N, K) float64.
@@ -235,7 +237,19 @@ class Lstm:
         parts = [np.empty((0, self._head.levels))]
         for start in range(0, len(windows), _BLOCK):
             block = windows[start : start + _BLOCK]
-            parts.append(self._run(self._by_time(block), len(block)))
+            parts.append(self._run(self._by_time(block), self._scaled(block[:, -1])))
+        return np.concatenate(parts)
+
+    def head_inputs(self, rows: Floats, ends: Ints) -> Floats32:
+        """What the head sees of windows as in `predict`, in any order: (N, U + F).
+
+        The last layer's hidden state and the scaled newest row.
+        """
+        reach, parts = np.arange(1 - self.lookback, 1), []
+        for start in range(0, len(ends), _BLOCK):
+            block = rows[ends[start : start + _BLOCK, None] + reach]
+            *_, last = self._over_layers(self._by_time(block), len(block))
+            parts.append(np.concatenate([last.hidden, self._scaled(block[:, -1])], 1))
         return np.concatenate(parts)
 
     def initial_state(self) -> LstmState:
@@ -253,7 +267,8 @@ class Lstm:
 
     def step(self, state: LstmState, rows: Floats) -> Floats:
         """Advance `state` by a candle, in place, and forecast: `rows` (N, F) -> (N, K) float64."""
-        fed = self._project(rows)
+        newest = self._scaled(rows)
+        fed = self._layers[0].feed(newest)
         for number, layer in enumerate(self._layers):
             if number:
                 fed = layer.feed(state.hidden[number - 1])
@@ -262,29 +277,33 @@ class Lstm:
             cells.hidden[:], cells.cell[:] = hidden, cell
             cells.step(layer.recurrent, fed.swapaxes(0, 1))
             hidden[:], cell[:] = cells.hidden, cells.cell
-        return self._head(cells.hidden)
+        return self._head(cells.hidden, newest)
+
+    def _scaled(self, rows: Floats) -> Floats32:
+        """(T, F) rows as the network sees them."""
+        return ((rows - self._mean) / self._scale).astype(np.float32)
 
     def _project(self, rows: Floats) -> Floats32:
         """(T, 4, U): the first layer's input for every candle (T, F)."""
-        return self._layers[0].feed(((rows - self._mean) / self._scale).astype(np.float32))
+        return self._layers[0].feed(self._scaled(rows))
 
-    def _neighbours(self, fed: Floats32, begin: int, end: int) -> Floats:
-        """Quantiles of the neighbouring windows that end in rows `[begin, end)` of `fed`."""
+    def _neighbours(self, fed: Floats32, scaled: Floats32, begin: int, end: int) -> Floats:
+        """Quantiles of the neighbouring windows that end in rows `[begin, end)` of `scaled`."""
         count, start = end - begin, begin - self.lookback + 1
         inputs = [fed[:, a : a + count] for a in range(start, start + self.lookback)]
-        return self._run(inputs, count)
+        return self._run(inputs, scaled[begin:end])
 
     def _by_time(self, windows: Floats) -> Iterator[Floats32]:
         """Inputs of the first layer, (4, N, U) per candle, for windows (N, any number, F)."""
         return _candles(self._project, windows.swapaxes(0, 1))
 
-    def _run(self, inputs: Iterable[Floats32], rows: int) -> Floats:
-        """(B, K): every layer over L `inputs` (4, B, U) of the first."""
+    def _run(self, inputs: Iterable[Floats32], newest: Floats32) -> Floats:
+        """(B, K): every layer over L `inputs` (4, B, U) of the first; `newest` rows (B, F)."""
+        rows = len(newest)
         if self._head.is_blind:  # the baseline: a fifth of what a backtest forecasts
-            return self._head(np.zeros((rows, self._head.kernel.shape[1]), np.float32))
-        for cells in self._over_layers(inputs, rows):
-            last = cells
-        return self._head(last.hidden)
+            return self._head(np.zeros((rows, self._layers[-1].units), np.float32), newest)
+        *_, last = self._over_layers(inputs, rows)
+        return self._head(last.hidden, newest)
 
     def _over_layers(self, inputs: Iterable[Floats32], rows: int) -> Iterator[_Cells]:
         """The cells of each layer, one after the other, as the last of the inputs leaves them."""

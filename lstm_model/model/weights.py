@@ -24,6 +24,8 @@ _LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market 
 def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np.float32]]:
     """Weights, named as the network's, of one that always answers `quantiles` (K,).
 
+    They are moved so that the middle one is zero: it is the mean of a forecast.
+
     Examples
     --------
     >>> from lstm_model.model.lstm import Lstm
@@ -36,9 +38,9 @@ def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np
         "lstm_1/kernel": np.zeros((n_features, 4)),
         "lstm_1/recurrent": np.zeros((1, 4)),
         "lstm_1/bias": np.zeros(4),
-        "median/kernel": np.zeros((1, 1)),
-        "median/bias": quantiles[len(quantiles) // 2 : len(quantiles) // 2 + 1],
-        "gaps/kernel": np.zeros((1, len(gaps))),
+        "mean/kernel": np.zeros((1 + n_features, 1)),
+        "mean/bias": np.zeros(1),
+        "gaps/kernel": np.zeros((1 + n_features, len(gaps))),
         "gaps/bias": np.log(np.expm1(gaps)),  # the inverse of softplus
         "scaler/mean": np.zeros(n_features),
         "scaler/scale": np.ones(n_features),
@@ -62,10 +64,9 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
         wanted[f"{name}/recurrent"] = (units, 4 * units)
         wanted[f"{name}/bias"] = (4 * units,)
         inputs = units
-    wanted |= {"median/kernel": (inputs, 1), "median/bias": (1,)}
-    if any(name.startswith("gaps/") for name in weights):
-        count = weights["gaps/bias"].shape[0]
-        wanted |= {"gaps/kernel": (inputs, count // 2 * 2), "gaps/bias": (count,)}
+    inputs, count = inputs + weights["scaler/mean"].shape[0], weights["gaps/bias"].shape[0]
+    wanted |= {"mean/kernel": (inputs, 1), "mean/bias": (1,)}
+    wanted |= {"gaps/kernel": (inputs, max(2, count // 2 * 2)), "gaps/bias": (count,)}
     found = {name: array.shape for name, array in weights.items()}
     if not layers or found != wanted:
         wrong = sorted(
@@ -76,20 +77,19 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
 
 @dataclass(frozen=True)
 class Head:
-    """Median plus non-negative gaps on either side, so that quantiles cannot cross."""
+    """Mean plus non-negative gaps on either side, so that quantiles cannot cross."""
 
-    kernel: Floats  # (K, U): of the median, then of the gaps, each side from the median outwards
+    kernel: Floats  # (K, U + F): of the mean, then of the gaps, each side from the middle outwards
     bias: Floats  # (K,)
 
     @classmethod
     def of(cls, weights: Mapping[str, NDArray[np.float32]]) -> Self:
-        parts = [name for name in ("median", "gaps") if f"{name}/bias" in weights]
-        kernels = [weights[f"{part}/kernel"] for part in parts]
-        biases = [weights[f"{part}/bias"] for part in parts]
-        kernel = np.concatenate(kernels, axis=1, dtype=np.float64)
-        half = kernel.shape[1] // 2
-        outwards = [0, *range(half, 0, -1), *range(half + 1, kernel.shape[1])]
-        bias = np.concatenate(biases, dtype=np.float64)
+        kernel, bias = (
+            np.concatenate([weights[f"mean/{part}"], weights[f"gaps/{part}"]], -1, dtype=np.float64)
+            for part in ("kernel", "bias")
+        )
+        half = len(bias) // 2
+        outwards = [0, *range(half, 0, -1), *range(half + 1, len(bias))]
         return cls(np.ascontiguousarray(kernel.T[outwards]), bias[outwards])
 
     @property
@@ -101,18 +101,20 @@ class Head:
         """It says the same whatever the layers found, as does that of `baseline_weights`."""
         return not self.kernel.any()
 
-    def __call__(self, hidden: NDArray[np.float32]) -> Floats:
-        """(B, U) float32 -> (B, K) float64, rising along K."""
+    def __call__(self, hidden: NDArray[np.float32], newest: NDArray[np.float32]) -> Floats:
+        """(B, U) float32 and scaled newest rows (B, F) float32 -> (B, K) float64, rising along K.
+
+        The middle column is the mean.
+        """
+        z = np.concatenate([hidden, newest], 1, dtype=np.float64)
         # A sum, not a product by BLAS: its order does not depend on the rows beside.
-        out: Floats = np.add.reduce(hidden.astype(np.float64)[:, None] * self.kernel, 2)
+        out: Floats = np.add.reduce(z[:, None] * self.kernel, 2)
         out += self.bias
-        if self.levels == 1:
-            return out
-        half, median = self.levels // 2, out[:, :1]
+        half, mean = self.levels // 2, out[:, :1]
         gaps = np.logaddexp(0.0, out[:, 1:]).reshape(-1, 2, half)
         far = np.add.accumulate(gaps, 2)
         quantiles = np.empty_like(out)
         quantiles[:, half] = out[:, 0]
-        np.subtract(median, far[:, 0], quantiles[:, half - 1 :: -1])
-        np.add(median, far[:, 1], quantiles[:, half + 1 :])
+        np.subtract(mean, far[:, 0], quantiles[:, half - 1 :: -1])
+        np.add(mean, far[:, 1], quantiles[:, half + 1 :])
         return quantiles

@@ -44,19 +44,18 @@ class TrainableNetwork(Protocol):
 
 
 def spread_matrix(n_levels: int) -> NDArray[np.float32]:
-    """(K, K) matrix that turns [median, gaps >= 0] into levels that cannot cross.
+    """(K - 1, K) matrix that turns gaps >= 0 into levels around zero that cannot cross.
 
     With m the index of level 0.5, gap j < m lowers the levels 0..j and gap j >= m raises the
     levels j + 1 and up.
     """
     middle = n_levels // 2
-    matrix = np.zeros((n_levels, n_levels), np.float32)
-    matrix[0] = 1.0
+    matrix = np.zeros((n_levels - 1, n_levels), np.float32)
     for gap in range(n_levels - 1):
         if gap < middle:
-            matrix[gap + 1, : gap + 1] = -1.0
+            matrix[gap, : gap + 1] = -1.0
         else:
-            matrix[gap + 1, gap + 1 :] = 1.0
+            matrix[gap, gap + 1 :] = 1.0
     return matrix
 
 
@@ -123,23 +122,20 @@ class FusedNetwork:
 
     def __call__(self, rows: Tensor, ends: Tensor, seed: Tensor | None) -> Tensor:
         x = gather_windows(rows, ends, self._settings.lookback, time_axis=0)  # (L, B, F)
-        *lstm, head_kernel, head_bias = self.variables
+        newest = x[-1]
+        *lstm, kernel, bias = self.variables
         for layer in range(self._settings.layers):
             w, b = lstm[2 * layer : 2 * layer + 2]
             h = block_lstm(x, w.read_value(), b.read_value())  # (L, B, U)
             last = layer == self._settings.layers - 1
             x = self._drop(h[-1] if last else h, seed, layer)
-        return self._spread_out(tf.matmul(x, head_kernel) + head_bias)  # (B, K)
+        gaps = tf.nn.softplus(tf.matmul(tf.concat([x, newest], 1), kernel) + bias)
+        return tf.matmul(gaps, self._spread)  # (B, K)
 
     def _drop(self, x: Tensor, seed: Tensor | None, layer: int) -> Tensor:
         if seed is None or not self._settings.dropout:
             return x
         return x * dropout_mask(tf.shape(x), self._settings.dropout, seed + tf.constant([layer, 0]))
-
-    def _spread_out(self, raw: Tensor) -> Tensor:
-        if self._settings.loss == "mse":
-            return raw
-        return tf.matmul(tf.concat([raw[:, :1], tf.nn.softplus(raw[:, 1:])], 1), self._spread)
 
     def weights(self) -> Weights:
         """Current weights under their exported names."""
@@ -156,10 +152,7 @@ def _pack(weights: Weights, names: Sequence[str]) -> list[NDArray[np.float32]]:
     for name in names:
         packed.append(np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent"]]))
         packed.append(weights[f"{name}/bias"])
-    heads = [head for head in ("median", "gaps") if f"{head}/kernel" in weights]
-    packed.append(np.concatenate([weights[f"{head}/kernel"] for head in heads], axis=1))
-    packed.append(np.concatenate([weights[f"{head}/bias"] for head in heads]))
-    return packed
+    return [*packed, weights["gaps/kernel"], weights["gaps/bias"]]
 
 
 def _unpack(arrays: Sequence[NDArray[np.float32]], names: Sequence[str]) -> Weights:
@@ -168,10 +161,7 @@ def _unpack(arrays: Sequence[NDArray[np.float32]], names: Sequence[str]) -> Weig
         features = len(w) - len(bias) // 4
         weights[f"{name}/kernel"], weights[f"{name}/recurrent"] = w[:features], w[features:]
         weights[f"{name}/bias"] = bias
-    kernel, bias = arrays[-2:]
-    weights["median/kernel"], weights["median/bias"] = kernel[:, :1], bias[:1]
-    if len(bias) > 1:
-        weights["gaps/kernel"], weights["gaps/bias"] = kernel[:, 1:], bias[1:]
+    weights["gaps/kernel"], weights["gaps/bias"] = arrays[-2:]
     return weights
 
 
@@ -205,7 +195,7 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
             named[f"{layer.name}/kernel"] = layer.cell.kernel
             named[f"{layer.name}/recurrent"] = layer.cell.recurrent_kernel
             named[f"{layer.name}/bias"] = layer.cell.bias
-        elif layer.name in ("median", "gaps"):
+        elif layer.name == "gaps":
             named[f"{layer.name}/kernel"] = layer.kernel
             named[f"{layer.name}/bias"] = layer.bias
     return named

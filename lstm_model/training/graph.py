@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lstm_model.settings import Settings
 from lstm_model.training import fused
 from lstm_model.training.fused import Tensor, TrainableNetwork, choose_network, export_weights
-from lstm_model.training.network import build_network, import_weights, loss_of
+from lstm_model.training.network import build_network, import_weights, pinball_loss
 from lstm_model.training.parity import Parity
 
 Ends = NDArray[np.int32]
@@ -47,7 +47,6 @@ class Shape(NamedTuple):
     units: int
     layers: int
     dropout: float
-    loss: str
     levels: tuple[float, ...]
     batch: int
 
@@ -100,8 +99,7 @@ class Job:
         """What its graph has to be made for."""
         s = self.settings
         return Shape(
-            s.lookback, self.rows.shape[1], s.units, s.layers, s.dropout, s.loss, s.levels,
-            self.batch,
+            s.lookback, self.rows.shape[1], s.units, s.layers, s.dropout, s.levels, self.batch,
         )  # fmt: skip
 
     def model(self) -> keras.Model:
@@ -131,7 +129,7 @@ class TrainingGraph:
 
     def __init__(self, job: Job) -> None:
         self._parts = min(_MOST_PARTS, max(2, job.batch // _PART_WINDOWS))
-        self._loss = loss_of(job.settings)
+        self._loss = pinball_loss(job.settings.levels)
         self.model = job.model()
         self.network, self.fallback = self._choose(job)
         self._moments = [

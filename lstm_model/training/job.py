@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
 
+NOT_TRAINED = ("scaler/", "mean/")  # weights of a model that the training process never sees
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -35,7 +37,7 @@ class TrainingJob:
         The same for the windows that decide when to stop.
     initial
         Weights to fine-tune, under the names listed in `lstm_model.training.network`; a scaler
-        among them is ignored. None trains from scratch.
+        and a mean among them are ignored. None trains from scratch.
     parity
         Folder where it is remembered for which networks the fused kernel equals Keras. None: they
         are compared anew by every training process.
@@ -85,7 +87,7 @@ class TrainingJob:
         return {
             f"initial/{name}": np.asarray(array, np.float32)
             for name, array in (self.initial or {}).items()
-            if not name.startswith("scaler/")
+            if not name.startswith(NOT_TRAINED)
         }
 
     def write(self, workdir: Path) -> None:

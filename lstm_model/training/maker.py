@@ -32,6 +32,7 @@ from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.gate import Evidence
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
 from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
@@ -51,8 +52,8 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
     "market.candles", "model.boosted", "model.calibration", "model.dataset", "model.evaluation",
-    "model.forecast", "model.har", "model.lstm", "model.weights", "training.fit", "training.fused",
-    "training.graph", "training.maker", "training.material", "training.network",
+    "model.forecast", "model.har", "model.lstm", "model.mean", "model.weights", "training.fit",
+    "training.fused", "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -173,7 +174,9 @@ class ModelMaker:
         panel, split, scaler = material.panel, material.split, material.scaler
         job = self._job(panel, split.train, split.validation, material.scaled)
         with _trained(job, training) as result:
-            weights = {**result.weights, **_named(scaler)}
+            weights = self._with_mean(
+                {**result.weights, **_named(scaler)}, panel, split.train, split.validation
+            )
             thorough = training.thorough and boosted.is_installed()
             if thorough:
                 logger.info("Scoring %s beside LightGBM, for its card: up to minutes", version)
@@ -266,7 +269,15 @@ class ModelMaker:
                 scores={}, skill={}, calibration=parent.calibration.to_card(),
                 kind="finetune", parent=parent.card.version,
             )  # fmt: skip
-            self.store.publish(card, {**result.weights, **_named(scaler)}, result.network)
+            # The pull towards the parent's mean stands in for older windows.
+            weights = self._with_mean(
+                {**initial, **result.weights}, material.panel, windows.train, windows.validation
+            )
+            self.store.publish(card, weights, result.network)
+
+    def _with_mean(self, weights: Weights, panel: Panel, train: Ints, held_out: Ints) -> Weights:
+        windows = Windows(panel.rows, panel.target(), train, held_out)
+        return learn_mean(weights, windows, self.settings)
 
     def _job(
         self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32],

@@ -28,6 +28,7 @@ from lstm_model.market.candles import Candles
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.gate import Evidence
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.settings import Settings
 from lstm_model.store.steps import StepStore
 from lstm_model.training.job import TrainingJob, TrainingResult
@@ -91,11 +92,21 @@ def poisoned(world: World, kind: str, seed: int) -> Entrant:
     elif kind == "inverted":
         job = replace(job, targets=-job.targets)
     elif kind == "overfit":
-        job = replace(job, train_ends=random.choice(job.train_ends, 20, replace=False))
-    weights = fit(job) | world.scaler
+        few = random.choice(job.train_ends, 20, replace=False)
+        job = replace(job, train_ends=few, validation_ends=few)
+    weights = made_of(job, world)
     if kind == "no number":
-        weights["median/bias"] = np.full_like(weights["median/bias"], math.nan)
+        weights["mean/bias"] = np.full_like(weights["mean/bias"], math.nan)
     return Entrant(weights, world.good.calibration)
+
+
+def made_of(job: TrainingJob, world: World) -> dict[str, np.ndarray]:
+    """The weights that a maker makes of a job, whose rows are scaled already."""
+    ones = {name: np.full_like(a, name.endswith("scale")) for name, a in world.scaler.items()}
+    windows = Windows(
+        *map(np.asarray, (job.rows, job.targets, job.train_ends, job.validation_ends))
+    )
+    return learn_mean(fit(job) | ones, windows, job.settings) | world.scaler
 
 
 def all_poisoned(world: World, kinds: Sequence[str]) -> dict[str, Entrant]:
@@ -165,7 +176,7 @@ def test_the_good_one_among_the_poisoned_is_found(world: World) -> None:
 
 def test_a_better_challenger_replaces_a_worse_network(world: World) -> None:
     half = replace(world.job, train_ends=world.job.train_ends[:60])
-    champion = Entrant(fit(half) | world.scaler, world.good.calibration)
+    champion = Entrant(made_of(half, world), world.good.calibration)
     state, events = judged(world, "half", {"half": champion, "good": world.good})
     assert state.champion == "good"
     assert of_kind(events, "promoted") == ["good"]
@@ -211,6 +222,7 @@ def events_of(steps: Sequence[Step], *kinds: str) -> list[Event]:
 def training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
     monkeypatch.setattr(lstm_model.training.maker, "TRAINER", instant)
+    monkeypatch.setattr(lstm_model.training.maker, "learn_mean", learn_mean)  # `turned` is about
     return instant
 
 
@@ -244,6 +256,13 @@ class StubbornTraining(InstantTraining):
         return result if job.initial is None else replace(result, weights=start_of(job))
 
 
+def learn_no_other_mean(
+    weights: dict[str, np.ndarray], windows: Windows, settings: Settings
+) -> dict[str, np.ndarray]:
+    """A fine-tuning keeps the mean that its parent has."""
+    return weights if "mean/bias" in weights else learn_mean(weights, windows, settings)
+
+
 # One retraining, 400 candles before the market turns round; later ones come of drift.
 DRIFTING = LEARNT.model_copy(
     update={"finetune_candles": 0, "drift_cooldown_candles": 300, "retrain_candles": 1_300}
@@ -259,6 +278,8 @@ def turned(
 ) -> Iterator[list[Step]]:
     """A learner in a market that turns round; with fine-tunings that help and that do not."""
     patch = pytest.MonkeyPatch()
+    if request.param is StubbornTraining:
+        patch.setattr(lstm_model.training.maker, "learn_mean", learn_no_other_mean)
     patch.setattr(lstm_model.training.maker, "TRAINER", request.param())
     yield course(tmp_path_factory.mktemp("turned"), turning(1.5, TURN, seed=1), DRIFTING)
     patch.undo()

@@ -53,7 +53,7 @@ HALF = len(LEVELS) // 2
 NEUTRAL = Widths.neutral(LEVELS)
 GROWN = NEUTRAL._replace(labels=20_000, usual=math.log(0.01))
 SURE = Worth(1.0, 0.0)
-PLAIN = Calibration(LEVELS, 1.0, 0.0, (), {POOLED: NEUTRAL, "BTC/USDT": GROWN})
+PLAIN = Calibration(LEVELS, 1.0, 0.0, {POOLED: NEUTRAL, "BTC/USDT": GROWN})
 BASE = np.array([-1.6, -1.2, -0.6, 0.0, 0.6, 1.2, 1.6])
 LEADS = 0.292  # a loss that after 100 candles leads 0.3 by half of what it takes
 

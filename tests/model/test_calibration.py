@@ -32,7 +32,7 @@ from lstm_model.model.calibration import (
 )
 from lstm_model.model.calibration import track as track_all
 from lstm_model.model.dataset import Reached
-from lstm_model.model.forecast import coverage, mean_weights
+from lstm_model.model.forecast import coverage
 from lstm_model.settings import DEFAULT_LEVELS
 from lstm_model.trading.outlook import trust
 
@@ -576,19 +576,16 @@ def test_a_pair_never_seen_gets_wider_intervals_and_reaches_than_the_pooled_ones
 # ---------------------------------------------------------------- the forecast
 
 
-def calibration(
-    shrinkage: float = 0.5, residuals: tuple[float, ...] = (), error: float = 0.25
-) -> Calibration:
+def calibration(shrinkage: float = 0.5, error: float = 0.25) -> Calibration:
     widths = {
         POOLED: Widths(0, 0.0, (0.1, 0.2, 0.3, 0.4), (0.01, 0.02, 0.03, 0.04)),
         "BTC/USDT": Widths(77, math.log(0.02), (-0.3, 1 / 3, 0.1 + 0.2, -1e-17), (0.5, 0, 0, 0.1)),
     }
-    return Calibration(LEVELS, shrinkage, error, residuals, widths)
+    return Calibration(LEVELS, shrinkage, error, widths)
 
 
-@pytest.mark.parametrize("residuals", [(), (-2.0, -0.7, 0.1, 0.6, 1.9)])
-def test_a_card_carries_the_calibration_unchanged(residuals: tuple[float, ...]) -> None:
-    made = calibration(0.1 + 0.2, residuals, error=1 / 7)
+def test_a_card_carries_the_calibration_unchanged() -> None:
+    made = calibration(0.1 + 0.2, error=1 / 7)
     card = json.loads(json.dumps(made.to_card()))
     again = Calibration.from_card(LEVELS, card)
     assert again == made
@@ -599,7 +596,7 @@ def test_a_card_carries_the_calibration_unchanged(residuals: tuple[float, ...]) 
 def test_any_calibration_comes_back_from_its_card(
     widths: dict[str, Widths], shrinkage: float, error: float
 ) -> None:
-    made = Calibration(LEVELS, shrinkage, error, (), widths)
+    made = Calibration(LEVELS, shrinkage, error, widths)
     assert Calibration.from_card(LEVELS, json.loads(json.dumps(made.to_card()))) == made
 
 
@@ -607,17 +604,9 @@ def test_any_calibration_comes_back_from_its_card(
 def test_the_served_mean_is_the_shrunk_mean_and_the_shape_stays(shrinkage: float) -> None:
     raw = np.sort(np.random.default_rng(0).normal(0.5, 1.0, size=(30, 5)))
     location, quantiles = calibration(shrinkage).spread(raw)
-    mean = raw @ mean_weights(LEVELS)
-    np.testing.assert_allclose(location, shrinkage * mean)
+    np.testing.assert_allclose(location, shrinkage * raw[:, 2])
     np.testing.assert_allclose(np.diff(quantiles, axis=1), np.diff(raw, axis=1))
-    np.testing.assert_allclose(quantiles @ mean_weights(LEVELS), location, atol=1e-12)
-
-
-def test_a_network_without_quantiles_gets_them_from_its_residuals() -> None:
-    residuals = (-2.0, -1.0, 0.0, 1.0, 2.0)
-    location, quantiles = calibration(0.5, residuals).spread(np.array([[2.0], [0.0]]))
-    assert location.tolist() == [1.0, 0.0]
-    np.testing.assert_allclose(quantiles, [[-1, 0, 1, 2, 3], [-2, -1, 0, 1, 2]])
+    np.testing.assert_allclose(quantiles[:, 2], location, atol=1e-12)
 
 
 def test_a_forecast_is_in_units_of_the_return_over_the_horizon() -> None:
@@ -630,13 +619,12 @@ def test_a_forecast_is_in_units_of_the_return_over_the_horizon() -> None:
     assert (made.levels, made.volatility.tolist()) == (LEVELS, [0.02, 0.04])
 
 
-@pytest.mark.parametrize("columns", [1, 5])
 @given(shrinkage=st.floats(0, 1), error=st.floats(0, 3), shift=st.floats(-2, 2))
 def test_the_error_of_a_mean_is_that_of_its_worth_times_the_raw_mean(
-    columns: int, shrinkage: float, error: float, shift: float
+    shrinkage: float, error: float, shift: float
 ) -> None:
-    raw = (NORMAL if columns == 5 else np.zeros(1)) + np.array([[shift], [0.0]])
-    made = calibration(shrinkage, tuple(NORMAL), error).apply(raw, np.array([0.01, 0.02]), 9, "X")
+    raw = NORMAL + np.array([[shift], [0.0]])
+    made = calibration(shrinkage, error).apply(raw, np.array([0.01, 0.02]), 9, "X")
     np.testing.assert_allclose(made.mean, [shrinkage * shift * 0.03, 0.0], atol=1e-12)
     np.testing.assert_allclose(made.mean_error, [abs(shift) * error * 0.03, 0.0], atol=1e-12)
 
@@ -647,7 +635,7 @@ def test_a_forecast_alone_has_the_bits_it_has_among_others(count: int) -> None:
     raw = np.sort(random.normal(size=(400, len(DEFAULT_LEVELS))))
     volatility = np.exp(random.normal(size=400))
     widths = Widths(9, 0.1, (0.1, 0.2, 0.3, 0.4, 0.5), (0.5, 0.4, 0.3, 0.2, 0.1))
-    made = Calibration(DEFAULT_LEVELS, 0.7, 0.1, (), {"BTC/USDT": widths})
+    made = Calibration(DEFAULT_LEVELS, 0.7, 0.1, {"BTC/USDT": widths})
     many = made.apply(raw, volatility, 12, "BTC/USDT")
     for start in range(0, 400 - count, 3):
         rows = slice(start, start + count)

@@ -16,7 +16,6 @@ from lstm_model.model.forecast import (
     coverage,
     deviation_of,
     hit_rate,
-    mean_weights,
     paired_test,
     pinball_loss,
     skill,
@@ -94,32 +93,6 @@ def test_skill_against_zero_is_r_squared() -> None:
     realized = forecast + random.normal(size=50_000)
     assert skill((realized - forecast) ** 2, realized**2) == pytest.approx(0.5, abs=0.02)
     assert skill(realized**2, realized**2) == 0.0
-
-
-@given(
-    st.lists(st.floats(0.01, 0.49), min_size=1, max_size=5, unique=True).map(sorted), NUMBERS
-)  # fmt: skip
-def test_mean_weights_of_symmetric_levels_are_symmetric_and_sum_to_one(
-    low: list[float], shift: float
-) -> None:
-    levels = (*low, 0.5, *(1.0 - level for level in reversed(low)))
-    weights = mean_weights(levels)
-    assert weights.sum() == pytest.approx(1.0)
-    assert (weights > 0.0).all()
-    np.testing.assert_allclose(weights, weights[::-1], atol=1e-12)
-    quantiles = np.array([shift + NormalDist().inv_cdf(level) for level in levels])
-    assert quantiles @ weights == pytest.approx(shift, abs=1e-9)
-
-
-def test_a_mean_of_quantiles_sees_skew() -> None:
-    draws = np.random.default_rng(0).gamma(4.0, size=100_000)
-    levels = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-    mean = np.quantile(draws, levels) @ mean_weights(levels)
-    assert abs(mean - draws.mean()) < 0.1 * abs(np.median(draws) - draws.mean()) + 0.02
-
-
-def test_the_only_level_has_all_the_weight() -> None:
-    assert mean_weights((0.5,)).tolist() == [1.0]
 
 
 def test_a_forecast_knows_its_interval_and_deviation() -> None:

@@ -283,7 +283,7 @@ def test_other_weights_under_the_same_name_are_a_fault_of_serving() -> None:
 def calibrated(shrinkage: float = 0.5, scale: float = 0.1) -> Model:
     """The same network with another calibration."""
     widths = Widths(0, 0.0, (scale, 0.2, 0.3, 0.4, 0.5), (0.1,) * 5)
-    return replace(RIGHT, calibration=Calibration(LEVELS, shrinkage, 0.2, (), {POOLED: widths}))
+    return replace(RIGHT, calibration=Calibration(LEVELS, shrinkage, 0.2, {POOLED: widths}))
 
 
 @pytest.mark.parametrize("other", [calibrated(scale=0.6), calibrated(shrinkage=0.9)])

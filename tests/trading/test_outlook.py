@@ -44,7 +44,7 @@ def model_with(labels: int = GROWN, p_value: float = 0.0, version: str = "v0") -
     """A model that has seen so many labels of the pair, and has this much skill."""
     made = make_model()
     widths = Widths.neutral(LEVELS)._replace(labels=labels, usual=math.log(0.001))
-    calibration = Calibration(LEVELS, 0.5, 0.1, (), {PAIR: widths})
+    calibration = Calibration(LEVELS, 0.5, 0.1, {PAIR: widths})
     card = made.card.model_copy(update={"version": version})
     return replace(made, card=card, calibration=calibration, p_value=p_value)
 

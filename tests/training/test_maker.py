@@ -16,6 +16,7 @@ from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_m
 from live_world import TRAINER
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
+import lstm_model.training.maker
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
@@ -23,13 +24,13 @@ from lstm_model.market.candles import Candles, unknown_flow
 from lstm_model.model.calibration import Calibration, rescale
 from lstm_model.model.dataset import Panel, Scaler, Split
 from lstm_model.model.evaluation import evaluate
-from lstm_model.model.forecast import mean_weights
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
 from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
-from lstm_model.training.job import Progress, TrainingJob
+from lstm_model.training.job import Progress
 from lstm_model.training.maker import Candidate, ModelMaker, Training
 from lstm_model.training.material import Material
 
@@ -106,7 +107,7 @@ def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
 @pytest.mark.parametrize(
     "options",
     [
-        {"seed": 2}, {"units": 12}, {"horizon": 3}, {"levels": (0.1, 0.5, 0.9)}, {"loss": "mse"},
+        {"seed": 2}, {"units": 12}, {"horizon": 3}, {"levels": (0.1, 0.5, 0.9)},
         {"learning_rate": 0.01}, {"test_fraction": 0.2}, {"train_candles": 1_100},
         {"epoch_windows": 2_000}, {"pool_candles": 20_000},
     ],
@@ -354,6 +355,29 @@ def test_the_planted_signal_is_learnt(maker: ModelMaker) -> None:
     assert model.calibration.shrinkage > 0.5
 
 
+def test_a_mean_of_zero_is_worth_nothing_and_disturbs_nothing(
+    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `learn_mean` leaves it where no penalty gains anything; warnings are errors here."""
+
+    def nothing(weights: Any, windows: Windows, settings: Settings) -> Any:
+        made = learn_mean(weights, windows, settings)
+        return {n: 0.0 * a if n.startswith("mean/") else a for n, a in made.items()}
+
+    monkeypatch.setattr(lstm_model.training.maker, "learn_mean", nothing)
+    made, panel, test = maker.scratch(material()), material().panel, material().split.test
+    card = made.stored.card
+    assert card.calibration["shrinkage"] == [0.0, 0.0]
+    assert (card.p_value, card.scores["lstm"]["r2"]) == (1.0, 0.0)
+    assert not made.evidence.power.any()
+    assert made.evidence.p_value(SETTINGS.horizon) == 1.0
+    assert entering(made).worth == Worth(0.0, 0.0)
+    forecast = served(made).forecast("BTC/USDT", panel.rows, panel.volatility, test)
+    assert not forecast.mean.any()
+    assert not forecast.mean_error.any()
+    assert made.evidence.pinball.mean() < maker.baseline(material()).evidence.pinball.mean() * 1.05
+
+
 def test_the_job_folder_is_removed_whatever_happens(
     maker: ModelMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -449,7 +473,8 @@ def test_what_was_learnt_of_a_models_skill_since_counts(maker: ModelMaker) -> No
 
 def past_quantiles(found: Material) -> np.ndarray:
     past = np.concatenate([found.split.train, found.split.validation])
-    return np.quantile(found.panel.target()[past], SETTINGS.levels)
+    quantiles = np.quantile(found.panel.target()[past], SETTINGS.levels)
+    return quantiles - quantiles[len(quantiles) // 2]
 
 
 def test_the_baseline_answers_the_quantiles_of_the_past(maker: ModelMaker) -> None:
@@ -655,7 +680,7 @@ def test_a_fine_tuning_starts_from_its_parents_weights(
     assert initial is not None
     assert initial.keys() == before.keys() == made.keys()
     assert all(same_bits(initial[name], before[name]) for name in before)
-    assert not same_bits(made["median/kernel"], before["median/kernel"])
+    assert not same_bits(made["gaps/bias"], before["gaps/bias"])
 
 
 def test_a_fine_tuning_keeps_its_parents_scaler(tuning: Tuning, training: InstantTraining) -> None:
@@ -726,7 +751,7 @@ def test_a_fine_tunings_mean_is_measured_on_the_candles_held_out_of_it(
 ) -> None:
     made, record = tuned_to(tmp_path, 0.5)
     panel, rows = material(LATER, PROVING).panel, training.jobs[-1].validation_ends
-    raw = served(made).lstm.predict(panel.rows, rows) @ mean_weights(SETTINGS.levels)
+    raw = served(made).lstm.predict(panel.rows, rows)[:, len(SETTINGS.levels) // 2]
     found, held_out = made.evidence, panel.date_ms[rows].min()
     assert held_out == LATER - 70 * STEP_MS
     assert not found.power[found.date_ms < held_out].any()
@@ -751,11 +776,12 @@ def test_a_fine_tuning_can_give_a_mean_back_that_its_parent_had_lost(
 def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
     tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def inverted(job: TrainingJob, *arguments: Any, **options: Any) -> Any:
-        job = job if job.initial is None else replace(job, targets=-job.targets)
-        return training.run(job, *arguments, **options)
+    def spoilt(weights: Any, windows: Windows, settings: Settings) -> Any:
+        if "mean/bias" in weights:
+            windows = windows._replace(target=-windows.target)
+        return learn_mean(weights, windows, settings)
 
-    monkeypatch.setattr(TRAINER, ScriptedTraining(inverted))
+    monkeypatch.setattr(lstm_model.training.maker, "learn_mean", spoilt)
     assert entering(tuned_to(tmp_path, 1.0)[0]).worth == Worth(0.0, 0.0)
 
 

@@ -33,7 +33,7 @@ GOOD_CHILD = """
         print(json.dumps({"stage": "compiling"}), flush=True)
         loss = float(job["targets"][job["train_ends"]].mean())
         print(json.dumps({"stage": "training", "epoch": 1, "fraction": 0.5, "loss": loss}))
-        np.savez(folder / "result.npz", **{"median/bias": job["rows"][0, :1]})
+        np.savez(folder / "result.npz", **{"gaps/bias": job["rows"][0, :1]})
     epoch = {"epoch": 1, "loss": loss, "validation_loss": 2.0, "seconds": 0.1}
     result = {"epochs": 1, "best_epoch": 1, "history": [epoch], "fallback": None}
     (folder / "result.json").write_text(json.dumps(result))
@@ -114,7 +114,7 @@ def beyond_settings(**changes: int) -> TrainingJob:
 def test_a_result_comes_back_with_progress(train: Train) -> None:
     seen: list[Progress] = []
     result = train(GOOD_CHILD, progress=seen.append)
-    np.testing.assert_array_equal(result.weights["median/bias"], np.ones(1, np.float32))
+    np.testing.assert_array_equal(result.weights["gaps/bias"], np.ones(1, np.float32))
     assert result.network.read_bytes() == b"network"
     assert (result.epochs, result.best_epoch, result.fallback) == (1, 1, None)
     assert result.history[0].validation_loss == 2.0
@@ -207,7 +207,7 @@ def test_an_error_of_the_caller_leaves_no_process(train: Train, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ('job["rows"][0, :1]', 'job["rows"][0, :1] * np.nan', r"not finite: median/bias"),
+        ('job["rows"][0, :1]', 'job["rows"][0, :1] * np.nan', r"not finite: gaps/bias"),
         ('(folder / "network.keras").write_bytes(b"network")', "", r"network\.keras"),
         ('"best_epoch": 1, ', "", "best_epoch"),
         ('job["rows"][0, :1]', "np.array([{}])", "no usable result"),
@@ -265,16 +265,16 @@ def test_a_job_folder_names_its_settings(train: Train, tmp_path: Path) -> None:
 def test_the_child_gets_the_initial_weights_without_their_scaler(
     train: Train, tmp_path: Path
 ) -> None:
-    initial = {"median/bias": np.array([0.5]), "scaler/mean": np.zeros(2)}
+    initial = {"gaps/bias": np.array([0.5]), "scaler/mean": np.zeros(2), "mean/bias": np.ones(1)}
     result = train(
         GOOD_CHILD.replace('"fallback": None', '"fallback": None, "initial_loss": 2.5'),
         make_job(initial=initial),
     )
     assert result.initial_loss == 2.5
     with np.load(tmp_path / "job" / "job.npz", allow_pickle=False) as job:
-        assert [name for name in job.files if "/" in name] == ["initial/median/bias"]
-        assert job["initial/median/bias"].dtype == np.float32
-        np.testing.assert_array_equal(job["initial/median/bias"], [0.5])
+        assert [name for name in job.files if "/" in name] == ["initial/gaps/bias"]
+        assert job["initial/gaps/bias"].dtype == np.float32
+        np.testing.assert_array_equal(job["initial/gaps/bias"], [0.5])
 
 
 def test_a_training_from_scratch_has_no_initial_weights(train: Train, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ STAYING_CHILD = """
             continue
         while settings["seed"] == 15 and not (folder / "go").exists():
             pass
-        np.savez(folder / "result.npz", **{"median/bias": np.zeros(1, np.float32)})
+        np.savez(folder / "result.npz", **{"gaps/bias": np.zeros(1, np.float32)})
         result = {"epochs": number, "best_epoch": 1, "history": [], "fallback": None}
         (folder / "result.json").write_text(json.dumps(result))
         (folder / "network.keras").write_bytes(b"network")
