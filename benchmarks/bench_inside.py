@@ -23,7 +23,7 @@ from training_child import Training
 from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.market.candles import Candles, candle_open_ms
 from lstm_model.model.calibration import POOLED, Calibration, Widths
-from lstm_model.model.lstm import Lstm
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard
@@ -58,7 +58,7 @@ def random_model(settings: Settings) -> Model:
     )
     neutral = {POOLED: Widths.neutral(settings.levels)}
     calibration = Calibration(settings.levels, 0.5, 0.1, neutral)
-    return Model(card, Lstm(weights, settings.lookback), calibration, p_value=1.0)
+    return Model(card, Ensemble(weights, settings.lookback), calibration, p_value=1.0)
 
 
 def invented_candles(pair: str, settings: Settings) -> Candles:

@@ -41,6 +41,7 @@ from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration, Series, Widths, reaches, rescale, track
 from lstm_model.model.dataset import Panel, build_panel, realized_return
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.evaluation import Outcomes, means_by_moment
 from lstm_model.model.forecast import (
     hit_rate,
@@ -49,7 +50,6 @@ from lstm_model.model.forecast import (
     skill,
     winkler_score,
 )
-from lstm_model.model.lstm import Lstm
 from lstm_model.model.reliability import Reliability
 from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
@@ -163,7 +163,7 @@ def network(candidate: Candidate, scene: Scene) -> Network:
 
 
 def _raw(candidate: Candidate, scene: Scene) -> Floats:
-    lstm = Lstm(candidate.stored.weights, scene.settings.lookback)
+    lstm = Ensemble(candidate.stored.weights, scene.settings.lookback)
     cuts = np.flatnonzero(np.diff(scene.panel.pair_index[scene.rows])) + 1
     parts = np.split(scene.rows, cuts)
     return np.concatenate([lstm.predict(scene.panel.rows, part) for part in parts])

@@ -44,9 +44,9 @@ from lstm_model.learning.matured import Matured
 from lstm_model.learning.packing import pack
 from lstm_model.learning.run import Run
 from lstm_model.model.calibration import Calibration
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.evaluation import Evaluation
 from lstm_model.model.gate import Evidence, contest
-from lstm_model.model.lstm import Lstm
 from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.models import ModelStore
@@ -119,7 +119,7 @@ class World:
         return Entrant(name, self._answers(whole), found.calibration, found.evidence)
 
     def _answers(self, weights: Weights) -> Predict:
-        lstm = Lstm(weights, self.settings.lookback)
+        lstm = Ensemble(weights, self.settings.lookback)
         answers = lru_cache(maxsize=None)(
             lambda day: lstm.predict(self.days[day].panel.rows, self.days[day].rows)
         )

@@ -9,8 +9,8 @@ from series import STEP_MS, make_candles, with_flow
 from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
 from lstm_model.market.candles import Candles, Records, Seen
 from lstm_model.model.calibration import POOLED, Calibration, Widths
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import Forecast
-from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard
@@ -79,7 +79,7 @@ class World:
 
 def make_model(seed: int = 0) -> Model:
     names = feature_names(True)
-    lstm = Lstm(random_weights(len(names), 16, len(LEVELS), seed=seed), SETTINGS.lookback)
+    lstm = Ensemble(random_weights(len(names), 16, len(LEVELS), seed=seed), SETTINGS.lookback)
     card = ModelCard.model_construct(
         version=f"v{seed}", settings=SETTINGS.model_dump(mode="json"), feature_names=names
     )

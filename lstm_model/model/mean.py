@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.weights import members, numbered, of_member
 from lstm_model.settings import Settings
 
 Weights = dict[str, NDArray[np.float32]]
@@ -115,12 +116,24 @@ class Windows(NamedTuple):
 def learn_mean(
     weights: Mapping[str, NDArray[np.float32]], windows: Windows, settings: Settings
 ) -> Weights:
-    """The weights with a mean fitted anew, pulled towards the one they have, or else to zero.
+    """The weights with means fitted anew, pulled towards those they have, or else to zero.
 
     Parameters
     ----------
-    weights : as stored; `mean/kernel` and `mean/bias` may be missing
+    weights : as stored, of all members; `mean/kernel` and `mean/bias` may be missing
     """
+    own = [of_member(weights, number) for number in range(1, members(weights) + 1)]
+    made = [_learn_mean(of_one, windows, settings) for of_one in own]
+    return {
+        name: array
+        for number, of_one in enumerate(made, 1)
+        for name, array in numbered(of_one, number).items()
+    }
+
+
+def _learn_mean(
+    weights: Mapping[str, NDArray[np.float32]], windows: Windows, settings: Settings
+) -> Weights:
     size = len(weights["gaps/kernel"])
     zero = {"mean/kernel": np.zeros((size, 1), np.float32), "mean/bias": np.zeros(1, np.float32)}
     start = {**zero, **weights}

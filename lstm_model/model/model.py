@@ -9,8 +9,8 @@ from lstm_model.errors import StoreError
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.calibration import Calibration
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import Forecast
-from lstm_model.model.lstm import Lstm
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard
 from lstm_model.store.models import StoredModel
@@ -27,7 +27,7 @@ class Model:
     """
 
     card: ModelCard
-    lstm: Lstm
+    lstm: Ensemble
     calibration: Calibration
     p_value: float
 
@@ -46,7 +46,7 @@ class Model:
         if card.settings.get("lookback") != settings.lookback:
             raise StoreError(f"model {card.version} was trained for other settings; train anew")
         calibration = Calibration.from_card(settings.levels, card.calibration)
-        return cls(card, Lstm(stored.weights, settings.lookback), calibration, card.p_value)
+        return cls(card, Ensemble(stored.weights, settings.lookback), calibration, card.p_value)
 
     def forecast(self, pair: str, rows: Floats, volatility: Floats, ends: Ints) -> Forecast:
         """Forecasts after the windows that end in rows `ends` (N,) of one pair's features."""

@@ -1,5 +1,8 @@
 """The weights of a network by name: whether they form one, its head, and champion number zero.
 
+A model may be several networks, its members. The weights of the first have plain names, those of
+the n-th begin with "n/"; they share one scaler.
+
 Champion number zero has zero weights and a head that holds the quantiles of the past. It always
 says the same in units of volatility, so its forecast is a zero mean and EWMA volatility times the
 quantiles of past returns. As weights it needs no code of its own: it is stored, served, calibrated
@@ -46,6 +49,40 @@ def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np
         "scaler/scale": np.ones(n_features),
     }
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+def members(weights: Mapping[str, NDArray[np.float32]]) -> int:
+    """How many networks these are the weights of.
+
+    Examples
+    --------
+    >>> one = baseline_weights(np.array([-1.0, 0.0, 1.0]), n_features=3)
+    >>> members(one), members({**one, **numbered(one, 2)})
+    (1, 2)
+    """
+    return max([1, *(int(name.split("/")[0]) for name in weights if name[0].isdigit())])
+
+
+def of_member(
+    weights: Mapping[str, NDArray[np.float32]], number: int
+) -> dict[str, NDArray[np.float32]]:
+    """The weights of one member under plain names, with the scaler."""
+    shared = {name: array for name, array in weights.items() if name.startswith("scaler/")}
+    if number == 1:
+        return {name: array for name, array in weights.items() if not name[0].isdigit()}
+    own = {
+        n.removeprefix(f"{number}/"): a for n, a in weights.items() if n.startswith(f"{number}/")
+    }
+    return {**own, **shared}
+
+
+def numbered(
+    weights: Mapping[str, NDArray[np.float32]], number: int
+) -> dict[str, NDArray[np.float32]]:
+    """The inverse of `of_member`."""
+    if number == 1:
+        return dict(weights)
+    return {f"{number}/{n}": a for n, a in weights.items() if not n.startswith("scaler/")}
 
 
 def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:

@@ -23,8 +23,8 @@ from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.features.ingredients import ENOUGH_COVERAGE
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, Floats, utc_text
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import FAR_NAMES, Forecast
-from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.store.journal_rows import JournalRow
@@ -151,7 +151,7 @@ def reproduce(model: Model, pair: str, inputs: Inputs) -> Values:
     return _calibrated(model, pair, inputs, _alone(model.lstm, inputs))
 
 
-def _alone(lstm: Lstm, inputs: Inputs) -> Floats:
+def _alone(lstm: Ensemble, inputs: Inputs) -> Floats:
     return lstm.predict(inputs.rows, np.array([len(inputs.rows) - 1]))
 
 
@@ -395,7 +395,7 @@ class _Check:
         ):
             at_ms = case.row.candle_ms + moved * self._series.step_ms
             if isinstance(inputs := inputs_at(self._series, at_ms, self._settings), Inputs):
-                raw = _alone(Lstm(used, self._settings.lookback), inputs)
+                raw = _alone(Ensemble(used, self._settings.lookback), inputs)
                 if self._match(_Case(case.row, inputs, raw)):
                     return text
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from lstm_model.errors import TrainingError
+from lstm_model.model.weights import numbered
 from lstm_model.training.fused import Weights, export_weights
 from lstm_model.training.graph import Ends, Job, Shape, TrainingGraph
-from lstm_model.training.network import import_weights
+from lstm_model.training.network import averaged, import_weights
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -27,7 +28,7 @@ class Fit:
     """The fitting of one job: epochs, early stopping, the best weights so far.
 
     `best_epoch` 0 stands for the initial weights, whose validation loss is `initial_loss`; the
-    history begins with epoch 1.
+    history begins with epoch 1. `model` is the Keras model with the best weights.
     """
 
     job: Job
@@ -37,6 +38,7 @@ class Fit:
     best: Weights = field(default_factory=dict)
     best_epoch: int = 0
     initial_loss: float | None = None
+    model: Any = None
     _started_s: float = field(default_factory=time.monotonic)
     _loss: float = float("nan")
     _best_loss: float = float("inf")
@@ -60,7 +62,8 @@ class Fit:
             self._run_epoch(epoch, order.permutation(self.job.train_ends))
             if epoch - self.best_epoch >= settings.patience:
                 break
-        import_weights(self.graph.model, self.best)
+        self.model = self.graph.model  # the graph may go on to another
+        import_weights(self.model, self.best)
 
     def _measure_initial(self) -> None:
         loss = self._validate()
@@ -159,13 +162,49 @@ def fit_network(job: Job, report: Report) -> Fit:
     return Workshop().fit(job, report)
 
 
-def write_result(workdir: Path, fit: Fit) -> None:
-    """Leave the weights, the Keras file and the history in the job folder."""
-    weights = export_weights(fit.graph.model)
-    fit.graph.model.save(workdir / "network.keras")
+def fit_members(workshop: Workshop, job: Job, report: Report) -> list[Fit]:
+    """One member after the other; the graph of the first serves all."""
+    count = job.members
+    return [
+        workshop.fit(job.member(number), _of_all(report, number, count))
+        for number in range(1, count + 1)
+    ]
+
+
+def _of_all(report: Report, number: int, count: int) -> Report:
+    """What one of `count` members reports, as progress of them all."""
+    started_s, before = time.monotonic(), number - 1
+
+    def told(message: dict[str, Any]) -> None:
+        if fraction := message.get("fraction"):
+            epochs, whole_s = message["epochs"], (time.monotonic() - started_s) / fraction
+            message = {
+                **message, "fraction": (before + fraction) / count, "epochs": count * epochs,
+                "epoch": before * epochs + message["epoch"],
+                "eta_s": whole_s * (count - before - fraction),
+            }  # fmt: skip
+        report(message)
+
+    return told
+
+
+def write_result(workdir: Path, fits: Sequence[Fit]) -> None:
+    """Leave the weights of all members, the Keras file and the history in the job folder."""
+    weights = {
+        name: array
+        for number, fit in enumerate(fits, 1)
+        for name, array in numbered(export_weights(fit.model), number).items()
+    }
+    averaged([fit.model for fit in fits]).save(workdir / "network.keras")
     np.savez(workdir / "result.npz", **weights)  # type: ignore[arg-type]
+    history = [entry for fit in fits for entry in fit.history]
     result = {
-        "epochs": len(fit.history), "best_epoch": fit.best_epoch, "history": fit.history,
-        "fallback": fit.graph.fallback, "initial_loss": fit.initial_loss,
+        "epochs": len(history), "best_epoch": max(fit.best_epoch for fit in fits),
+        "history": history, "fallback": fits[0].graph.fallback, "initial_loss": _initial(fits),
     }  # fmt: skip
     (workdir / "result.json").write_text(json.dumps(result))
+
+
+def _initial(fits: Sequence[Fit]) -> float | None:
+    losses = [fit.initial_loss for fit in fits if fit.initial_loss is not None]
+    return float(np.mean(losses)) if losses else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lstm_model.model.weights import members, of_member
 from lstm_model.settings import Settings
 from lstm_model.training import fused
 from lstm_model.training.fused import Tensor, TrainableNetwork, choose_network, export_weights
@@ -37,6 +38,7 @@ _MOST_PARTS = 8
 _CHUNK_WORK = 4_096 * 60 * 2 * 50**2
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7  # Keras's own defaults for Adam
 _PARITY_WINDOWS = 8
+_SEEDS_APART = 1_000_003  # of members, so that models of neighbouring seeds share none
 
 
 class Shape(NamedTuple):
@@ -71,6 +73,18 @@ class Job:
     validation_ends: Ends
     initial: Mapping[str, NDArray[np.float32]] | None = None
     parity: Parity | None = None
+
+    @property
+    def members(self) -> int:
+        """How many networks it is to train: as many as there were, or as the settings say."""
+        return self.settings.members if self.initial is None else members(self.initial)
+
+    def member(self, number: int) -> Job:
+        """The job of one of them alone. The first has the seed of the settings."""
+        seed = (self.settings.seed + (number - 1) * _SEEDS_APART) % 2**31
+        settings = self.settings.model_copy(update={"seed": seed, "members": 1})
+        initial = None if self.initial is None else of_member(self.initial, number)
+        return replace(self, settings=settings, initial=initial)
 
     @property
     def windows(self) -> int:

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
 
-NOT_TRAINED = ("scaler/", "mean/")  # weights of a model that the training process never sees
+_NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
+
+
+def is_trained(name: str) -> bool:
+    """Whether the training process has to do with this array of a model."""
+    return name.split("/")[-2] not in _NOT_TRAINED
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class TrainingJob:
         return {
             f"initial/{name}": np.asarray(array, np.float32)
             for name, array in (self.initial or {}).items()
-            if not name.startswith(NOT_TRAINED)
+            if is_trained(name)
         }
 
     def write(self, workdir: Path) -> None:

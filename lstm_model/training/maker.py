@@ -29,9 +29,9 @@ from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Panel, Panels, Scaler
+from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.gate import Evidence
-from lstm_model.model.lstm import Lstm
 from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
 from lstm_model.model.weights import baseline_weights
@@ -51,9 +51,10 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
-    "market.candles", "model.boosted", "model.calibration", "model.dataset", "model.evaluation",
-    "model.forecast", "model.har", "model.lstm", "model.mean", "model.weights", "training.fit",
-    "training.fused", "training.graph", "training.maker", "training.material", "training.network",
+    "market.candles", "model.boosted", "model.calibration", "model.dataset", "model.ensemble",
+    "model.evaluation", "model.forecast", "model.har", "model.lstm", "model.mean", "model.weights",
+    "training.fit", "training.fused", "training.graph", "training.maker", "training.material",
+    "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -305,7 +306,7 @@ class ModelMaker:
 
     def _predictor(self, panel: Panel, weights: Weights) -> Callable[[Ints], Floats]:
         """The network: rows of the panel (N,) -> raw output (N, K)."""
-        lstm = Lstm(weights, self.settings.lookback)
+        lstm = Ensemble(weights, self.settings.lookback)
 
         def predict(ends: Ints) -> Floats:
             """Pair by pair: rows between those of one block would be projected for nothing."""

@@ -20,7 +20,7 @@ them and apart, see `lstm_model.model.mean`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
 from lstm_model.training.fused import Loss, Tensor, named_variables, spread_matrix
-from lstm_model.training.job import NOT_TRAINED
+from lstm_model.training.job import is_trained
 
 
 def build_network(settings: Settings, n_features: int) -> keras.Model:
@@ -75,7 +75,7 @@ def import_weights(model: keras.Model, weights: Mapping[str, NDArray[np.float32]
     """
     variables = named_variables(model)
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-    found = {n: array.shape for n, array in weights.items() if not n.startswith(NOT_TRAINED)}
+    found = {n: array.shape for n, array in weights.items() if is_trained(n)}
     wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
     if wrong:
         problems = "; ".join(
@@ -85,6 +85,16 @@ def import_weights(model: keras.Model, weights: Mapping[str, NDArray[np.float32]
         raise TrainingError(f"the weights do not fit the network of these settings: {problems}")
     for name, variable in variables.items():
         variable.assign(weights[name])
+
+
+def averaged(models: Sequence[keras.Model]) -> keras.Model:
+    """One stock Keras model that answers with the mean of several; of one, itself."""
+    if len(models) == 1:
+        return models[0]
+    inputs = keras.Input(models[0].input_shape[1:], name="window")
+    for number, model in enumerate(models, 1):
+        model.name = f"member_{number}"
+    return keras.Model(inputs, keras.layers.Average()([model(inputs) for model in models]))
 
 
 def pinball_loss(levels: tuple[float, ...]) -> Loss:

@@ -21,7 +21,7 @@ import numpy as np
 
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
-from lstm_model.training.fit import Workshop, write_result
+from lstm_model.training.fit import Workshop, fit_members, write_result
 from lstm_model.training.graph import Job
 from lstm_model.training.network import use_threads
 from lstm_model.training.parity import Parity
@@ -72,7 +72,7 @@ def _report_line(message: dict[str, Any]) -> None:
 def _work(workshop: Workshop, workdir: Path) -> dict[str, Any]:
     """Job folder in, result files out, progress on stdout; the last word."""
     try:
-        write_result(workdir, workshop.fit(_read_job(workdir), _report_line))
+        write_result(workdir, fit_members(workshop, _read_job(workdir), _report_line))
     except TrainingError as error:
         return {"problem": str(error)}
     return {"done": str(workdir)}

@@ -25,6 +25,7 @@ from places import ROOT
 
 from lstm_model.errors import TrainingError
 from lstm_model.model.lstm import Lstm
+from lstm_model.model.weights import members, numbered, of_member
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.parity import Parity
@@ -654,3 +655,53 @@ def test_the_process_of_a_bot_takes_only_what_others_leave(tmp_path: Path) -> No
 
     run_training(make_job(changed(max_epochs=1)), tmp_path, look, background=True)
     assert policies[-1] == os.SCHED_IDLE
+
+
+def test_members_are_networks_of_other_seeds_and_one_keras_model(
+    network: Any, tmp_path: Path
+) -> None:
+    settings = changed(max_epochs=1, members=3)
+    arrays, told = make_arrays(), []
+    job = network.Job(settings, **arrays)
+    fits = network.fit_members(network.Workshop(), job, told.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Keras, about NumPy
+        network.write_result(tmp_path, fits)
+    with np.load(tmp_path / "result.npz") as stored:
+        weights = {name: stored[name] for name in stored.files}
+    assert members(weights) == 3
+    for number in (1, 2, 3):
+        alone = network.fit_network(job.member(number), lambda message: None)
+        own = of_member(weights, number)
+        assert all(
+            np.array_equal(own[n], a) for n, a in network.export_weights(alone.model).items()
+        )
+    assert not np.array_equal(weights["gaps/kernel"], weights["2/gaps/kernel"])
+    rows, ends = arrays["rows"], arrays["validation_ends"][:5]
+    windows = np.stack([rows[end + 1 - settings.lookback : end + 1] for end in ends])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Keras, about NumPy
+        saved = network.keras.models.load_model(tmp_path / "network.keras")
+    each = [fit.model(windows).numpy() for fit in fits]
+    np.testing.assert_allclose(saved(windows).numpy(), np.mean(each, axis=0), atol=1e-6)
+    fractions = [message["fraction"] for message in told if "fraction" in message]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+def test_members_are_fine_tuned_each_from_its_own(network: Any) -> None:
+    settings, arrays = changed(max_epochs=1, members=2), make_arrays()
+    fits = network.fit_members(
+        network.Workshop(), network.Job(settings, **arrays), lambda message: None
+    )
+    before = {
+        name: array
+        for number, fit in enumerate(fits, 1)
+        for name, array in numbered(network.export_weights(fit.model), number).items()
+    }
+    job = network.Job(changed(max_epochs=1, members=1), **arrays, initial=before)
+    tuned = network.fit_members(network.Workshop(), job, lambda message: None)
+    assert len(tuned) == 2
+    assert [fit.initial_loss for fit in tuned] == [
+        pytest.approx(min(e["validation_loss"] for e in fit.history)) for fit in fits
+    ]
