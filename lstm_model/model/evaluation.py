@@ -35,6 +35,7 @@ from lstm_model.model.gate import Evidence, Worth, worth
 from lstm_model.model.har import Har
 from lstm_model.model.mean import Moments
 from lstm_model.model.reliability import Reliability
+from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
 
 Scores = dict[str, dict[str, float]]
@@ -136,6 +137,17 @@ class Baselines:
     def har(self) -> Har:
         """The rival of the widths that any network has to beat."""
         return Har.fit(self.panel, self.split.train, self._past(), self.settings)
+
+    def zero_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Of champion number zero: HAR where it foretells the validation block better than EWMA."""
+        rows, levels = self.split.validation, self.settings.levels
+        realized, count = self.target[rows], self.panel.rows.shape[1]
+        plain = np.tile(self.ewma, (len(rows), 1))
+        made = self.har.predict(self.panel.rows[rows])
+        losses = [pinball_loss(levels, said, realized).mean() for said in (made, plain)]
+        if losses[0] < losses[1]:
+            return baseline_weights(np.array(self.har.residuals), count, self.har.scale(count))
+        return baseline_weights(self.ewma, count)
 
     @cached_property
     def tracked_scores(self) -> Scores:

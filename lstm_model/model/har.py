@@ -25,12 +25,12 @@ from lstm_model.features.context import Contexts
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.calibration import Series, Widths, rescale, track
 from lstm_model.model.dataset import Panel, build_panel
+from lstm_model.model.weights import MOST_WIDENED
 from lstm_model.settings import Settings
 
 # Of the EWMA variance: without one, a horizon in which nothing moved would own the regression.
 # Measured before 2022-07: from 0.0001 to 0.01 the Winkler scores differ by 0.1 %.
 _FLOOR = 0.001
-_MOST = 3.0  # chosen: of the EWMA deviation, exp(3) times it and no less than exp(-3)
 MOST_CANDLES = 50_000  # chosen: half a year of 5m candles for seven to eleven weights
 _PREFIX = "volatility_"
 _OF_THE_DAY = ("day_sin", "day_cos", "half_day_sin", "half_day_cos")
@@ -84,7 +84,13 @@ class Har:
         # A sum, not a product: BLAS may round a row differently with the rows beside it.
         log_variance = np.add.reduce(rows[:, self.columns] * np.array(self.weights[:-1]), 1)
         log_variance += self.weights[-1]
-        return np.asarray(np.exp(np.clip(log_variance / 2.0, -_MOST, _MOST)))
+        return np.asarray(np.exp(np.clip(log_variance / 2.0, -MOST_WIDENED, MOST_WIDENED)))
+
+    def scale(self, n_features: int) -> Floats:
+        """(F + 1,) the same regression as `lstm_model.model.weights.baseline_weights` takes it."""
+        out = np.zeros(n_features + 1)
+        out[[*self.columns, n_features]] = np.array(self.weights) / 2.0
+        return out
 
     def predict(self, rows: Floats) -> Floats:
         """(N, F) -> (N, K) quantiles of the return, in units of volatility over the horizon."""

@@ -3,9 +3,9 @@
 A model may be several networks, its members. The weights of the first have plain names, those of
 the n-th begin with "n/"; they share one scaler.
 
-Champion number zero has zero weights and a head that holds the quantiles of the past. It always
-says the same in units of volatility, so its forecast is a zero mean and EWMA volatility times the
-quantiles of past returns. As weights it needs no code of its own: it is stored, served, calibrated
+Champion number zero has zero weights and a head that holds the quantiles of the past, in units of
+EWMA volatility, widened by HAR where that foretells better (`lstm_model.model.har`). Its mean is
+zero. As weights it needs hardly any code of its own: it is stored, served, calibrated
 and judged like any network, and every network has to beat it first.
 """
 
@@ -21,20 +21,33 @@ from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats
 
+MOST_WIDENED = 3.0  # chosen: HAR widens no more than exp(3) times, and no less than exp(-3)
 _LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market that stands still
 
 
-def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np.float32]]:
-    """Weights, named as the network's, of one that always answers `quantiles` (K,).
+def baseline_weights(
+    quantiles: Floats, n_features: int, scale: Floats | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Weights, named as the network's, of one that answers `quantiles` (K,), always or scaled.
 
     They are moved so that the middle one is zero: it is the mean of a forecast.
+
+    Parameters
+    ----------
+    scale : (F + 1,) numbers, the constant last, of the log by which HAR widens them; None: as
+        they are
 
     Examples
     --------
     >>> from lstm_model.model.lstm import Lstm
+    >>> rows, ends = np.random.default_rng(0).normal(size=(9, 3)), np.array([8])
     >>> lstm = Lstm(baseline_weights(np.array([-1.5, 0.0, 2.0]), n_features=3), lookback=8)
-    >>> lstm.predict(np.random.default_rng(0).normal(size=(9, 3)), np.array([8])).round(5)
+    >>> lstm.predict(rows, ends).round(5)
     array([[-1.5,  0. ,  2. ]])
+    >>> twice = np.array([0.0, 0.0, 0.0, np.log(2.0)])
+    >>> lstm = Lstm(baseline_weights(np.array([-1.5, 0.0, 2.0]), 3, twice), lookback=8)
+    >>> lstm.predict(rows, ends).round(5)
+    array([[-3.,  0.,  4.]])
     """
     gaps = np.maximum(np.diff(quantiles), _LEAST_GAP)
     arrays = {
@@ -48,6 +61,8 @@ def baseline_weights(quantiles: Floats, n_features: int) -> dict[str, NDArray[np
         "scaler/mean": np.zeros(n_features),
         "scaler/scale": np.ones(n_features),
     }
+    if scale is not None:
+        arrays |= {"scale/kernel": scale[:-1, None], "scale/bias": scale[-1:]}
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
 
 
@@ -104,6 +119,8 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
     inputs, count = inputs + weights["scaler/mean"].shape[0], weights["gaps/bias"].shape[0]
     wanted |= {"mean/kernel": (inputs, 1), "mean/bias": (1,)}
     wanted |= {"gaps/kernel": (inputs, max(2, count // 2 * 2)), "gaps/bias": (count,)}
+    if any(name.startswith("scale/") for name in weights):
+        wanted |= {"scale/kernel": (weights["scaler/mean"].shape[0], 1), "scale/bias": (1,)}
     found = {name: array.shape for name, array in weights.items()}
     if not layers or found != wanted:
         wrong = sorted(
@@ -114,10 +131,16 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
 
 @dataclass(frozen=True)
 class Head:
-    """Mean plus non-negative gaps on either side, so that quantiles cannot cross."""
+    """Mean plus non-negative gaps on either side, so that quantiles cannot cross.
+
+    Attributes
+    ----------
+    scale : (F,) and a constant, of the log by which gaps are widened; None: they are not
+    """
 
     kernel: Floats  # (K, U + F): of the mean, then of the gaps, each side from the middle outwards
     bias: Floats  # (K,)
+    scale: tuple[Floats, float] | None = None
 
     @classmethod
     def of(cls, weights: Mapping[str, NDArray[np.float32]]) -> Self:
@@ -127,7 +150,11 @@ class Head:
         )
         half = len(bias) // 2
         outwards = [0, *range(half, 0, -1), *range(half + 1, len(bias))]
-        return cls(np.ascontiguousarray(kernel.T[outwards]), bias[outwards])
+        scale = None
+        if "scale/bias" in weights:
+            widening = weights["scale/kernel"][:, 0].astype(np.float64)
+            scale = widening, float(weights["scale/bias"][0])
+        return cls(np.ascontiguousarray(kernel.T[outwards]), bias[outwards], scale)
 
     @property
     def levels(self) -> int:
@@ -135,7 +162,7 @@ class Head:
 
     @cached_property
     def is_blind(self) -> bool:
-        """It says the same whatever the layers found, as does that of `baseline_weights`."""
+        """It does not ask what the layers found, as that of `baseline_weights`."""
         return not self.kernel.any()
 
     def __call__(self, hidden: NDArray[np.float32], newest: NDArray[np.float32]) -> Floats:
@@ -149,6 +176,9 @@ class Head:
         out += self.bias
         half, mean = self.levels // 2, out[:, :1]
         gaps = np.logaddexp(0.0, out[:, 1:]).reshape(-1, 2, half)
+        if self.scale is not None:
+            widening = np.add.reduce(newest * self.scale[0], 1) + self.scale[1]
+            gaps *= np.exp(np.clip(widening, -MOST_WIDENED, MOST_WIDENED))[:, None, None]
         far = np.add.accumulate(gaps, 2)
         quantiles = np.empty_like(out)
         quantiles[:, half] = out[:, 0]

@@ -34,7 +34,6 @@ from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.gate import Evidence
 from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
-from lstm_model.model.weights import baseline_weights
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard, canonical, version_id
 from lstm_model.store.models import ModelStore, StoredModel
@@ -187,16 +186,14 @@ class ModelMaker:
         return _candidate(self.store.load(version), evaluation)
 
     def baseline(self, material: Material) -> Candidate:
-        """Champion number zero: the past's quantiles in units of volatility, around zero.
+        """Champion number zero: the past's quantiles in units of volatility, by HAR or EWMA.
 
         Raises
         ------
         DataError, StoreError
             As `scratch`.
         """
-        panel, split = material.panel, material.split
-        past = panel.target()[np.concatenate([split.train, split.validation])]
-        weights = baseline_weights(np.quantile(past, self.settings.levels), panel.rows.shape[1])
+        weights = material.baselines.zero_weights()
         evaluation = self._evaluate(material, weights, shrinkage=0.0)
         version = self.version(material, "baseline")
         if not self.store.has(version):
