@@ -121,6 +121,8 @@ class Bot:
     def look(self, row: int) -> None:
         """Candle `row` has closed; the bot looks at the clock and learns what is due."""
         self.at(row).engine.tick(now_ms(row), list(self.series))
+        if self.engine.leader in self.series:
+            self.engine.lead(self.frame(self.engine.leader))
         wait_for_learning()
         self.hear()
 
@@ -198,7 +200,7 @@ def chain(
 ) -> list[Step]:  # fmt: skip
     """The steps from one boundary to another (numbers of candles), computed in one go."""
     learning = make_learning(root, series, settings, followed=[c.pair for c in series])
-    run = Run({c.pair: c for c in series}.get, lambda _wish, _boundary: Training())
+    run = Run(learning.maker.history.of, lambda _wish, _boundary: Training())
     return list(learning.walk(boundary_ms(origin), boundary_ms(last), run))
 
 

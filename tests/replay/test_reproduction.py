@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
+from instant_training import SETTINGS, InstantTraining, make_learning, make_maker, make_terms
 from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, row_of
 from lstm_reference import random_weights
 from series import change, drop, make_candles, same_bits, with_flow
@@ -26,14 +26,12 @@ from lstm_model.market.candles import Candles, unknown_flow, utc_text
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.replay import reproduction
+from lstm_model.replay.inputs import Inputs, inputs_at, look_ahead
 from lstm_model.replay.reproduction import (
     Finding,
-    Inputs,
     StepsInForce,
     Values,
     check_journal,
-    inputs_at,
-    look_ahead,
     reproduce,
 )
 from lstm_model.settings import Settings
@@ -72,8 +70,9 @@ class Ran:
         learning = self.learning()
         known = self.steps(learning) if steps is None else tuple(steps)
         candles = {c.pair: c for c in self.series} if disk is None else disk
+        of = make_maker(self.root, self.series, self.settings, candles.get).history.of
         said = self.rows if rows is None else rows
-        return list(check_journal(said, candles.get, learning, known, self.settings))
+        return list(check_journal(said, of, learning, known, self.settings))
 
     def row(self, number: int, **changes: Any) -> JournalRow:
         mine = next(r for r in self.rows if (row_of(r.candle_ms), r.pair) == (number, PAIR))
@@ -263,7 +262,7 @@ def test_all_that_a_backtest_says_comes_out_of_prefixes_too(tmp_path: Path) -> N
     outlook = engine.outlook(SERIES[0].rows(1_580, 2_000), skip=0)
     rows = [_journal_row(outlook, number, "5m") for number in range(420)]
     steps = tuple(engine._steps.values())
-    findings = list(check_journal(rows, DISK.get, learning, steps, SETTINGS))
+    findings = list(check_journal(rows, learning.maker.history.of, learning, steps, SETTINGS))
     assert kinds(findings) == {"equal": 420}
     assert len({row.version for row in rows}) > 1
 
