@@ -26,6 +26,8 @@ SETTINGS = Settings(
     validation_fraction=0.1, test_fraction=0.15,
 )  # fmt: skip
 
+OF_THE_NEWEST = 19  # features that a network of random weights can make something of
+GLANCE = 0.01  # how much it sees of the others, which must change bits and no decisions
 PULL = 0.3  # ridge penalty; most of a change of sign is learnt from 200 windows
 
 
@@ -96,9 +98,14 @@ def start_of(job: TrainingJob) -> dict[str, np.ndarray]:
     """The weights that a training starts from, without the scaler."""
     settings = job.settings
     weights = job.initial or random_weights(
-        job.rows.shape[1], settings.units, len(settings.levels), layers=settings.layers,
+        OF_THE_NEWEST, settings.units, len(settings.levels), layers=settings.layers,
         seed=settings.seed,
     )  # fmt: skip
+    if job.initial is None:
+        random, kernel = np.random.default_rng(settings.seed), weights["lstm_1/kernel"]
+        others = random.normal(size=(job.rows.shape[1] - OF_THE_NEWEST, kernel.shape[1]))
+        kernel = np.concatenate([kernel, GLANCE * others.astype(np.float32)])
+        weights = weights | {"lstm_1/kernel": kernel}
     return {name: array for name, array in weights.items() if not name.startswith("scaler/")}
 
 

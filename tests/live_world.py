@@ -17,6 +17,7 @@ from series import START_MS, STEP_MS, make_candles
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import TrainingError
+from lstm_model.features.context import Contexts, leader_of
 from lstm_model.learning.chain import Step
 from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
@@ -41,6 +42,13 @@ SERIES = [
     make_candles(COUNT, signal=2.0, seed=1, pair=OTHER),
 ]
 PROMOTION = 1_650  # in `SERIES`, a network takes the place of another at this candle
+
+
+def in_context(series: Sequence[Candles]) -> list[Candles]:
+    """The candles with what they are seen in, by all of them."""
+    contexts = Contexts(leader_of(None, [candles.pair for candles in series]))
+    known = {candles.pair: candles for candles in series}.get
+    return [candles.with_context(contexts.of(candles, known)) for candles in series]
 
 
 def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:

@@ -79,7 +79,7 @@ def with_context(
         leader = replace(
             leader, step_ms=step_ms, date_ms=first_ms + step_ms * np.arange(-500, count - 500)
         )
-    series = {known.pair: known, leader.pair: leader}
+    series = {leader.pair: leader, known.pair: known}
     return candles.with_context(Contexts(leader.pair).of(candles, series.get))
 
 

@@ -124,7 +124,8 @@ def test_what_a_mean_is_worth_changes_with_the_step_in_force_and_with_nothing_el
     assert before.card.version == after.card.version
     assert 0.0 < before.calibration.shrinkage < after.calibration.shrinkage < 1.0
     assert differences(live, past) == []
-    features, ends = Frame(bot.frame(), SETTINGS).features, np.array([FRAME - 2, FRAME - 1])
+    seen = bot.maker.history.with_context(bot.frame())
+    features, ends = Frame(seen, SETTINGS).features, np.array([FRAME - 2, FRAME - 1])
     for model, end, row in zip((before, after), ends, live, strict=True):
         made = model.forecast(PAIR, features.rows, features.volatility, ends[ends == end])
         assert made.mean.tobytes() == live[row]["lstm_mean"]
@@ -245,7 +246,8 @@ def test_a_new_pair_is_forecast_at_once_with_caution_and_enters_once_it_is_calib
     bot.series[NEW] = LISTED
     wary = bot.close_candle(FIRST + 1, NEW)
     model = replace(bot.engine._learning.steps[-1].model, calibration=calibration)
-    features, ends = Frame(bot.frame(NEW), SETTINGS).features, np.array([FRAME - 1])
+    seen = bot.maker.history.with_context(bot.frame(NEW))
+    features, ends = Frame(seen, SETTINGS).features, np.array([FRAME - 1])
     made = model.forecast(NEW, features.rows, features.volatility, ends)
     assert made.quantiles[0].tobytes() == wary.forecast.quantiles[-1].tobytes()
     assert made.lowest[0] == wary.forecast.lowest[-1]

@@ -130,6 +130,8 @@ class Engine(LiveEngine):
         self.news: list[str] = []
         self.ticks: list[tuple[int, set[str]]] = []
 
+    leader = None
+
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         self.ticks.append((now_ms, set(pairs)))
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from instant_training import SETTINGS, InstantTraining, make_learning, make_maker, make_terms
-from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, row_of
+from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, in_context, row_of
 from lstm_reference import random_weights
 from series import change, drop, make_candles, same_bits, with_flow
 
@@ -42,7 +42,7 @@ from lstm_model.trading.outlook import Frame
 FROM, UNTIL = 1_598, 1_622
 SERVED = 1_604  # the first candle that the step of candle 1,600 serves
 COUNT = WARM_UP + SETTINGS.lookback  # candles that a forecast looks back on, with its own
-DISK = {candles.pair: candles for candles in SERIES}
+DISK = {candles.pair: candles for candles in in_context(SERIES)}
 FLOW_SETTINGS = Settings.model_validate(SETTINGS.model_dump() | {"order_flow": True})
 
 
@@ -137,7 +137,7 @@ def opened(number: int) -> str:
 
 
 def seen(candles: Candles, number: int, settings: Settings = SETTINGS) -> Inputs:
-    found = inputs_at(candles, boundary_ms(number), settings)
+    found = inputs_at(candles, boundary_ms(number), settings, DISK[PAIR])
     assert isinstance(found, Inputs), found
     return found
 
@@ -215,7 +215,7 @@ def test_order_flow_that_nobody_loaded_is_unknown_and_one_without_trades_is_not(
 
 
 def test_a_forecast_alone_has_the_bits_that_it_has_among_many(ran: Ran) -> None:
-    lstm = Lstm(random_weights(19, 50, 7), 60)
+    lstm = Lstm(random_weights(len(feature_names(False)), 50, 7), 60)
     model = replace(ran.steps(ran.learning())[-1].model, lstm=lstm)
     candles = make_candles(1_000)
     inputs = [seen(candles, number, Settings()) for number in range(500, 640)]
@@ -242,7 +242,7 @@ def test_a_row_is_reproduced_by_hand_with_the_likeliest_model(ran: Ran) -> None:
     learning = ran.learning()
     row = ran.row(SERVED)
     likeliest = next(StepsInForce(learning, ran.steps(learning)).model_for(row))
-    made = reproduce(likeliest.model, PAIR, seen(SERIES[0], SERVED))
+    made = reproduce(likeliest.model, PAIR, seen(DISK[PAIR], SERVED))
     assert made == Values.of(row)
     assert made.unlike(Values.of(ran.row(SERVED + 1))).keys() >= {"mean", "low", "quantile 7"}
 
@@ -413,7 +413,12 @@ def test_a_scaler_that_was_left_out_is_named(store: Path) -> None:
 
 def test_other_weights_are_named(store: Path) -> None:
     def other(model: Model) -> Model:
-        return replace(model, lstm=Lstm(random_weights(19, 16, 7, layers=1), SETTINGS.lookback))
+        return replace(
+            model,
+            lstm=Lstm(
+                random_weights(len(feature_names(False)), 16, 7, layers=1), SETTINGS.lookback
+            ),
+        )
 
     findings = by_number(run_bot(store, range(1_606, 1_608), serving(other)).check())
     assert findings[1_606].kind == "differs"
@@ -438,7 +443,7 @@ def test_a_row_that_was_made_from_another_candle_is_named(ran: Ran, ahead: int, 
     learning = ran.learning()
     row = ran.row(1_610)
     model = next(StepsInForce(learning, ran.steps(learning)).model_for(row)).model
-    said = vars(reproduce(model, PAIR, seen(SERIES[0], 1_610 + ahead)))
+    said = vars(reproduce(model, PAIR, seen(DISK[PAIR], 1_610 + ahead)))
     finding = ran.about(replace(row, **said))
     assert finding.kind == "differs"
     assert text in finding.text

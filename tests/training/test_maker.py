@@ -16,6 +16,7 @@ from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_m
 from live_world import TRAINER
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
@@ -98,7 +99,11 @@ def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
     value = float(np.nextafter(getattr(SERIES[1], column)[row], np.inf))
     changed = change(SERIES[1], row, **{column: value})
     window = material().candles[1]
-    learnt = window.date_ms[0] <= SERIES[1].date_ms[row] <= window.date_ms[-1]
+    begin_ms = window.date_ms[0]
+    if column in ("high", "low", "close"):
+        # Of whole days before, by how much the price moved, also from the candle before them.
+        begin_ms = START_MS + DAY_MS - (STEP_MS if column == "close" else 0)
+    learnt = begin_ms <= SERIES[1].date_ms[row] <= window.date_ms[-1]
     versions = [version_of([SERIES[0], other]) for other in (SERIES[1], changed)]
     assert (versions[0] != versions[1]) == learnt
 
