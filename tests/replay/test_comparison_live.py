@@ -15,6 +15,7 @@ from live_world import (  # noqa: F401 - two fixtures
     backtest,
     boundary_ms,
     chain,
+    in_context,
     instant_training,
     learning_has_ended,
     row_of,

@@ -412,13 +412,10 @@ def test_a_scaler_that_was_left_out_is_named(store: Path) -> None:
 
 
 def test_other_weights_are_named(store: Path) -> None:
+    weights = random_weights(len(feature_names(False)), 16, 7, layers=1)
+
     def other(model: Model) -> Model:
-        return replace(
-            model,
-            lstm=Lstm(
-                random_weights(len(feature_names(False)), 16, 7, layers=1), SETTINGS.lookback
-            ),
-        )
+        return replace(model, lstm=Lstm(weights, SETTINGS.lookback))
 
     findings = by_number(run_bot(store, range(1_606, 1_608), serving(other)).check())
     assert findings[1_606].kind == "differs"

@@ -96,14 +96,14 @@ def test_training_candles_end_with_the_boundary() -> None:
 def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
     row: int, column: str
 ) -> None:
+    dates, window = SERIES[1].date_ms, material().candles[1]
     value = float(np.nextafter(getattr(SERIES[1], column)[row], np.inf))
+    learnt = window.date_ms[0] <= dates[row] <= window.date_ms[-1]
+    if dates[row] < window.date_ms[0]:  # a sum over whole days, also from the candle before them
+        value *= 1.01
+        first_ms = START_MS + DAY_MS - (STEP_MS if column == "close" else 0)
+        learnt = column in ("high", "low", "close") and dates[row] >= first_ms
     changed = change(SERIES[1], row, **{column: value})
-    window = material().candles[1]
-    begin_ms = window.date_ms[0]
-    if column in ("high", "low", "close"):
-        # Of whole days before, by how much the price moved, also from the candle before them.
-        begin_ms = START_MS + DAY_MS - (STEP_MS if column == "close" else 0)
-    learnt = begin_ms <= SERIES[1].date_ms[row] <= window.date_ms[-1]
     versions = [version_of([SERIES[0], other]) for other in (SERIES[1], changed)]
     assert (versions[0] != versions[1]) == learnt
 
