@@ -136,10 +136,11 @@ class Days(NamedTuple):
 
 
 class _Led(NamedTuple):
-    """The leader's features, (T, M), of candles on a complete grid."""
+    """The leader's features, (T, M), of candles on a complete grid, and the newest of these."""
 
     date_ms: Ints
     columns: Floats
+    newest: Candles
 
     @property
     def until_ms(self) -> int:
@@ -155,7 +156,7 @@ class _Led(NamedTuple):
         kept = self.date_ms >= first_ms
         columns[: kept.sum()] = self.columns[kept]
         columns[(tail.date_ms[new] - first_ms) // step_ms] = tail.columns[new]
-        return _Led(dates, columns)
+        return _Led(dates, columns, tail.newest)
 
 
 @dataclass
@@ -238,15 +239,13 @@ class Contexts:
         if not self._has_begun:
             self._led, self._has_begun = self._led_by_all(known), True
         led, newer = self._led, seen(self.leader)
-        newest_ms, step_ms = int(candles.date_ms[-1]), candles.step_ms
-        if newer is None or (led is not None and led.until_ms >= newest_ms):
+        if newer is None or (led is not None and led.until_ms >= int(candles.date_ms[-1])):
             return led
         if led is None:
             self._led = _led_by(newer)
         elif int(newer.date_ms[-1]) > led.until_ms:
-            begin_ms = led.until_ms + step_ms - WARM_UP * step_ms
-            tail = _led_by(newer.between(begin_ms, _FOREVER_MS))
-            self._led = led if tail is None else led.then(tail, step_ms)
+            tail = _led_by(led.newest.then(newer.between(led.until_ms + 1, _FOREVER_MS)))
+            self._led = led if tail is None else led.then(tail, candles.step_ms)
         return self._led
 
 
@@ -284,4 +283,5 @@ def _led_by(leader: Candles | None) -> _Led | None:
     if leader is None or not len(leader):
         return None
     grid = leader.on_grid()
-    return _Led(grid.date_ms, leading_columns(grid))
+    newest = grid.rows(max(0, len(grid) - WARM_UP), len(grid)).copy()
+    return _Led(grid.date_ms, leading_columns(grid), newest)
