@@ -20,7 +20,13 @@ from series import change, drop, make_candles, same_bits, with_flow
 
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import _journal_row
-from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features, feature_names
+from lstm_model.features.closed_candle import (
+    WARM_UP,
+    FeatureRows,
+    compute_features,
+    feature_names,
+    leading_columns,
+)
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, unknown_flow, utc_text
 from lstm_model.model.lstm import Lstm
@@ -537,3 +543,43 @@ def test_the_last_bit_of_every_number_counts(ran: Ran, name: str) -> None:
 def test_a_zero_that_a_database_turned_around_is_the_same_zero(ran: Ran) -> None:
     values = Values.of(ran.row(FROM))
     assert replace(values, lowest=-0.0).unlike(replace(values, lowest=0.0)) == {}
+
+
+# ---------------------------------------------------------------- the leader
+
+
+def test_a_forecast_that_was_made_before_the_leaders_candle_came_is_told_apart(
+    store: Path,
+) -> None:
+    def late(bot: Bot, number: int) -> None:
+        bot.look(number) if number == 1_606 else bot.at(number)
+        bot.engine.outlook(bot.frame(OTHER))  # before the leader's own
+        bot.engine.outlook(bot.frame(PAIR))
+
+    findings = by_number(run_bot(store, range(1_606, 1_609), late).check(), OTHER)
+    told = {number: finding.kind for number, finding in findings.items()}
+    assert told[1_607] == told[1_608] == "late leader"
+    assert "without the leader's candle, which came too late" in findings[1_608].text
+
+
+def test_a_context_that_looks_ahead_at_the_leader_is_named(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_the_next(candles: Candles) -> Any:
+        columns = leading_columns(candles)
+        return np.concatenate([columns[1:], columns[-1:]])
+
+    monkeypatch.setattr("lstm_model.features.context.leading_columns", of_the_next)
+    findings = ran.check(rows=[row for row in ran.rows if row.pair == OTHER])
+    assert kinds(findings) == {"differs": UNTIL - FROM}
+    assert all('look-ahead: "leader_' in finding.text for finding in findings[:1])
+
+
+def test_the_days_before_are_those_of_a_prefix(ran: Ran) -> None:
+    number = 1_700
+    inputs = seen(DISK[PAIR], number)
+    begin = number - COUNT + 1
+    whole = DISK[PAIR].context[begin : number + 1]
+    for name in ("variance_1d", "variance_7d", "parkinson_1d"):
+        known = inputs.candles.context[name]
+        assert same_bits(known[-SETTINGS.lookback :], whole[name][-SETTINGS.lookback :]), name
