@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -44,7 +45,8 @@ _FOREVER_MS = 2**62
 Known = Callable[[str], Candles | None]
 
 
-class Days(NamedTuple):
+@dataclass(frozen=True)
+class Days:
     """Sums over the whole UTC days of one pair, the first of which is `first` (1970-01-01 is 0).
 
     Attributes
@@ -118,13 +120,16 @@ class Days(NamedTuple):
         """(T,) each: mean per candle over the whole days before that of each candle, by name."""
         if not len(self.counts):
             return {}
-        # One more entry: the days before the first that has not ended.
-        row = np.clip(date_ms // DAY_MS - self.first, -1, len(self.counts) + 1)
+        row = date_ms // DAY_MS - self.first
         known = (row >= 0) & (row <= len(self.counts))
-        spans = {name: self._mean(self.squared, days) for name, days in SPANS.items()}
-        spans["parkinson_1d"] = self._mean(self.parkinson, 1)
         at = np.where(known, row, 0)
-        return {name: np.where(known, mean[at], np.nan) for name, mean in spans.items()}
+        return {name: np.where(known, mean[at], np.nan) for name, mean in self._means.items()}
+
+    @cached_property
+    def _means(self) -> dict[str, Floats]:
+        """(D + 1,) each: of the days before each day, and before the one that has not ended."""
+        spans = {name: self._mean(self.squared, days) for name, days in SPANS.items()}
+        return {**spans, "parkinson_1d": self._mean(self.parkinson, 1)}
 
     def _mean(self, sums: Floats, days: int) -> Floats:
         """(D + 1,) over the `days` before each day, NaN where too few candles are known."""

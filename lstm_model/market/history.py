@@ -106,7 +106,8 @@ class CandleHistory:
         """
         if self._contexts is None or not len(candles):
             return candles
-        return candles.with_context(self._contexts.of(candles, self._plain, self._recent.get))
+        context = self._contexts.of(candles, self._plain, self._recent.get)
+        return replace(candles, context=context)
 
     def _plain(self, pair: str) -> Candles | None:
         stored, recent = self._disk(pair), self._recent.get(pair)
