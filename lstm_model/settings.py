@@ -243,11 +243,9 @@ class Settings(BaseModel):
         "Candles without a step of the learner after which its model counts as stale.",
     )  # fmt: skip
     leader: str | None = Field(
-        None,
-        pattern=r"^([\w.-]+/[\w.:-]+)?$",
-        description='The pair whose candles all others\' networks see too; "": none; null: BTC in '
-        "the quote currency of the pairs.",
-    )
+        None, pattern=r"^([\w.-]+/[\w.:-]+)?$",
+        description='Pair that forecasts of all pairs see too; null: BTC on their market; "": none',
+    )  # fmt: skip
     order_flow: bool = Field(
         False,
         description="Let the network see order flow too; `freqtrade-lstm download-flow` gets the "
@@ -277,8 +275,7 @@ class Settings(BaseModel):
         description="Where models and journal live: absolute, or inside user_data.",
     )  # fmt: skip
     journal_url: str | None = Field(
-        None,
-        description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`.",
+        None, description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`."
     )
 
     @field_validator("levels", "train_pairs", mode="before")
@@ -300,7 +297,7 @@ class Settings(BaseModel):
     @field_validator("learn_from", mode="before")
     @classmethod
     def _accept_number(cls, value: Any) -> Any:
-        """An environment variable of freqtrade's that looks like a number arrives as one."""
+        # An environment variable of freqtrade's that looks like a number arrives as one.
         return str(value) if type(value) is int else value
 
     @field_validator("learn_from")
@@ -318,12 +315,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _let_labels_mature_within_a_step(self) -> Self:
-        least = self.training_lag_candles + self.horizon
-        if self.step_candles <= least:
-            raise ValueError(
-                f"step_candles must exceed training_lag_candles + horizon = {least}, found "
-                f"{self.step_candles}"
-            )
+        least, found = self.training_lag_candles + self.horizon, self.step_candles
+        if found <= least:
+            limit = f"training_lag_candles + horizon = {least}"
+            raise ValueError(f"step_candles must exceed {limit}, found {found}")
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Terms
-from lstm_model.training.job import NOT_TRAINED, Progress, TrainingJob, TrainingResult
+from lstm_model.training.job import Progress, TrainingJob, TrainingResult, is_trained
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.trainer import ProgressCallback, Stop
 
@@ -25,6 +25,9 @@ SETTINGS = Settings(
     finetune_replay=1.0, drift_cooldown_candles=50, pool_candles=10_000,
     validation_fraction=0.1, test_fraction=0.15,
 )  # fmt: skip
+
+OF_THE_NEWEST = 19  # features that a network of random weights can make something of
+GLANCE = 0.01  # how much it sees of the others, which must change bits and no decisions
 
 
 class InstantTraining:
@@ -79,10 +82,17 @@ def start_of(job: TrainingJob) -> dict[str, np.ndarray]:
     """The weights that a training starts from, without scaler and mean."""
     settings = job.settings
     weights = job.initial or random_weights(
-        job.rows.shape[1], settings.units, len(settings.levels), layers=settings.layers,
+        OF_THE_NEWEST, settings.units, len(settings.levels), layers=settings.layers,
         seed=settings.seed,
     )  # fmt: skip
-    return {name: array for name, array in weights.items() if not name.startswith(NOT_TRAINED)}
+    if job.initial is None:
+        random, others = np.random.default_rng(settings.seed), job.rows.shape[1] - OF_THE_NEWEST
+        for name in ("lstm_1/kernel", "gaps/kernel"):
+            kernel = weights[name]
+            end = OF_THE_NEWEST if name == "lstm_1/kernel" else len(kernel)
+            more = GLANCE * random.normal(size=(others, kernel.shape[1])).astype(np.float32)
+            weights = weights | {name: np.concatenate([kernel[:end], more])}
+    return {name: array for name, array in weights.items() if is_trained(name)}
 
 
 def make_maker(

@@ -17,6 +17,7 @@ from series import START_MS, STEP_MS, make_candles
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import TrainingError
+from lstm_model.features.context import Contexts, leader_of
 from lstm_model.learning.chain import Step
 from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
@@ -41,6 +42,13 @@ SERIES = [
     make_candles(COUNT, signal=2.0, seed=1, pair=OTHER),
 ]
 PROMOTION = 1_650  # in `SERIES`, a network takes the place of another at this candle
+
+
+def in_context(series: Sequence[Candles]) -> list[Candles]:
+    """The candles with what they are seen in, by all of them."""
+    contexts = Contexts(leader_of(None, [candles.pair for candles in series]))
+    known = {candles.pair: candles for candles in series}.get
+    return [candles.with_context(contexts.of(candles, known)) for candles in series]
 
 
 def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:
@@ -121,6 +129,8 @@ class Bot:
     def look(self, row: int) -> None:
         """Candle `row` has closed; the bot looks at the clock and learns what is due."""
         self.at(row).engine.tick(now_ms(row), list(self.series))
+        if self.engine.leader in self.series:
+            self.engine.lead(self.frame(self.engine.leader))
         wait_for_learning()
         self.hear()
 
@@ -198,7 +208,7 @@ def chain(
 ) -> list[Step]:  # fmt: skip
     """The steps from one boundary to another (numbers of candles), computed in one go."""
     learning = make_learning(root, series, settings, followed=[c.pair for c in series])
-    run = Run({c.pair: c for c in series}.get, lambda _wish, _boundary: Training())
+    run = Run(learning.maker.history.of, lambda _wish, _boundary: Training())
     return list(learning.walk(boundary_ms(origin), boundary_ms(last), run))
 
 

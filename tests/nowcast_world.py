@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from lstm_reference import random_weights
-from series import STEP_MS, make_candles, with_flow
+from series import STEP_MS, make_candles, with_context, with_flow
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
 from lstm_model.market.candles import Candles, Records, Seen
@@ -50,15 +50,22 @@ class CandleTape:
 class World:
     """Some pairs with tapes, one model, and a clock."""
 
-    def __init__(self, pairs: list[str] = PAIRS, holes: float = 0.0) -> None:
+    def __init__(
+        self, pairs: list[str] = PAIRS, holes: float = 0.0, leader: str | None = None
+    ) -> None:
         self.series = {
             pair: with_flow(make_candles(COUNT, pair=pair, seed=n), seed=n, holes=holes)
             for n, pair in enumerate(pairs)
         }
+        if leader:
+            leading = self.series[leader]
+            self.series = {
+                pair: with_context(candles, leading) for pair, candles in self.series.items()
+            }
         self.tapes = {pair: CandleTape(candles) for pair, candles in self.series.items()}
         self.now_ms = 0
         self.model = make_model()
-        self.nowcaster = Nowcaster(SETTINGS, self.tapes.get, lambda: self.now_ms)
+        self.nowcaster = Nowcaster(SETTINGS, self.tapes.get, lambda: self.now_ms, leader)
 
     def open(self, number: int, passed: float = 1.0 - 1.0 / STEP_MS) -> None:
         """Candle `number` is open, and so much of its time is over."""

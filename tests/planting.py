@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstm_model.features import closed_candle as features
+from lstm_model.features import context
 from lstm_model.model.lstm import Lstm
 
 
@@ -24,6 +25,17 @@ def look_ahead() -> None:
         return replace(made, rows=rows)
 
     features.compute_features = of_the_next
+
+
+def leader() -> None:
+    """All see what the leader does in the candle after their own."""
+    honest = context.leading_columns
+
+    def of_the_next(candles: Any) -> Any:
+        columns = honest(candles)
+        return np.concatenate([columns[1:], columns[-1:]])
+
+    context.leading_columns = of_the_next
 
 
 def scaler() -> None:
@@ -42,7 +54,7 @@ def scaler() -> None:
 
 
 if __name__ == "__main__":
-    {"look-ahead": look_ahead, "scaler": scaler}[sys.argv.pop(1)]()
+    {"look-ahead": look_ahead, "leader": leader, "scaler": scaler}[sys.argv.pop(1)]()
     from lstm_model.commands.main import main  # now, so that everything takes the planted function
 
     main()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from places import SHARED
 
+from lstm_model.features.context import Contexts
 from lstm_model.market.candles import Candles, unknown_flow
 
 STEP_MS = 300_000
@@ -56,6 +57,30 @@ def with_flow(candles: Candles, *, seed: int = 0, holes: float = 0.1) -> Candles
     flow[random.random(count) < holes / 2] = unknown_flow(np.zeros(1, np.int64))[0]
     flow["date_ms"] = candles.date_ms
     return candles.with_flow(flow)
+
+
+def with_context(
+    candles: Candles, leader: Candles | None = None, *, days: int = 70, seed: int = 5
+) -> Candles:
+    """The candles with what they are seen in: so many invented days before, and a leader.
+
+    Parameters
+    ----------
+    leader : that of all; None: an invented one, whose candles begin before these
+    """
+    step_ms, first_ms = candles.step_ms, int(candles.date_ms[0])
+    before = days * 86_400_000 // step_ms
+    past = make_candles(before, pair=candles.pair, seed=seed, start_ms=first_ms - before * STEP_MS)
+    dates = first_ms + step_ms * np.arange(-before, 0)
+    known = replace(past, step_ms=step_ms, date_ms=dates).then(candles)
+    if leader is None:
+        count = len(candles) + 500
+        leader = make_candles(count, pair="LEAD/USDT", seed=seed + 1)
+        leader = replace(
+            leader, step_ms=step_ms, date_ms=first_ms + step_ms * np.arange(-500, count - 500)
+        )
+    series = {leader.pair: leader, known.pair: known}
+    return candles.with_context(Contexts(leader.pair).of(candles, series.get))
 
 
 def slow_noise(random: np.random.Generator, count: int, memory: float) -> np.ndarray:

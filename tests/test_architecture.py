@@ -6,12 +6,13 @@ The map in words is docs/architecture.md; what the code must never do is in test
 from __future__ import annotations
 
 import ast
+import tomllib
 from graphlib import TopologicalSorter
 from statistics import median, quantiles
 
 import pytest
 from places import TESTS
-from source import MODULES, TEXTS, functions, imports, ours, outside, room_of
+from source import MODULES, ROOT, TEXTS, functions, imports, ours, outside, room_of
 
 GROUND = ("errors", "durations", "settings", "files")  # every room may import it
 ROOMS = {  # a room imports from these alone
@@ -105,3 +106,10 @@ def test_every_room_says_what_happens_there() -> None:
         said = ast.parse(TEXTS[f"lstm_model.{room}.__init__"])
         assert len(said.body) == 1, "a docstring and nothing else"
         assert len((ast.get_docstring(said) or "").splitlines()) >= 3, room
+
+
+def test_a_wheel_holds_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    rooms = {f"lstm_model.{room}" for room in set(ROOMS) - {"__main__", "strategies", "__init__"}}
+    shipped = set(project["tool"]["setuptools"]["packages"])
+    assert shipped == {"lstm_model", "lstm_model.init", *rooms}

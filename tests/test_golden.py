@@ -22,7 +22,7 @@ from freqtrade.persistence import LocalTrade, disable_database_use, enable_datab
 from freqtrade.resolvers import StrategyResolver
 from nowcast_world import SETTINGS, make_model
 from places import STRATEGIES, TESTS
-from series import make_candles, same_bits, to_frame, with_flow
+from series import make_candles, same_bits, to_frame, with_context, with_flow
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features
 from lstm_model.market.candles import Candles
@@ -39,9 +39,10 @@ TERMS = Terms(SETTINGS.model_copy(update=FREE), fee_fraction=0.0, can_short=True
 
 
 def market() -> dict[str, Candles]:
+    plain = [make_candles(WARM_UP + SHOWN, pair=pair, seed=n) for n, pair in enumerate(PAIRS)]
     return {
-        pair: with_flow(make_candles(WARM_UP + SHOWN, pair=pair, seed=seed), seed=seed)
-        for seed, pair in enumerate(PAIRS)
+        candles.pair: with_context(with_flow(candles, seed=seed), plain[0], seed=seed)
+        for seed, candles in enumerate(plain)
     }
 
 

@@ -55,6 +55,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "train_timeout_s": (60, False),
     "train_memory_mb": (512, False),
     "require_skill": (False, False),
+    "leader": ("ETH/USDT", True),
     "skill_p_value": (0.5, False),
     "slippage_fraction": (0.0, False),
     "half_spread_fraction": (0.0, False),

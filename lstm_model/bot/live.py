@@ -17,7 +17,7 @@ from lstm_model.errors import DataError, LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
-from lstm_model.market.candles import Candles, timeframe_ms
+from lstm_model.market.candles import LEADING, Candles, timeframe_ms, utc_text
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -66,6 +66,7 @@ class LiveEngine:
         self._news: deque[str] = deque(maxlen=100)
         self._told: dict[str, Told] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
+        self._not_led: set[str] = set()  # pairs whose newest forecast does not know the leader
 
     @property
     def busy(self) -> bool:
@@ -210,6 +211,7 @@ class LiveEngine:
         frame = Frame(recent, self.terms.settings)
         for model, rows in self._learning.in_force(recent):
             if len(recent) - 1 in rows and frame.usable[-1]:
+                self._tell_if_not_led(recent)
                 yield _Due(model, recent, frame)
 
     def _at_once(self, together: Sequence[_Due]) -> Iterator[JournalRow]:
@@ -294,7 +296,22 @@ class LiveEngine:
         for model, rows in self._learning.in_force(recent):
             outlook.fill(model, frame, rows[rows >= new])
         known = np.flatnonzero(np.isfinite(outlook.forecast.mean))
+        if len(known) and known[-1] == len(recent) - 1:
+            self._tell_if_not_led(recent)
         return [_journal_row(outlook, row, self._timeframe) for row in known.tolist()]
+
+    def _tell_if_not_led(self, recent: Candles) -> None:
+        """Say when forecasts begin and cease to be made without the leader."""
+        if self.leader is None or recent.context is None:
+            return
+        pair, is_led = recent.pair, bool(np.isfinite(recent.context[f"leader_{LEADING[0]}"][-1]))
+        if is_led == (pair not in self._not_led):
+            return
+        (self._not_led.discard if is_led else self._not_led.add)(pair)
+        text = "with %s again" if is_led else "without %s, whose candle is not known"
+        level = logging.INFO if is_led else logging.WARNING
+        opened = utc_text(recent.date_ms[-1])
+        logger.log(level, f"%s: the candle of %s is forecast {text}", pair, opened, self.leader)
 
     def _assemble(self, candles: Candles) -> Outlook:
         """The known forecasts in the order of the candles."""

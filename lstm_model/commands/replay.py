@@ -183,7 +183,8 @@ def _check_journal(
         for finding in findings[:_NAMED] if kind != "equal" else []:
             row = finding.row
             console.print(f"  {row.pair} {utc_minute(row.candle_ms)}: {finding.text}", markup=False)
-    return 0 if (found["equal"] or found["late step"]) and not found["differs"] else 1
+    sound = any(found[kind] for kind in ("equal", "late step", "late leader"))
+    return 0 if sound and not found["differs"] else 1
 
 
 def _prepared(wish: Wish) -> Replay:

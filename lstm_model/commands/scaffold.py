@@ -17,6 +17,7 @@ from lstm_model.commands.options import example_section
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError
 from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.context import REACH_DAYS, leader_of
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import parse_settings
 
@@ -102,8 +103,10 @@ def next_commands(userdir: Path) -> list[str]:
     for file in files:
         words += ["-c", str(file)]
     common, days = shlex.join(words), days_to_download(theirs.section, theirs.timeframe)
+    download = f"freqtrade download-data {common} --timeframes {theirs.timeframe} --days {days}"
     return [
-        f"freqtrade download-data {common} --timeframes {theirs.timeframe} --days {days}",
+        download,
+        *(f"{download} --pairs {shlex.quote(leader)}" for leader in theirs.leader_apart),
         f"freqtrade-lstm train {common}",
         f"freqtrade trade --dry-run {common} --strategy LSTMStrategy",
     ]
@@ -115,12 +118,13 @@ def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
     Examples
     --------
     >>> days_to_download(None, "5m"), days_to_download({"train_candles": 10_000}, "1h")
-    (800, 500)
+    (850, 550)
     """
     candle_ms = timeframe_ms(timeframe)
     settings = parse_settings(section, candle_ms)
     wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
-    return -(-wanted * candle_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS
+    wanted_ms = wanted * candle_ms + REACH_DAYS * DAY_MS
+    return -(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS
 
 
 class _Theirs(NamedTuple):
@@ -132,12 +136,14 @@ class _Theirs(NamedTuple):
     section : of ours in it, None without
     timeframe : theirs, else that of our strategies
     names_timeframe : whether it is theirs
+    leader_apart : the pair that all forecasts see, where it is not among theirs
     """
 
     path: Path | None
     section: Any
     timeframe: Any
     names_timeframe: bool
+    leader_apart: tuple[str, ...]
 
     @classmethod
     def of(cls, userdir: Path) -> _Theirs:
@@ -150,7 +156,18 @@ class _Theirs(NamedTuple):
         except ConfigError:
             config = {}  # freqtrade will say what is wrong with it
         named = "timeframe" in config
-        return cls(path, config.get("lstm"), config.get("timeframe", _TIMEFRAME), named)
+        timeframe = config.get("timeframe", _TIMEFRAME)
+        return cls(path, config.get("lstm"), timeframe, named, _leader_apart(config))
+
+
+def _leader_apart(config: dict[str, Any]) -> tuple[str, ...]:
+    """The leader of their pairs, if freqtrade would not download it with them."""
+    exchange, section = config.get("exchange"), config.get("lstm")
+    pairs = exchange.get("pair_whitelist") if isinstance(exchange, dict) else None
+    named = section.get("leader") if isinstance(section, dict) else None
+    plain = sorted(pair for pair in pairs or () if "/" in str(pair))
+    leader = leader_of(named, plain)
+    return () if leader is None or leader in plain else (leader,)
 
 
 def _section_alone(theirs: _Theirs) -> bytes:

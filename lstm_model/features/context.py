@@ -36,6 +36,7 @@ from lstm_model.market.candles import (
 logger = logging.getLogger(__name__)
 
 SPANS = {"variance_1d": 1, "variance_7d": 7, "variance_30d": 30, "variance_60d": 60}  # days
+REACH_DAYS = max(SPANS.values()) + 2  # before a candle, as the candle before and midnight are
 _PARKINSON = 4.0 * math.log(2.0)  # squared log range of a Brownian path per variance (1980)
 _ENOUGH = 0.9  # chosen: of a span's candles; exchange outages stay below
 _KEPT = 20_000  # chosen: of the leader's candles in a running bot, more than freqtrade shows
@@ -101,7 +102,7 @@ class Days:
 
     def then(self, newer: Days) -> Days:
         """These days, continued by `newer`, from whose first day on only those count."""
-        if newer.end <= self.end:
+        if newer.end <= self.end or not len(newer.counts):
             return self
         if not len(self.counts) or newer.first < self.first:
             return newer
@@ -140,10 +141,11 @@ class Days:
 
 
 class _Led(NamedTuple):
-    """The leader's features, (T, M), of candles on a complete grid."""
+    """The leader's features, (T, M), of candles on a complete grid, and the newest of these."""
 
     date_ms: Ints
     columns: Floats
+    newest: Candles
 
     @property
     def until_ms(self) -> int:
@@ -159,7 +161,7 @@ class _Led(NamedTuple):
         kept = self.date_ms >= first_ms
         columns[: kept.sum()] = self.columns[kept]
         columns[(tail.date_ms[new] - first_ms) // step_ms] = tail.columns[new]
-        return _Led(dates, columns)
+        return _Led(dates, columns, tail.newest)
 
 
 @dataclass
@@ -183,9 +185,12 @@ class Contexts:
     leader: str | None
 
     def __post_init__(self) -> None:
+        # Of a running bot, which grow with its candles; its learner, in another thread, has the
+        # others, of all candles, and what they were made of.
         self._days: dict[str, Days] = {}
         self._led: _Led | None = None
-        self._asked: object = None  # what `_led` was made of
+        self._whole: tuple[object, _Led | None] = (None, None)
+        self._has_begun = False
 
     def of(self, candles: Candles, known: Known, seen: Known | None = None) -> Records:
         """(T,) CONTEXT of candles.
@@ -200,7 +205,7 @@ class Contexts:
             return context
         for name, column in self._days_of(candles, known, seen).before(candles.date_ms).items():
             context[name] = column
-        led = self._led_until(int(candles.date_ms[-1]), candles.step_ms, known, seen)
+        led = self._led_by_all(known) if seen is None else self._led_until(candles, known, seen)
         if led is not None:
             rows = (candles.date_ms - led.date_ms[0]) // candles.step_ms
             there = np.flatnonzero((rows >= 0) & (rows < len(led.date_ms)))
@@ -209,40 +214,44 @@ class Contexts:
         return context
 
     def _days_of(self, candles: Candles, known: Known, seen: Known | None) -> Days:
-        days = self._days.get(candles.pair) if seen else None
-        if days is not None and days.end >= int(candles.date_ms[-1]) // DAY_MS:
+        if seen is None:
+            return Days.of(_continued(known(candles.pair), candles))
+        days, today = self._days.get(candles.pair), int(candles.date_ms[-1]) // DAY_MS
+        if days is not None and days.end >= today:
             return days
-        if days is None:
-            days = Days.of(_continued(known(candles.pair), candles))
-        else:
-            assert seen is not None  # noqa: S101 - else nothing was known
-            days = days.then(Days.of(_continued(seen(candles.pair), candles)))
+        newer = Days.of(_continued(seen(candles.pair), candles))
+        if days is None or newer.first > days.end:  # what lies between may be known
+            older = _continued(known(candles.pair), candles)
+            newer = Days.of(older).then(newer)
+        days = newer if days is None else days.then(newer)
         self._days[candles.pair] = days
         return days
 
-    def _led_until(
-        self, newest_ms: int, step_ms: int, known: Known, seen: Known | None
-    ) -> _Led | None:
-        """The leader's features until a candle, or as far as they are known."""
+    def _led_by_all(self, known: Known) -> _Led | None:
+        """The leader's features of all its candles; computed once as long as they are the same."""
+        leader = known(self.leader) if self.leader is not None else None
+        if leader is None or not len(leader):
+            return None
+        made_of, found = _identity(leader), self._whole
+        if found[0] != made_of:
+            self._whole = found = made_of, _led_by(leader)
+        return found[1]
+
+    def _led_until(self, candles: Candles, known: Known, seen: Known) -> _Led | None:
+        """The leader's features until the newest candle, or as far as the bot has seen them."""
         if self.leader is None:
             return None
-        if not self._asked or seen is None:
-            self._lead(known(self.leader))
-        led = self._led
-        if seen is None or (led is not None and led.until_ms >= newest_ms):
+        if not self._has_begun:
+            self._led, self._has_begun = self._led_by_all(known), True
+        led, newer = self._led, seen(self.leader)
+        if newer is None or (led is not None and led.until_ms >= int(candles.date_ms[-1])):
             return led
-        newer = seen(self.leader)
-        if newer is None or (led is not None and int(newer.date_ms[-1]) <= led.until_ms):
-            return led
-        begin_ms = 0 if led is None else led.until_ms + step_ms - WARM_UP * step_ms
-        tail = _led_by(newer.between(begin_ms, _FOREVER_MS))
-        self._led = tail if led is None or tail is None else led.then(tail, step_ms)
+        if led is None:
+            self._led = _led_by(newer)
+        elif int(newer.date_ms[-1]) > led.until_ms:
+            tail = _led_by(led.newest.then(newer.between(led.until_ms + 1, _FOREVER_MS)))
+            self._led = led if tail is None else led.then(tail, candles.step_ms)
         return self._led
-
-    def _lead(self, leader: Candles | None) -> None:
-        made_of = _identity(leader) if leader is not None and len(leader) else "nobody"
-        if made_of != self._asked:
-            self._led, self._asked = _led_by(leader), made_of
 
 
 def _identity(candles: Candles) -> tuple[int, ...]:
@@ -279,4 +288,5 @@ def _led_by(leader: Candles | None) -> _Led | None:
     if leader is None or not len(leader):
         return None
     grid = leader.on_grid()
-    return _Led(grid.date_ms, leading_columns(grid))
+    newest = grid.rows(max(0, len(grid) - WARM_UP), len(grid)).copy()
+    return _Led(grid.date_ms, leading_columns(grid), newest)

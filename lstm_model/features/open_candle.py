@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import CLIP, FEATURES, WARM_UP, feature_set
 from lstm_model.features.ingredients import (
@@ -29,9 +30,11 @@ from lstm_model.features.ingredients import (
 from lstm_model.features.series import ewma_window
 from lstm_model.market.candles import (
     LEADING,
+    PAST,
     PRICE_COLUMNS,
     Candles,
     Floats,
+    Records,
     Seen,
     unknown_context,
     unknown_flow,
@@ -196,6 +199,21 @@ class OpenCandle(Ingredients):
         for name, value in now.items():
             self._columns[name][-1] = value if self.covered[-1] else 0.0
         self.net_bought[-1] = 2.0 * self._columns["taker_base"][-1] - self._columns["volume"][-1]
+
+
+def followed(closed: Candles, open_ms: int, leading: Leading | None) -> Records:
+    """(1,) CONTEXT of the candle that opens at `open_ms`, after these, where only trades say more.
+
+    The whole days before are those of the candle before, until a day begins.
+    """
+    context = unknown_context(np.array([open_ms], dtype=np.int64))
+    newest = closed.context[-1:] if closed.context is not None else context
+    if newest["date_ms"][0] // DAY_MS == open_ms // DAY_MS:
+        for name in PAST:
+            context[name] = newest[name]
+    for name, number in (leading or {}).items():
+        context[f"leader_{name}"] = number
+    return context
 
 
 def _with_one_more(closed: Candles) -> Candles:

@@ -111,7 +111,8 @@ class BackgroundLearning:
         nothing at all, or has not yet told a bot that has just begun, it waits; for single pairs,
         which may be halted, until it would be late.
         """
-        history, pairs = self._maker.history, self._learning.pairs
+        history = self._maker.history
+        pairs = {*self._learning.pairs, *filter(None, [history.leader])}
         if (seen := history.seen_until(pairs)) and min(seen) >= due_ms:
             return False
         if now_ms < self._ask_disk_ms:

@@ -45,18 +45,21 @@ class _Found:
     """Contexts of candles for as long as somebody has these very candles, as a study does."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[weakref.ref[Candles], Candles | None, Records]] = {}
+        self._known: dict[str, tuple[Callable[[], object], Callable[[], object], Records]] = {}
 
     def find(self, candles: Candles, leading: Candles | None) -> Records | None:
-        found = self._known.get(candles.pair)
-        if found is None or found[0]() is not candles or found[1] is not leading:
-            return None
-        return found[2]
+        mine, its, context = self._known.get(candles.pair, (_nobody, _nobody, None))
+        return context if mine() is candles and its() is leading else None
 
     def keep(self, candles: Candles, leading: Candles | None, context: Records) -> None:
         pair, known = candles.pair, self._known
         gone = weakref.ref(candles, lambda _: known.pop(pair, None))
-        known[pair] = gone, leading, context
+        its = _nobody if leading is None else weakref.ref(leading, lambda _: known.pop(pair, None))
+        known[pair] = gone, its, context
+
+
+def _nobody() -> None:
+    """What no candles are found by."""
 
 
 class CandleHistory:

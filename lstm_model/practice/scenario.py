@@ -5,7 +5,8 @@ The candles written for freqtrade are those that the market's klines say, bit fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from lstm_model.errors import ConfigError
+from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.practice.excerpt import (
     OpenedPair,
@@ -35,7 +36,10 @@ from lstm_model.practice.tape_market import (
 )
 from lstm_model.practice.window import Window
 
+logger = logging.getLogger(__name__)
+
 INVENTED = ("synthetic", "random-walk")
+_INVENTED_PAIRS = tuple(character.instrument.pair for character in CHARACTERS)
 _MOST_DAYS = 730  # what `synthetic_market` can make
 
 
@@ -52,6 +56,7 @@ class Scenario:
         the market's first one; may be empty
     detail : the finer timeframe of `detailed`, "" for none
     detailed : pairs whose market is at least as fine as the detail
+    beside : pairs that are not replayed, but that forecasts look at
     """
 
     market: Market
@@ -62,6 +67,7 @@ class Scenario:
     history: Mapping[str, DataFrame]
     detail: str = ""
     detailed: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def listing(self, pair: str) -> Listing:
         """The market's side of a pair.
@@ -74,7 +80,7 @@ class Scenario:
         return self.market.listing(pair.replace("/", ""))
 
 
-def open_scenario(
+def open_scenario(  # noqa: PLR0913 - what a user may say of a market
     data: str | Path,
     pairs: Sequence[str],
     window: Window,
@@ -83,6 +89,7 @@ def open_scenario(
     seed: int = 1,
     days_before: int = 30,
     now_ms: Callable[[], int] = wall_clock_ms,
+    beside: Collection[str] = (),
 ) -> Scenario:
     """Open the part of recordings, or of an invented market, that a replay of the window needs.
 
@@ -96,6 +103,7 @@ def open_scenario(
     seed, days_before : of an invented market: it depends on its seed and on where it begins and
         ends; it begins at a midnight (UTC) at least so many days before the window
     now_ms : the clock of the market
+    beside : pairs that come with the others if they are there; nobody sees them if not
 
     Raises
     ------
@@ -112,26 +120,43 @@ def open_scenario(
     if str(data) in INVENTED:
         if history is not None:
             raise ConfigError(f'"{data}" brings its own history; "{history}" cannot be added to it')
-        opened = [
-            OpenedPair(listing, no_candles(pair, window.step_ms), bool(window.detail))
-            for pair, listing in zip(
-                names, _invent(str(data), names, window, seed, days_before), strict=True
-            )
-        ]
+        others = tuple(pair for pair in beside if pair in {*_INVENTED_PAIRS} - {*names})
+        listings = _invent(str(data), (*names, *others), window, seed, days_before)
+        opened = {
+            pair: OpenedPair(listing, no_candles(pair, window.step_ms), bool(window.detail))
+            for pair, listing in zip((*names, *others), listings, strict=True)
+        }
     else:
-        opened = [open_pair(Path(data), history, pair, window) for pair in names]
-    detailed = tuple(pair for pair, part in zip(names, opened, strict=True) if part.is_detailed)
+        opened = {pair: open_pair(Path(data), history, pair, window) for pair in names}
+        opened |= _found(
+            Path(data), history, [pair for pair in beside if pair not in names], window
+        )
+        others = tuple(opened)[len(names) :]
+    detailed = tuple(pair for pair in names if opened[pair].is_detailed)
     if window.detail and not detailed:
         raise ConfigError(
             f"{data}: no pair of {', '.join(names)} has {window.detail} candles, or trades, over "
             f"{window}; download them, or do without (--timeframe-detail '')"
         )
-    frames = {pair: candle_frame(part.older) for pair, part in zip(names, opened, strict=True)}
-    market = make_market([part.listing for part in opened], now_ms)
+    frames = {pair: candle_frame(part.older) for pair, part in opened.items()}
+    market = make_market([part.listing for part in opened.values()], now_ms)
     return Scenario(
         market, names, window.timeframe, window.start_ms, window.end_ms, frames,
-        window.detail, detailed,
+        window.detail, detailed, others,
     )  # fmt: skip
+
+
+def _found(
+    folder: Path, history: Path | None, pairs: Sequence[str], window: Window
+) -> dict[str, OpenedPair]:
+    """Those of the pairs whose recordings cover the window."""
+    found = {}
+    for pair in pairs:
+        try:
+            found[pair] = open_pair(folder, history, pair, window)
+        except (ConfigError, DataError) as error:
+            logger.warning("Forecasts are made without %s: %s", pair, error)
+    return found
 
 
 def known_candles(scenario: Scenario, pair: str, until_ms: int) -> DataFrame:
@@ -153,7 +178,7 @@ def write_candles(scenario: Scenario, folder: Path, until_ms: int) -> None:
     A pair without any closed candle gets no file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for pair in scenario.pairs:
+    for pair in (*scenario.pairs, *scenario.beside):
         frame = known_candles(scenario, pair, until_ms)
         if len(frame):
             _write(frame, folder, pair, scenario.timeframe)
@@ -196,10 +221,10 @@ def klines_flow(scenario: Scenario, pair: str, until_ms: int) -> Records:
 def _invent(
     spec: str, pairs: Sequence[str], window: Window, seed: int, days_before: int
 ) -> list[Listing]:
-    known = [character.instrument.pair for character in CHARACTERS]
-    unknown = [pair for pair in pairs if pair not in known]
+    unknown = [pair for pair in pairs if pair not in _INVENTED_PAIRS]
     if unknown:
-        raise ConfigError(f'"{spec}" has no {", ".join(unknown)}; there are {", ".join(known)}')
+        known = ", ".join(_INVENTED_PAIRS)
+        raise ConfigError(f'"{spec}" has no {", ".join(unknown)}; there are {known}')
     begin_ms = min(window.first_ms, window.start_ms - days_before * DAY_MS) // DAY_MS * DAY_MS
     days = max(1, -(-(window.last_ms - begin_ms) // DAY_MS) - FUTURE_DAYS)
     if days > _MOST_DAYS or begin_ms < 0:

@@ -19,15 +19,8 @@ from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import FLOW, PRICE_COLUMNS, Candles, Floats, utc_text
 from lstm_model.model.model import Model
 from lstm_model.replay.forecasts import ForecastDifference, Said, Words
-from lstm_model.replay.reproduction import (
-    NUMBERS,
-    Candidate,
-    Inputs,
-    Values,
-    inputs_at,
-    look_ahead,
-    reproduce,
-)
+from lstm_model.replay.inputs import Inputs, inputs_at, look_ahead
+from lstm_model.replay.reproduction import NUMBERS, Candidate, Values, reproduce
 from lstm_model.settings import Settings
 from lstm_model.store.journal_rows import JournalRow
 from lstm_model.trading.outlook import Frame
@@ -56,6 +49,7 @@ class Evidence:
     ----------
     backtest, replay : pair -> the candles that the backtest ran on, and those the bot was given
     models : what may have made a row of the journal, as `StepsInForce.model_for` has it
+    leader : the pair that all forecasts look at
     words : what the bot said of candles
     """
 
@@ -64,6 +58,12 @@ class Evidence:
     replay: Callable[[str], Candles | None]
     models: Models
     words: Words = field(default_factory=dict)
+    leader: str | None = None
+
+    def inputs(self, candles: Candles, candle_ms: int) -> Inputs | str:
+        """What is seen of a candle of these, or why it cannot be forecast."""
+        leading = self.backtest(self.leader) if self.leader else None
+        return inputs_at(candles, candle_ms, self.settings, leading)
 
 
 class Explanation(NamedTuple):
@@ -89,7 +89,7 @@ def explain(difference: ForecastDifference, evidence: Evidence) -> Explanation:
     count = WARM_UP + evidence.settings.lookback
     if text := _unlike_candles(mine, theirs, row.candle_ms, count, evidence.settings.order_flow):
         return Explanation(OTHER_CANDLES, text)
-    inputs = inputs_at(mine, row.candle_ms, evidence.settings)
+    inputs = evidence.inputs(mine, row.candle_ms)
     if isinstance(inputs, str):
         return Explanation(UNKNOWN, inputs)
     if text := look_ahead(inputs, Frame(mine, evidence.settings)):
@@ -102,23 +102,23 @@ def _why_bot_is_silent(difference: ForecastDifference, evidence: Evidence) -> st
     if words:
         last = words[-1]
         return f"the bot made none: {last.reason}, {REASONS.get(last.reason, last.text)}"
-    why = _unusable(evidence.replay(difference.pair), difference.candle_ms, evidence.settings)
+    why = _unusable(evidence.replay(difference.pair), difference.candle_ms, evidence)
     return f"the bot made none: {why or 'it was off, or never looked at this candle'}"
 
 
 def _why_backtest_is_silent(difference: ForecastDifference, evidence: Evidence) -> str:
-    why = _unusable(evidence.backtest(difference.pair), difference.candle_ms, evidence.settings)
+    why = _unusable(evidence.backtest(difference.pair), difference.candle_ms, evidence)
     if not why and difference.backtest is None:
         why = "the candle is not in its time range"
     gate = difference.backtest.gate if difference.backtest else ""
     return f"the backtest made none: {why or REASONS.get(gate, 'it does not say why')}"
 
 
-def _unusable(candles: Candles | None, candle_ms: int, settings: Settings) -> str:
+def _unusable(candles: Candles | None, candle_ms: int, evidence: Evidence) -> str:
     """Why nobody could forecast a candle; empty if one could."""
     if candles is None:
         return "it has no candles of the pair"
-    inputs = inputs_at(candles, candle_ms, settings)
+    inputs = evidence.inputs(candles, candle_ms)
     return inputs if isinstance(inputs, str) else ""
 
 

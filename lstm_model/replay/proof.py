@@ -105,6 +105,7 @@ def _evidence(replay: Replay, replayed: Account) -> Evidence:
     in_force = StepsInForce(*known_steps(config, settings, pairs))
 
     whole: dict[str, Any] = {**config, "datadir": replay.files.whole}
+    history = assembly.open_learning(whole, settings, pairs).maker.history
 
     def given(pair: str) -> Candles | None:
         seen = replay.seen.get(pair)
@@ -112,10 +113,11 @@ def _evidence(replay: Replay, replayed: Account) -> Evidence:
 
     return Evidence(
         settings,
-        lambda pair: configuration.load_candles(whole, pair),
+        history.of,
         given,
         in_force.model_for,
         replayed.words,
+        history.leader,
     )
 
 
@@ -138,9 +140,7 @@ def journaled(config: dict[str, Any], since_ms: int) -> Iterator[Finding]:
     finally:
         journal.close()
     learning, steps = known_steps(config, settings, pairs)
-    yield from check_journal(
-        rows, lambda pair: configuration.load_candles(config, pair), learning, steps, settings
-    )
+    yield from check_journal(rows, learning.maker.history.of, learning, steps, settings)
 
 
 def known_steps(

@@ -13,24 +13,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import StoreError
-from lstm_model.features.closed_candle import WARM_UP, feature_names
+from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.context import REACH_DAYS
 from lstm_model.features.ingredients import ENOUGH_COVERAGE
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, Floats, utc_text
 from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import FAR_NAMES, Forecast
 from lstm_model.model.model import Model
+from lstm_model.replay.inputs import DOWNLOAD, Inputs, inputs_at, look_ahead, without_leader
 from lstm_model.settings import Settings
 from lstm_model.store.journal_rows import JournalRow
 from lstm_model.trading.outlook import Frame
 
-Kind = Literal["equal", "late step", "differs", "not reproducible"]
+Kind = Literal["equal", "late step", "late leader", "differs", "not reproducible"]
 
 NUMBERS = ("volatility", "mean", "low", "high", "mean_error", "lowest", "highest")
 
@@ -38,26 +41,7 @@ _TOGETHER = 512  # chosen: rows in one pass of the network; more gain nothing
 _MOST_STEPS = 64  # a bot keeps no more of them ready
 # Chosen: what rounding leaves of a volatility (float64), and of an interval's width (float32).
 _ROUNDING, _ROUNDING_32 = 1e-12, 1e-5
-_DOWNLOAD = "`freqtrade download-data` gets them"
 _ROUNDED = "another processor rounds otherwise, or a candle on disk differs by next to nothing"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a network sees of one candle.
-
-    Attributes
-    ----------
-    names : of the F features
-    rows : (L, F) float64, not scaled; the last is that of the candle
-    volatility : log return per candle
-    candles : all they were computed from; the last is the candle
-    """
-
-    names: tuple[str, ...]
-    rows: Floats
-    volatility: float
-    candles: Candles
 
 
 @dataclass(frozen=True)
@@ -103,49 +87,6 @@ def _is_rounding(unlike: dict[str, tuple[float, float]], made: Values) -> bool:
     return abs(said - again) <= widths[0] and farthest <= widths[1]
 
 
-def inputs_at(candles: Candles, candle_ms: int, settings: Settings) -> Inputs | str:
-    """What is seen of the candle that opens at `candle_ms`, or why it cannot be forecast.
-
-    Later candles are cut off before anything is computed; so are earlier ones that no feature of
-    the window may look back on.
-    """
-    count = WARM_UP + settings.lookback
-    known = candles.between(candle_ms - (count - 1) * candles.step_ms, candle_ms + 1).copy()
-    if why := _missing(known, candle_ms, settings):
-        return why
-    frame = Frame(known, settings)
-    if not frame.usable[-1]:
-        return _unsound(frame, settings)
-    window = frame.features.rows[-settings.lookback :]
-    volatility = float(frame.features.volatility[-1])
-    return Inputs(feature_names(settings.order_flow), window, volatility, known)
-
-
-def _missing(known: Candles, candle_ms: int, settings: Settings) -> str:
-    """Which of the candles that a forecast looks back on are not known; empty if all are."""
-    count = WARM_UP + settings.lookback
-    if len(known) < count:
-        wanted = candle_ms + known.step_ms * np.arange(1 - count, 1)
-        gone = wanted[~np.isin(wanted, known.date_ms)]
-        if gone[-1] == candle_ms:
-            return f"the candle of {utc_text(candle_ms)} is not on disk: {_DOWNLOAD}"
-        what = f"{len(gone)} of the {count} candles up to its own are not on disk"
-        return f"{what}, the last of them that of {utc_text(gone[-1])}: {_DOWNLOAD}"
-    if settings.order_flow and known.flow is None:
-        return "its order flow is unknown: `freqtrade-lstm download-flow` gets it"
-    return ""
-
-
-def _unsound(frame: Frame, settings: Settings) -> str:
-    """Why the last window of a complete frame cannot be forecast."""
-    newest, sound = utc_text(frame.candles.date_ms[-1]), frame.candles.sound()
-    if sound[-1] and not frame.features.known[-settings.lookback :].all():
-        return f"up to the candle of {newest} a price is impossible, or none moved"
-    bad = int((~sound[-settings.lookback :]).sum())
-    own = "" if sound[-1] else f", that of {newest} among them"
-    return f"{bad} of {settings.lookback} candles have no trades or impossible prices{own}"
-
-
 def reproduce(model: Model, pair: str, inputs: Inputs) -> Values:
     """The forecast of one candle, made alone."""
     return _calibrated(model, pair, inputs, _alone(model.lstm, inputs))
@@ -157,25 +98,6 @@ def _alone(lstm: Ensemble, inputs: Inputs) -> Floats:
 
 def _calibrated(model: Model, pair: str, inputs: Inputs, raw: Floats) -> Values:
     return Values.of(model.calibrated(pair, raw, np.array([inputs.volatility])))
-
-
-def look_ahead(inputs: Inputs, whole: Frame) -> str:
-    """Which number is another where later candles are known too, as a clause; empty if none is."""
-    newest_ms = inputs.candles.date_ms[-1]
-    end = int(np.searchsorted(whole.candles.date_ms, newest_ms))
-    first = end - len(inputs.rows) + 1
-    window, volatility = whole.features.rows[first : end + 1], whole.features.volatility[end]
-    found = np.argwhere(window != inputs.rows)
-    if not len(found) and volatility == inputs.volatility:
-        return ""
-    name, opened_ms, numbers = "volatility", newest_ms, (volatility, inputs.volatility)
-    if len(found):
-        row, column = found[0]
-        name, opened_ms = inputs.names[column], whole.candles.date_ms[first + row]
-        numbers = window[row, column], inputs.rows[row, column]
-    what = f'"{name}" of the candle of {utc_text(opened_ms)} is {float(numbers[0])} in the whole'
-    known = f"{float(numbers[1])} with those until {utc_text(newest_ms)}"
-    return f"look-ahead: {what} series and {known}"
 
 
 @dataclass(frozen=True)
@@ -233,7 +155,9 @@ class Finding:
     """What came out when a row of the journal was computed again."""
 
     row: JournalRow
-    kind: Kind  # "late step": equal, by an older step than a backtest takes
+    # "late step": equal, by an older step than a backtest takes; "late leader": equal, without the
+    # leader's candle, which a backtest has
+    kind: Kind
     text: str  # who answered; or by how much it differs and why; or why it cannot be computed
 
 
@@ -245,23 +169,25 @@ def check_journal(
 
     Parameters
     ----------
-    candles : pair -> its candles on disk, with their order flow where settings ask for it
+    candles : pair -> its candles on disk, with their order flow where settings ask for it, and
+        with what they are seen in, if the learner's have that
     steps : as for `StepsInForce`
     """
     by_pair = defaultdict[str, list[JournalRow]](list)
     for row in rows:
         by_pair[row.pair].append(row)
-    in_force = StepsInForce(learning, steps)
+    in_force, leader = StepsInForce(learning, steps), learning.maker.history.leader
+    leading = candles(leader) if leader else None
     for pair, mine in sorted(by_pair.items()):
         mine.sort(key=lambda row: (row.candle_ms, row.created_ms))
         series = candles(pair)
         if series is None or not len(series):
-            why = f"no candles of {pair} are on disk: {_DOWNLOAD}"
+            why = f"no candles of {pair} are on disk: {DOWNLOAD}"
             yield from (Finding(row, "not reproducible", why) for row in mine)
         else:
-            reach_ms = (WARM_UP + settings.lookback) * series.step_ms
+            reach_ms = (WARM_UP + settings.lookback) * series.step_ms + REACH_DAYS * DAY_MS
             near = series.between(mine[0].candle_ms - reach_ms, mine[-1].candle_ms + reach_ms)
-            yield from _Check(near, in_force, settings).of(mine)
+            yield from _Check(near, leading, in_force, settings).of(mine)
 
 
 class _Case(NamedTuple):
@@ -275,8 +201,11 @@ class _Case(NamedTuple):
 class _Check:
     """Computes the rows of one pair again."""
 
-    def __init__(self, series: Candles, in_force: StepsInForce, settings: Settings) -> None:
+    def __init__(
+        self, series: Candles, leading: Candles | None, in_force: StepsInForce, settings: Settings
+    ) -> None:
         self._series, self._in_force, self._settings = series, in_force, settings
+        self._inputs_at = partial(inputs_at, series, settings=settings, leading=leading)
         self._learning, self._schedule = in_force.learning, in_force.learning.schedule
         self._plain = settings.model_dump(mode="json")
         self._before: Finding | None = None
@@ -321,7 +250,7 @@ class _Check:
             until = utc_text(card.train_end_ms)
             why = f"look-ahead: model {row.version} learnt from candles up to {until}"
             return Finding(row, "differs", why)
-        found = inputs_at(self._series, row.candle_ms, self._settings)
+        found = self._inputs_at(row.candle_ms)
         return found if isinstance(found, Inputs) else Finding(row, "not reproducible", found)
 
     def _match(self, case: _Case) -> Candidate | None:
@@ -347,6 +276,9 @@ class _Check:
 
     def _unequal(self, case: _Case) -> Finding:
         row, likeliest = case.row, next(self._in_force.model_for(case.row))
+        if self._was_not_led(case):
+            why = "as it is without the leader's candle, which came too late"
+            return Finding(row, "late leader", why)
         made = _calibrated(likeliest.model, row.pair, case.inputs, case.raw)
         unlike = Values.of(row).unlike(made)
         cause = _ROUNDED if _is_rounding(unlike, made) else self._found(case)
@@ -355,6 +287,15 @@ class _Check:
         name, (said, again) = max(unlike.items(), key=lambda item: abs(item[1][0] - item[1][1]))
         text = f"{name} is {said:.9g} in the journal and {again:.9g} now: "
         return Finding(row, "differs", text + (cause or self._suspected(case, {*unlike})))
+
+    def _was_not_led(self, case: _Case) -> bool:
+        if case.inputs.candles.context is None:
+            return False
+        inputs = without_leader(case.inputs, self._settings)
+        if not isinstance(inputs, Inputs):
+            return False
+        lstm = self._learning.model(case.row.version).lstm
+        return self._match(_Case(case.row, inputs, _alone(lstm, inputs))) is not None
 
     def _adjacent(self, row: JournalRow) -> Kind | None:
         before, step_ms = self._before, self._series.step_ms
@@ -369,7 +310,7 @@ class _Check:
         return f"the order flow of {lost} candles up to its own is unknown" if lost else ""
 
     def _suspected(self, case: _Case, unlike: set[str]) -> str:
-        known = self._adjacent(case.row) in ("equal", "late step")
+        known = self._adjacent(case.row) in ("equal", "late step", "late leader")
         whose = "its own" if known else f"that of one of the {len(case.inputs.candles)} candles"
         if "volatility" in unlike:
             return f"a close on disk, {whose}, is not the one that the bot saw"
@@ -394,7 +335,7 @@ class _Check:
             ("the features were not scaled", 0, bare),
         ):
             at_ms = case.row.candle_ms + moved * self._series.step_ms
-            if isinstance(inputs := inputs_at(self._series, at_ms, self._settings), Inputs):
+            if isinstance(inputs := self._inputs_at(at_ms), Inputs):
                 raw = _alone(Ensemble(used, self._settings.lookback), inputs)
                 if self._match(_Case(case.row, inputs, raw)):
                     return text

@@ -21,6 +21,7 @@ from pandas import DataFrame
 from lstm_model.bot import configuration
 from lstm_model.errors import ConfigError
 from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.context import leader_of
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
 from lstm_model.practice.incidents import Incident
@@ -248,9 +249,11 @@ def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenari
     detail = wish.timeframe_detail
     if detail is None:
         detail = config.get("timeframe_detail") or ""
+    leader = leader_of(settings.leader, sorted(settings.train_pairs or pairs))
     return open_scenario(
         wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed, detail),
         history=wish.history, seed=wish.seed, days_before=wish.days_before,
+        beside=[leader] if leader else [],
     )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features
-from lstm_model.features.open_candle import Leading, OpenCandle
-from lstm_model.market.candles import Candles, Floats, Records, Seen, candle_open_ms
+from lstm_model.features.open_candle import Leading, OpenCandle, followed
+from lstm_model.market.candles import LEADING, Candles, Floats, Records, Seen, candle_open_ms
 from lstm_model.model.calibration import Label, WidthTracker
 from lstm_model.model.forecast import Forecast
 from lstm_model.model.lstm import LstmState
@@ -215,15 +215,29 @@ class Nowcaster:
         seen = tape.seen(open_ms)
         if seen is None or seen.coverage < 1.0:
             return None
-        longer = base.closed.then(tape.candles(open_ms, open_ms + step_ms))
+        leading = self._led_at(open_ms)
+        row, _ = base.candle.row(seen, passed=1.0, leading=leading)
+        if base.closed.pair == self._leader:
+            leading = base.candle.led()
+        newer = tape.candles(open_ms, open_ms + step_ms)
+        longer = base.closed.then(newer.with_context(followed(base.closed, open_ms, leading)))
         longer = longer.rows(1, len(longer))
-        row, _ = base.candle.row(seen, passed=1.0)
         state = base.state.copy()
         base.model.lstm.step(state, row[None])
         candle = self._open(longer)
         rolled = _Base(base.model, longer, candle, state, base.given_ms)
         self._bases[base.closed.pair] = rolled
         return rolled
+
+    def _led_at(self, open_ms: int) -> Leading | None:
+        """What is known of the leader's closed candle that opened then."""
+        base = self._bases.get(self._leader) if self._leader else None
+        if base is None or base.closed.context is None or base.candle.open_ms <= open_ms:
+            return None
+        newest = base.closed.context[-1]
+        if newest["date_ms"] != open_ms:
+            return None
+        return {name: float(newest[f"leader_{name}"]) for name in LEADING}
 
     def _forecast(self, looks: Sequence[_Look]) -> None:
         """Nowcasts of pairs that share a model, from one step."""

@@ -37,6 +37,7 @@ from lstm_model.model.model import Model
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard, canonical, version_id
 from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.training.absence import Absence
 from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.material import Material, reach_ms
 from lstm_model.training.trainer import TRAINER, ProgressCallback, Stop
@@ -119,6 +120,7 @@ class ModelMaker:
         keep_ms = 2 * reach_ms(settings, timeframe, len(self.pairs))
         contexts = Contexts(leader_of(settings.leader, self.pairs))
         self.history = CandleHistory(settings, disk, flow, keep_ms, contexts)
+        self._absence = Absence(contexts.leader, timeframe)
 
     def remove_leftovers(self) -> None:
         """Remove what trainings and writers left that were killed long ago."""
@@ -138,10 +140,12 @@ class ModelMaker:
         ----------
         panels : of the boundaries before; None: the panel is built from nothing
         """
-        return Material.gather(
+        material = Material.gather(
             self.settings, self.timeframe, self.pairs, boundary_ms,
             known or self.history.of, panels or Panels(),
         )  # fmt: skip
+        self._absence.tell(material.candles)
+        return material
 
     def version(self, material: Material, kind: str = "scratch", **parts: str) -> str:
         """Content address of a model of this kind that the material makes."""

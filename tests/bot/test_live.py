@@ -157,6 +157,7 @@ def test_what_is_foreseen_for_all_pairs_is_what_each_pair_gets_alone(
     bot.at(FIRST + 1)
     frames = [bot.frame(PAIR), bot.frame(OTHER)]
     assert all(bot.engine.awaits(c.pair, int(c.date_ms[-1])) for c in frames)
+    bot.engine.lead(frames[0])
     bot.engine.foresee(frames)
     assert [bot.journal.last(c.pair, "5m").candle_ms for c in frames] == [frames[0].date_ms[-1]] * 2
     monkeypatch.setattr(Model, "forecast", None)  # nothing is left to forecast

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +43,7 @@ from series import START_MS, STEP_MS, change, drop, make_candles, recorded_candl
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.learning.packing import unpack
 from lstm_model.learning.schedule import Schedule
+from lstm_model.market.candles import Candles
 from lstm_model.model.calibration import HASTE, POOLED, Widths
 from lstm_model.settings import Settings
 from lstm_model.store.steps import StepStore
@@ -124,7 +127,8 @@ def test_what_a_mean_is_worth_changes_with_the_step_in_force_and_with_nothing_el
     assert before.card.version == after.card.version
     assert 0.0 < before.calibration.shrinkage < after.calibration.shrinkage < 1.0
     assert differences(live, past) == []
-    features, ends = Frame(bot.frame(), SETTINGS).features, np.array([FRAME - 2, FRAME - 1])
+    seen = bot.maker.history.with_context(bot.frame())
+    features, ends = Frame(seen, SETTINGS).features, np.array([FRAME - 2, FRAME - 1])
     for model, end, row in zip((before, after), ends, live, strict=True):
         made = model.forecast(PAIR, features.rows, features.volatility, ends[ends == end])
         assert made.mean.tobytes() == live[row]["lstm_mean"]
@@ -245,7 +249,8 @@ def test_a_new_pair_is_forecast_at_once_with_caution_and_enters_once_it_is_calib
     bot.series[NEW] = LISTED
     wary = bot.close_candle(FIRST + 1, NEW)
     model = replace(bot.engine._learning.steps[-1].model, calibration=calibration)
-    features, ends = Frame(bot.frame(NEW), SETTINGS).features, np.array([FRAME - 1])
+    seen = bot.maker.history.with_context(bot.frame(NEW))
+    features, ends = Frame(seen, SETTINGS).features, np.array([FRAME - 1])
     made = model.forecast(NEW, features.rows, features.volatility, ends)
     assert made.quantiles[0].tobytes() == wary.forecast.quantiles[-1].tobytes()
     assert made.lowest[0] == wary.forecast.lowest[-1]
@@ -269,3 +274,92 @@ def test_a_pair_that_leaves_is_forgotten(bot: Bot) -> None:
     assert widths(bot, NEW) is None
     assert NEW not in bot.maker.history._recent
     assert widths(bot, PAIR) is not None
+
+
+# ---- the leader ------------------------------------------------------------------------------
+
+
+UNLED = [SERIES[1], make_candles(COUNT, signal=2.0, seed=3, pair="ADA/USDT")]
+
+
+class Led(Bot):
+    """A bot whose whitelist lacks the pair that leads; the learner learns from `pairs` alone."""
+
+    late: frozenset[int] = frozenset()  # candles of the leader that are not there in time
+
+    def everything_closed(self, pair: str) -> Candles | None:
+        if pair == PAIR:
+            return SERIES[0].between(0, self.close_ms)
+        return super().everything_closed(pair)
+
+    def look(self, row: int) -> None:
+        super().look(row)
+        until_ms = self.close_ms - (STEP_MS if row in self.late else 0)
+        self.engine.lead(SERIES[0].between(self.close_ms - FRAME * STEP_MS, until_ms))
+
+
+def led_backtest(root: Path, series: Sequence[Candles], pair: str = OTHER) -> Outlook:
+    disk = {candles.pair: candles for candles in (*series, SERIES[0])}
+    learning = make_learning(root, series, SETTINGS, disk.get, [c.pair for c in series])
+    mine = disk[pair].rows(FIRST, FIRST + 80)
+    return WalkForwardEngine(learning, make_terms(SETTINGS)).outlook(mine, skip=0)
+
+
+def test_a_leader_that_is_not_on_the_whitelist_is_seen_live_as_in_a_backtest(
+    tmp_path: Path,
+) -> None:
+    bot = Led(tmp_path / "live", UNLED).start()
+    assert bot.engine.leader == PAIR
+    live = bot.run(FIRST, SWITCH + 5, OTHER)
+    bot.stop()
+    past = led_backtest(tmp_path / "past", UNLED)
+    assert differences(live, past) == []
+    seen = bot.maker.history.with_context(bot.frame(OTHER))
+    assert np.isfinite(seen.context["leader_return_1"][-1])
+    unled = SETTINGS.model_copy(update={"leader": ""})
+    alone = backtest(tmp_path / "alone", UNLED, FIRST, unled, FIRST + 80, OTHER)
+    assert differences(live, alone) != []
+
+
+def test_what_a_pair_is_seen_in_does_not_depend_on_who_else_is_on_the_whitelist(
+    tmp_path: Path,
+) -> None:
+    """Pairs that models do not learn from come and go, the leader among them."""
+    seen = []
+    for number, others in enumerate([[], [LISTED], [SERIES[0], LISTED]]):
+        bot = Led(tmp_path / str(number), UNLED).start()
+        bot.series |= {candles.pair: candles for candles in others}
+        for row in range(FIRST, FIRST + 5):
+            bot.listen(row)
+            bot.look(row)
+        seen.append(bot.maker.history.with_context(bot.frame(OTHER)).context)
+        bot.stop()
+    assert np.isfinite(seen[0]["leader_return_1"]).all()
+    assert seen[0].tobytes() == seen[1].tobytes() == seen[2].tobytes()
+
+
+def test_a_candle_of_the_leader_that_is_late_masks_it_once_and_nothing_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = FIRST + 3
+    bot = Led(tmp_path / "live", UNLED)
+    bot.late = frozenset({late, late + 1})
+    caplog.set_level(logging.INFO, "lstm_model.bot.live")
+    live = bot.start().run(FIRST, FIRST + 8, OTHER)
+    bot.stop()
+    past = led_backtest(tmp_path / "past", UNLED)
+    assert {row for row in live if live[row]["lstm_reason"] == NO_DATA} == set()
+    assert {text.split(":")[0] for text in differences(live, past)} <= {
+        f"candle {late}", f"candle {late + 1}"
+    }  # fmt: skip
+    told = [record.message for record in caplog.records if "leader" not in record.name]
+    without = [text for text in told if f"without {PAIR}, whose candle is not known" in text]
+    assert len(without) == len([text for text in told if f"with {PAIR} again" in text]) == 1
+
+
+def test_without_any_candle_of_the_leader_live_is_the_backtest_too(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live", UNLED).start()
+    live = bot.run(FIRST, FIRST + 5, OTHER)
+    bot.stop()
+    past = backtest(tmp_path / "past", UNLED, FIRST, stop=FIRST + 5, pair=OTHER)
+    assert differences(live, past) == []

@@ -17,7 +17,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from freqtrade.constants import Config
-from freqtrade.enums import ExitType, RunMode
+from freqtrade.enums import CandleType, ExitType, RunMode
 from freqtrade.persistence import LocalTrade, Order, disable_database_use, enable_database_use
 from freqtrade.persistence.custom_data import CustomDataWrapper
 from freqtrade.plugins.protectionmanager import ProtectionManager
@@ -28,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame, date_range
 from places import STRATEGIES
+from series import make_candles, to_frame
 
 from lstm_model.bot.entry import FORCED_TAG, Entry, sign
 from lstm_model.bot.live import LiveEngine
@@ -129,6 +130,8 @@ class Engine(LiveEngine):
         self.notes: list[tuple[str, int, str, str]] = []
         self.news: list[str] = []
         self.ticks: list[tuple[int, set[str]]] = []
+
+    leader = None
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         self.ticks.append((now_ms, set(pairs)))
@@ -854,3 +857,53 @@ def test_a_loop_looks_at_the_clock_and_tells_every_news_in_its_order(strategy: A
     assert strategy._lstm_engine.ticks == [(int(NOW.timestamp() * 1000), {PAIR, OTHER})]
     strategy.bot_loop_start(current_time=NOW)
     assert len(strategy.dp.sent) == 3
+
+
+class Leading(Engine):
+    """An engine whose forecasts look at a leader."""
+
+    leader = "BTC/USDT"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Candles] = []
+
+    @property
+    def led_ms(self) -> int:
+        return int(self.shown[-1].date_ms[-1]) if self.shown else 0
+
+    def lead(self, candles: Candles) -> None:
+        self.shown.append(candles)
+
+    def awaits(self, pair: str, newest_ms: int) -> bool:
+        return True
+
+    def foresee(self, series: Sequence[Candles]) -> None:
+        assert self.shown, "the leader comes first"
+
+
+@pytest.mark.parametrize("theirs", [[], [("BTC/USDT", "1h", "spot")], [("BTC/USDT", "5m", "spot")]])
+def test_the_leader_is_an_informative_pair_once_and_where_the_market_has_it(
+    strategy: Any, theirs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [(pair, frame, CandleType.from_string(kind)) for pair, frame, kind in theirs]
+    monkeypatch.setattr(IStrategy, "gather_informative_pairs", lambda _: list(given))
+    wanted = ("BTC/USDT", "5m", CandleType.SPOT)
+    assert strategy.gather_informative_pairs() == given  # without a leader
+    strategy._lstm_engine = Leading()
+    assert strategy.gather_informative_pairs() == given  # the market has no such pair
+    strategy.dp.market = lambda pair: {"symbol": pair}
+    found = strategy.gather_informative_pairs()
+    assert found.count(wanted) == 1
+    assert found[: len(given)] == given
+    strategy._lstm_engine = None  # a backtest
+    assert strategy.gather_informative_pairs() == given
+
+
+def test_the_leaders_candles_are_shown_before_others_are_forecast_and_once(strategy: Any) -> None:
+    strategy._lstm_engine = live = Leading()
+    frame = to_frame(make_candles(50))
+    strategy.dp.ohlcv = lambda pair, timeframe, copy: frame if pair == "BTC/USDT" else DataFrame()
+    for _ in range(3):
+        strategy.bot_loop_start(current_time=NOW)
+    assert [candles.pair for candles in live.shown] == ["BTC/USDT"]

@@ -112,7 +112,7 @@ def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: s
 def test_a_config_that_is_no_configuration_is_theirs_too(tmp_path: Path, text: str) -> None:
     (tmp_path / CONFIG_FILE).write_text(text)
     assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
-    assert next_commands(tmp_path)[0].endswith("--timeframes 5m --days 800")
+    assert next_commands(tmp_path)[0].endswith("--timeframes 5m --days 850")
 
 
 @pytest.mark.parametrize("section", ["[1]", '"x"', "5", '{"horizn": 3}'])
@@ -137,7 +137,7 @@ def test_what_their_configuration_adds_counts(tmp_path: Path) -> None:
     (tmp_path / "more.json").write_text('{"timeframe": "1h", "lstm": {"train_candles": 2000}}')
     (tmp_path / CONFIG_FILE).write_text('{"add_config_files": ["more.json"]}')
     assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
-    assert next_commands(tmp_path)[0].endswith("--timeframes 1h --days 150")
+    assert next_commands(tmp_path)[0].endswith("--timeframes 1h --days 200")
 
 
 def test_who_has_our_section_keeps_theirs(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def configs_of(words: list[str]) -> list[str]:
 def test_the_next_commands_download_what_is_wanted_and_start_a_dry_run(tmp_path: Path) -> None:
     download, train, trade = words_of(tmp_path / "my data", None)
     assert download[:4] == ["freqtrade", "download-data", "--userdir", str(tmp_path / "my data")]
-    assert download[-4:] == ["--timeframes", "5m", "--days", "800"]
+    assert download[-4:] == ["--timeframes", "5m", "--days", "850"]
     assert trade[:3] == ["freqtrade", "trade", "--dry-run"]
     assert train[:2] == ["freqtrade-lstm", "train"]
     assert configs_of(download) == configs_of(train) == configs_of(trade) == [CONFIG_FILE]
@@ -207,11 +207,11 @@ def test_the_next_commands_download_what_is_wanted_and_start_a_dry_run(tmp_path:
 
 def test_in_the_next_commands_their_config_wins_and_names_the_timeframe(tmp_path: Path) -> None:
     download, _, trade = words_of(tmp_path / "theirs", '{"timeframe": "1h"}')
-    assert download[-4:] == ["--timeframes", "1h", "--days", "800"]
+    assert download[-4:] == ["--timeframes", "1h", "--days", "850"]
     assert configs_of(trade) == [SECTION_FILE, CONFIG_FILE]  # the later one wins
     section = '{"timeframe": "1h", "lstm": {"train_candles": 2000}}'
     download, _, trade = words_of(tmp_path / "less", section)
-    assert download[-2:] == ["--days", "150"]
+    assert download[-2:] == ["--days", "200"]
     assert configs_of(trade) == [CONFIG_FILE]
 
 
@@ -220,3 +220,21 @@ def test_a_timeframe_that_is_none_is_named(tmp_path: Path) -> None:
         words_of(tmp_path / "theirs", '{"timeframe": "5 minutes"}')
     with pytest.raises(DataError, match='timeframe "None" is not usable'):
         words_of(tmp_path / "null", '{"timeframe": null}')
+
+
+@pytest.mark.parametrize(
+    ("config", "leader"),
+    [
+        ('{"exchange": {"pair_whitelist": ["ETH/USDT", "ADA/USDT"]}}', "BTC/USDT"),
+        ('{"exchange": {"pair_whitelist": ["ETH/USDT", "BTC/USDT"]}}', ""),
+        ('{"exchange": {"pair_whitelist": ["ETH/USDT"]}, "lstm": {"leader": ""}}', ""),
+        ('{"exchange": {"pair_whitelist": ["A/EUR"]}, "lstm": {"leader": "X/EUR"}}', "X/EUR"),
+    ],
+)
+def test_a_leader_that_is_none_of_their_pairs_is_downloaded_too(
+    tmp_path: Path, config: str, leader: str
+) -> None:
+    downloads = [words for words in words_of(tmp_path / "u", config) if "download-data" in words]
+    assert len(downloads) == (2 if leader else 1)
+    assert downloads[-1][-2:] == (["--pairs", leader] if leader else downloads[0][-2:])
+    assert all(words[:2] == ["freqtrade", "download-data"] for words in downloads)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from series import STEP_MS, change, drop, make_candles, recorded_candles, same_bits, with_flow
+from series import (
+    STEP_MS,
+    change,
+    drop,
+    make_candles,
+    recorded_candles,
+    same_bits,
+    with_context,
+    with_flow,
+)
 
 from lstm_model.features.closed_candle import (
     FEATURES,
@@ -22,7 +31,7 @@ from lstm_model.features.closed_candle import (
 )
 from lstm_model.features.ingredients import Ingredients
 from lstm_model.features.series import ewma, ewma_window, lagged, window_sum
-from lstm_model.market.candles import Candles, Floats
+from lstm_model.market.candles import Candles, Floats, unknown_context
 
 Compute = Callable[[Candles], Floats]
 COUNT = WARM_UP + 120
@@ -101,33 +110,37 @@ def test_a_row_does_not_know_where_the_series_began(seed: int, start: int, tick:
 
 @pytest.mark.parametrize("feature", FEATURES, ids=feature_names(False))
 def test_a_feature_looks_back_as_far_as_it_says(feature: Feature) -> None:
-    candles, now = make_candles(COUNT), COUNT - 1
+    candles, now = with_context(make_candles(COUNT)), COUNT - 1
     oldest = now - feature.warm_up
-    other = make_candles(COUNT, seed=9)
+    other = with_context(make_candles(COUNT, seed=9), seed=8)
     before = column_of(feature, candles)[now]
     earlier = replace(
         other,
+        context=np.r_[other.context[:oldest], candles.context[oldest:]],
         **{
             name: np.r_[getattr(other, name)[:oldest], getattr(candles, name)[oldest:]]
             for name in ("open", "high", "low", "close", "volume")
         },
     )
     assert same_bits(column_of(feature, earlier)[now], before)
-    if "day_" not in feature.name:  # these see the clock alone
+    if not feature.of_time:
         spoilt = [
             change(candles, oldest, high=1e3, low=1e-3, close=c, volume=1e6) for c in (1, 900)
         ]
+        nowhere = candles.context.copy()
+        nowhere[oldest] = unknown_context(np.zeros(1, np.int64))[0]
+        spoilt.append(replace(candles, context=nowhere))
         assert any(column_of(feature, at_warm_up)[now] != before for at_warm_up in spoilt)
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=feature_names(False))
 def test_a_feature_is_known_once_it_is_warm_and_not_before(feature: Feature) -> None:
-    known = np.isfinite(column_of(feature, make_candles(COUNT)))
-    assert known[feature.warm_up :].all()
-    assert not known[: feature.warm_up].any()
+    column = column_of(feature, with_context(make_candles(COUNT)))
+    assert np.isfinite(column[feature.warm_up :]).all()
+    assert not np.nan_to_num(column[: feature.warm_up]).any()
 
 
-def test_there_are_19_features_with_names_of_their_own() -> None:
+def test_there_are_41_features_with_names_of_their_own() -> None:
     assert len(BY_NAME) == len(FEATURES) == 41
     assert feature_names(True) == (*BY_NAME, *(feature.name for feature in FLOW_FEATURES))
     assert max(feature.warm_up for feature in FEATURES) == WARM_UP

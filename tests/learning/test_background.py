@@ -309,7 +309,7 @@ def test_panels_are_kept_from_one_training_to_the_next_until_the_walk_ends(
             super().forget()
 
     learning = make_learning(tmp_path, SERIES, followed=[c.pair for c in SERIES])
-    known = {c.pair: c for c in SERIES}.get
+    known = learning.maker.history.of
     run = Run(known, lambda _wish, _boundary: Training(), panels=Watched())
     found = list(learning.walk(boundary_ms(ORIGIN), boundary_ms(1_850), run))
     assert [step.address for step in found] == [step.address for step in steps]

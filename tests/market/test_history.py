@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from series import START_MS, STEP_MS, make_candles, same_bits
 
-from lstm_model.market.candles import Candles, Records, unknown_flow
-from lstm_model.market.history import CandleHistory
+from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.context import Contexts
+from lstm_model.market.candles import CONTEXT, Candles, Records, unknown_context, unknown_flow
+from lstm_model.market.history import CandleHistory, digest_of
 from lstm_model.settings import Settings
 
 BTC = make_candles(700)
@@ -153,3 +155,65 @@ def test_what_the_bot_saw_gets_the_flow_that_was_stored_since() -> None:
     history.remember(covered(BTC.rows(400, 700), 0.3))
     found = flow_of(history.of("BTC/USDT"))
     assert found["coverage"].tolist() == [1.0] * 650 + [0.3] * 50
+
+
+# ---- what candles are seen in ----------------------------------------------------------------
+
+
+def led_history(*series: Candles, leader: str | None = "BTC/USDT") -> CandleHistory:
+    return CandleHistory(Settings(), Disk(series), None, KEPT * STEP_MS, Contexts(leader))
+
+
+def test_the_leader_stays_when_pairs_leave() -> None:
+    history = led_history()
+    history.remember(BTC)
+    history.remember(ETH)
+    history.forget_all_but(["NEW/USDT"])
+    assert history.of("ETH/USDT") is None
+    assert history.leader == "BTC/USDT"
+    assert history.of("BTC/USDT") is not None
+
+
+def test_what_is_known_carries_what_it_is_seen_in() -> None:
+    history = led_history(BTC, ETH)
+    known, since = history.of("ETH/USDT"), history.since(START_MS + 400 * STEP_MS)("ETH/USDT")
+    assert known is not None
+    assert since is not None
+    led = known.context["leader_return_1"]
+    assert np.isfinite(led[WARM_UP:]).all()
+    assert same_bits(since.context["leader_return_1"], led[400:])
+    again = history.of("ETH/USDT")
+    assert again.context is known.context  # found, not computed anew
+
+
+def test_what_candles_are_seen_in_is_let_go_with_them() -> None:
+    disk: dict[str, Candles] = {"BTC/USDT": BTC.copy(), "ETH/USDT": ETH.copy()}
+    history = CandleHistory(Settings(), disk.get, None, KEPT * STEP_MS, Contexts("BTC/USDT"))
+    history.of("ETH/USDT"), history.of("BTC/USDT")
+    assert set(history._contexts_of._known) == {"BTC/USDT", "ETH/USDT"}
+    disk["BTC/USDT"] = BTC.rows(0, 600)
+    assert not history._contexts_of._known
+    known = history.of("ETH/USDT")
+    assert np.isnan(known.context["leader_return_1"][600:]).all()
+
+
+def test_nobody_who_asks_for_no_context_gets_one() -> None:
+    history = history_of(BTC, settings=Settings())
+    assert history.leader is None
+    assert history.of("BTC/USDT").context is None
+    assert history.with_context(BTC) is BTC
+    empty = BTC.rows(0, 0)
+    assert led_history(BTC).with_context(empty) is empty
+
+
+def test_a_digest_changes_with_what_candles_are_seen_in() -> None:
+    plain = ETH.with_context(unknown_context(ETH.date_ms))
+    digests = {digest_of([each], Settings()) for each in (ETH, plain)}
+    for name in CONTEXT.names[1:]:
+        context = plain.context.copy()
+        context[name][7] = 0.5
+        digests.add(digest_of([ETH.with_context(context)], Settings()))
+    assert len(digests) == 2 + len(CONTEXT.names) - 1
+    turned = plain.context.copy()
+    turned["variance_1d"] = -np.nan  # another unknown
+    assert digest_of([ETH.with_context(turned)], Settings()) in digests

@@ -366,3 +366,12 @@ def test_scaled_training_rows_have_mean_zero_and_deviation_one() -> None:
 def test_a_constant_feature_and_an_unknown_row_scale_to_zeros() -> None:
     scaler = Scaler.fit(np.full((10, 2), 3.0))
     assert scaler.transform(np.array([[3.0, 3.0], [np.nan, np.nan]])).tolist() == [[0, 0], [0, 0]]
+
+
+def test_what_was_the_same_in_training_or_is_hidden_is_not_shown_later() -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    rows[:, 1] = 0.4
+    scaler = Scaler.fit(rows, hidden=[3])
+    later = scaler.transform(np.array([[1.0, -7.0, 1.0, 1e6], [2.0, 0.4, 2.0, 0.0]]))
+    assert (np.abs(later[:, [1, 3]]) < 1e-20).all()
+    assert (np.abs(later[:, [0, 2]]) > 0.1).all()

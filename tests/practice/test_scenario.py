@@ -599,3 +599,45 @@ def test_real_trades_make_the_candles_that_were_recorded_at_the_same_time() -> N
         first = ticks[ticks["time_us"] >= chosen.start_ms * 1000].iloc[0]
         tape = opened.listing(pair).trades
         assert tape.first_id + tape.due(chosen.start_ms - 1) == first["id"]
+
+
+# What is looked at beside the pairs
+
+
+def test_a_pair_beside_the_others_is_served_and_written_but_not_replayed(
+    folder: Path, tmp_path: Path
+) -> None:
+    scenario = open_scenario(folder, ["ETH/BTC"], WINDOW, beside=["BTC/USDT", "ETH/BTC"])
+    assert (scenario.pairs, scenario.beside) == (("ETH/BTC",), ("BTC/USDT",))
+    whole = open_scenario(folder, ["ETH/BTC", "BTC/USDT"], WINDOW)
+    for of, name in ((scenario, "one"), (whole, "two")):
+        write_candles(of, tmp_path / name, WINDOW.end_ms)
+    for pair in ("ETH_BTC", "BTC_USDT"):
+        made = [pd.read_feather(tmp_path / name / f"{pair}-5m.feather") for name in ("one", "two")]
+        assert_same(*made)
+    assert "BTCUSDT" in scenario.market.listings
+
+
+@pytest.mark.parametrize("missing", ["ADA/USDT", "BTC/USDT:USDT"])
+def test_a_pair_beside_the_others_that_is_not_there_is_done_without(
+    folder: Path, tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scenario = open_scenario(folder, ["BTC/USDT"], WINDOW, beside=[missing])
+    assert scenario.beside == ()
+    assert f"Forecasts are made without {missing}" in caplog.text
+    write_candles(scenario, tmp_path, WINDOW.end_ms)
+    assert [path.name for path in tmp_path.iterdir()] == ["BTC_USDT-5m.feather"]
+
+
+def test_an_invented_market_has_the_pair_beside_it_if_it_knows_it() -> None:
+    chosen = window(0, 12)
+    plain = open_scenario("synthetic", ["ETH/USDT"], chosen, days_before=1)
+    beside = open_scenario(
+        "synthetic", ["ETH/USDT"], chosen, days_before=1, beside=["BTC/USDT", "NONE/USDT"]
+    )
+    assert beside.beside == ("BTC/USDT",)
+    assert set(beside.market.listings) == {"ETHUSDT", "BTCUSDT"}
+    assert_same(
+        known_candles(beside, "ETH/USDT", chosen.end_ms),
+        known_candles(plain, "ETH/USDT", chosen.end_ms),
+    )

@@ -31,8 +31,9 @@ from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
 from lstm_model.replay.causes import Evidence, Explanation, explain
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
+from lstm_model.replay.inputs import inputs_at
 from lstm_model.replay.money import Purse
-from lstm_model.replay.reproduction import NUMBERS, Candidate, inputs_at, reproduce
+from lstm_model.replay.reproduction import NUMBERS, Candidate, reproduce
 from lstm_model.replay.trade_facts import TradeFacts
 from lstm_model.replay.trades import TradeComparison, compare_trades, match_trades
 from lstm_model.store.journal import Journal, JournalRow, VerdictRow

@@ -15,6 +15,7 @@ from live_world import (  # noqa: F401 - two fixtures
     backtest,
     boundary_ms,
     chain,
+    in_context,
     instant_training,
     learning_has_ended,
     row_of,
@@ -27,7 +28,7 @@ from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
 from lstm_model.replay.reproduction import StepsInForce
 from lstm_model.store.journal import JournalRow
 
-DISK = {candles.pair: candles for candles in SERIES}
+DISK = {candles.pair: candles for candles in in_context(SERIES)}
 
 
 def journaled(root: Path, rows: Iterable[int], late: int = 0) -> list[JournalRow]:
@@ -68,7 +69,9 @@ def test_a_step_that_came_too_late_is_named(tmp_path: Path) -> None:
     assert row_of(found.candle_ms) == SWITCH
     learning = make_learning(tmp_path / "live", SERIES, SETTINGS)
     steps = chain(tmp_path / "live", SERIES, 1_500, 1_600)
-    evidence = Evidence(SETTINGS, DISK.get, DISK.get, StepsInForce(learning, steps).model_for)
+    evidence = Evidence(
+        SETTINGS, DISK.get, DISK.get, StepsInForce(learning, steps).model_for, leader=PAIR
+    )
     explained = explain(found, evidence)
     assert explained.kind == CALIBRATION
     assert f"the backtest's by the step of {utc_text(boundary_ms(1_600))}" in explained.text

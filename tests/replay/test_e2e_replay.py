@@ -107,7 +107,7 @@ def window(user: Path, folder: Path, end: str) -> list[str]:
     pairs = [word for pair in PAIRS for word in ("-p", pair)]
     return [
         *configuration(user), *pairs, "--from", START, "--to", end, "--data", "synthetic",
-        "--seed", "3", "--days-before", "4", "--folder", str(folder),
+        "--seed", "3", "--days-before", "8", "--folder", str(folder),
     ]  # fmt: skip
 
 
@@ -350,9 +350,10 @@ def prepared(whole: Replay, folder: Path) -> Path:
     ("bug", "equal", "cause"),
     [  # of the last candles there is none after
         ("look-ahead", 3, r'Cause: look-ahead\. "return_1" of the candle of 2024-07-10T00:1\d'),
+        ("leader", 3, r'Cause: look-ahead\. "leader_\w+" of the candle of 2024-07-10T00:1\d'),
         ("scaler", 0, r"Cause: serving\. .* other weights or another scaler"),
     ],
-    ids=["look-ahead", "scaler"],
+    ids=["look-ahead", "leader", "scaler"],
 )
 def test_verify_names_a_planted_bug(
     user: Path, whole: Replay, tmp_path: Path, bug: str, equal: int, cause: str

@@ -13,27 +13,31 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
-from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, row_of
+from instant_training import SETTINGS, InstantTraining, make_learning, make_maker, make_terms
+from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, in_context, row_of
 from lstm_reference import random_weights
 from series import change, drop, make_candles, same_bits, with_flow
 
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import _journal_row
-from lstm_model.features.closed_candle import WARM_UP, FeatureRows, compute_features, feature_names
+from lstm_model.features.closed_candle import (
+    WARM_UP,
+    FeatureRows,
+    compute_features,
+    feature_names,
+    leading_columns,
+)
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.market.candles import Candles, unknown_flow, utc_text
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
 from lstm_model.replay import reproduction
+from lstm_model.replay.inputs import Inputs, inputs_at, look_ahead
 from lstm_model.replay.reproduction import (
     Finding,
-    Inputs,
     StepsInForce,
     Values,
     check_journal,
-    inputs_at,
-    look_ahead,
     reproduce,
 )
 from lstm_model.settings import Settings
@@ -44,7 +48,7 @@ from lstm_model.trading.outlook import Frame
 FROM, UNTIL = 1_598, 1_622
 SERVED = 1_604  # the first candle that the step of candle 1,600 serves
 COUNT = WARM_UP + SETTINGS.lookback  # candles that a forecast looks back on, with its own
-DISK = {candles.pair: candles for candles in SERIES}
+DISK = {candles.pair: candles for candles in in_context(SERIES)}
 FLOW_SETTINGS = Settings.model_validate(SETTINGS.model_dump() | {"order_flow": True})
 
 
@@ -72,8 +76,9 @@ class Ran:
         learning = self.learning()
         known = self.steps(learning) if steps is None else tuple(steps)
         candles = {c.pair: c for c in self.series} if disk is None else disk
+        of = make_maker(self.root, self.series, self.settings, candles.get).history.of
         said = self.rows if rows is None else rows
-        return list(check_journal(said, candles.get, learning, known, self.settings))
+        return list(check_journal(said, of, learning, known, self.settings))
 
     def row(self, number: int, **changes: Any) -> JournalRow:
         mine = next(r for r in self.rows if (row_of(r.candle_ms), r.pair) == (number, PAIR))
@@ -138,7 +143,7 @@ def opened(number: int) -> str:
 
 
 def seen(candles: Candles, number: int, settings: Settings = SETTINGS) -> Inputs:
-    found = inputs_at(candles, boundary_ms(number), settings)
+    found = inputs_at(candles, boundary_ms(number), settings, DISK[PAIR])
     assert isinstance(found, Inputs), found
     return found
 
@@ -216,7 +221,7 @@ def test_order_flow_that_nobody_loaded_is_unknown_and_one_without_trades_is_not(
 
 
 def test_a_forecast_alone_has_the_bits_that_it_has_among_many(ran: Ran) -> None:
-    lstm = Lstm(random_weights(19, 50, 7), 60)
+    lstm = Lstm(random_weights(len(feature_names(False)), 50, 7), 60)
     model = replace(ran.steps(ran.learning())[-1].model, lstm=lstm)
     candles = make_candles(1_000)
     inputs = [seen(candles, number, Settings()) for number in range(500, 640)]
@@ -243,7 +248,7 @@ def test_a_row_is_reproduced_by_hand_with_the_likeliest_model(ran: Ran) -> None:
     learning = ran.learning()
     row = ran.row(SERVED)
     likeliest = next(StepsInForce(learning, ran.steps(learning)).model_for(row))
-    made = reproduce(likeliest.model, PAIR, seen(SERIES[0], SERVED))
+    made = reproduce(likeliest.model, PAIR, seen(DISK[PAIR], SERVED))
     assert made == Values.of(row)
     assert made.unlike(Values.of(ran.row(SERVED + 1))).keys() >= {"mean", "low", "quantile 7"}
 
@@ -263,7 +268,7 @@ def test_all_that_a_backtest_says_comes_out_of_prefixes_too(tmp_path: Path) -> N
     outlook = engine.outlook(SERIES[0].rows(1_580, 2_000), skip=0)
     rows = [_journal_row(outlook, number, "5m") for number in range(420)]
     steps = tuple(engine._steps.values())
-    findings = list(check_journal(rows, DISK.get, learning, steps, SETTINGS))
+    findings = list(check_journal(rows, learning.maker.history.of, learning, steps, SETTINGS))
     assert kinds(findings) == {"equal": 420}
     assert len({row.version for row in rows}) > 1
 
@@ -413,8 +418,10 @@ def test_a_scaler_that_was_left_out_is_named(store: Path) -> None:
 
 
 def test_other_weights_are_named(store: Path) -> None:
+    weights = random_weights(len(feature_names(False)), 16, 7, layers=1)
+
     def other(model: Model) -> Model:
-        return replace(model, lstm=Lstm(random_weights(19, 16, 7, layers=1), SETTINGS.lookback))
+        return replace(model, lstm=Lstm(weights, SETTINGS.lookback))
 
     findings = by_number(run_bot(store, range(1_606, 1_608), serving(other)).check())
     assert findings[1_606].kind == "differs"
@@ -439,7 +446,7 @@ def test_a_row_that_was_made_from_another_candle_is_named(ran: Ran, ahead: int, 
     learning = ran.learning()
     row = ran.row(1_610)
     model = next(StepsInForce(learning, ran.steps(learning)).model_for(row)).model
-    said = vars(reproduce(model, PAIR, seen(SERIES[0], 1_610 + ahead)))
+    said = vars(reproduce(model, PAIR, seen(DISK[PAIR], 1_610 + ahead)))
     finding = ran.about(replace(row, **said))
     assert finding.kind == "differs"
     assert text in finding.text
@@ -536,3 +543,43 @@ def test_the_last_bit_of_every_number_counts(ran: Ran, name: str) -> None:
 def test_a_zero_that_a_database_turned_around_is_the_same_zero(ran: Ran) -> None:
     values = Values.of(ran.row(FROM))
     assert replace(values, lowest=-0.0).unlike(replace(values, lowest=0.0)) == {}
+
+
+# ---------------------------------------------------------------- the leader
+
+
+def test_a_forecast_that_was_made_before_the_leaders_candle_came_is_told_apart(
+    store: Path,
+) -> None:
+    def late(bot: Bot, number: int) -> None:
+        bot.look(number) if number == 1_606 else bot.at(number)
+        bot.engine.outlook(bot.frame(OTHER))  # before the leader's own
+        bot.engine.outlook(bot.frame(PAIR))
+
+    findings = by_number(run_bot(store, range(1_606, 1_609), late).check(), OTHER)
+    told = {number: finding.kind for number, finding in findings.items()}
+    assert told[1_607] == told[1_608] == "late leader"
+    assert "without the leader's candle, which came too late" in findings[1_608].text
+
+
+def test_a_context_that_looks_ahead_at_the_leader_is_named(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_the_next(candles: Candles) -> Any:
+        columns = leading_columns(candles)
+        return np.concatenate([columns[1:], columns[-1:]])
+
+    monkeypatch.setattr("lstm_model.features.context.leading_columns", of_the_next)
+    findings = ran.check(rows=[row for row in ran.rows if row.pair == OTHER])
+    assert kinds(findings) == {"differs": UNTIL - FROM}
+    assert all('look-ahead: "leader_' in finding.text for finding in findings[:1])
+
+
+def test_the_days_before_are_those_of_a_prefix(ran: Ran) -> None:
+    number = 1_700
+    inputs = seen(DISK[PAIR], number)
+    begin = number - COUNT + 1
+    whole = DISK[PAIR].context[begin : number + 1]
+    for name in ("variance_1d", "variance_7d", "parkinson_1d"):
+        known = inputs.candles.context[name]
+        assert same_bits(known[-SETTINGS.lookback :], whole[name][-SETTINGS.lookback :]), name

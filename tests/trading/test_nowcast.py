@@ -8,6 +8,7 @@ from nowcast_world import PAIRS, SETTINGS, World, make_model
 from series import STEP_MS, drop, same_bits
 
 from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.market.candles import CONTEXT, LEADING
 from lstm_model.trading.nowcast import QuarterWidths, _Look
 
 COLUMNS = ("quantiles", "mean", "volatility", "mean_error", "lowest", "highest")
@@ -176,3 +177,56 @@ def test_another_model_begins_with_its_own_widths() -> None:
     assert quarters.width(3, price=130.0) > 0.0
     quarters.base = quarters.base._replace(model=make_model(seed=1))
     assert quarters.width(6, price=130.0) == 0.0
+
+
+# ---- the leader ------------------------------------------------------------------------------
+
+
+def nowcasts_are_forecasts(world: World, number: int, pairs: list[str]) -> bool:
+    """Whether the candle that is over has the nowcast that a closed one gets."""
+    world.nowcaster.refresh(pairs)
+    return all(
+        np.allclose(
+            quantiles(world, pair),
+            world.closed_forecast(pair, number).quantiles[0],
+            rtol=1e-4, atol=1e-7,
+        )
+        for pair in pairs
+    )  # fmt: skip
+
+
+def test_the_open_candle_sees_the_leaders_open_candle() -> None:
+    world, number = World(leader="BTC/USDT"), WARM_UP + 40
+    world.rebase(number)
+    world.open(number)
+    assert nowcasts_are_forecasts(world, number, PAIRS)
+    assert nowcasts_are_forecasts(world, number, PAIRS[1:])  # whether or not it is asked for
+
+
+def test_a_leader_that_is_not_followed_is_unknown_between_candles_and_costs_no_nowcast() -> None:
+    world, number = World(leader="BTC/USDT"), WARM_UP + 40
+    world.rebase(number)
+    del world.tapes["BTC/USDT"]
+    world.open(number)
+    world.nowcaster.refresh(PAIRS[1:])
+    for name in (f"leader_{name}" for name in LEADING):
+        for pair in PAIRS[1:]:
+            world.series[pair].context[name][number] = np.nan
+    assert nowcasts_are_forecasts(world, number, PAIRS[1:])
+
+
+def test_what_the_tape_carries_over_is_seen_with_the_leader_and_the_days_before() -> None:
+    world, number = World(leader="BTC/USDT"), WARM_UP + 40
+    world.rebase(number)
+    world.open(number)
+    world.nowcaster.refresh(PAIRS)
+    world.open(number + 1)
+    world.nowcaster.refresh(PAIRS)
+    for pair in PAIRS:
+        wanted = world.closed_forecast(pair, number + 1).quantiles[0]
+        width = wanted[-1] - wanted[0]
+        np.testing.assert_allclose(quantiles(world, pair), wanted, rtol=0.0, atol=0.02 * width)
+        rolled = world.nowcaster._bases[pair].closed.context[-1]
+        assert rolled["date_ms"] == world.series[pair].date_ms[number]
+        for name in CONTEXT.names:
+            assert rolled[name] == pytest.approx(world.series[pair].context[number][name]), name

@@ -17,12 +17,13 @@ from live_world import TRAINER
 from series import START_MS, STEP_MS, change, make_candles, same_bits
 
 import lstm_model.training.maker
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import DataError, StoreError, TrainingError
-from lstm_model.features.closed_candle import WARM_UP, feature_names
+from lstm_model.features.closed_candle import OF_THE_WEEK, WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
 from lstm_model.market.candles import Candles, unknown_flow
 from lstm_model.model.calibration import Calibration, rescale
-from lstm_model.model.dataset import Panel, Scaler, Split
+from lstm_model.model.dataset import Panel, Panels, Scaler, Split
 from lstm_model.model.evaluation import evaluate
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm
@@ -96,10 +97,14 @@ def test_training_candles_end_with_the_boundary() -> None:
 def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
     row: int, column: str
 ) -> None:
+    dates, window = SERIES[1].date_ms, material().candles[1]
     value = float(np.nextafter(getattr(SERIES[1], column)[row], np.inf))
+    learnt = window.date_ms[0] <= dates[row] <= window.date_ms[-1]
+    if dates[row] < window.date_ms[0]:  # a sum over whole days, also from the candle before them
+        value *= 1.01
+        first_ms = START_MS + DAY_MS - (STEP_MS if column == "close" else 0)
+        learnt = column in ("high", "low", "close") and dates[row] >= first_ms
     changed = change(SERIES[1], row, **{column: value})
-    window = material().candles[1]
-    learnt = window.date_ms[0] <= SERIES[1].date_ms[row] <= window.date_ms[-1]
     versions = [version_of([SERIES[0], other]) for other in (SERIES[1], changed)]
     assert (versions[0] != versions[1]) == learnt
 
@@ -233,11 +238,14 @@ def test_too_little_history_trains_nothing(
     assert not maker.store.cards()
 
 
+ABSENCE = "lstm_model.training.absence"  # what candles are seen in, see `test_absence`
+
+
 def test_unknown_order_flow_is_told_before_training(caplog: pytest.LogCaptureFixture) -> None:
     def told(series: list[Candles], settings: Settings) -> list[str]:
         caplog.clear()
         make_maker(Path("unused"), series, settings).material(BOUNDARY).check()
-        return [record.message for record in caplog.records]
+        return [r.message for r in caplog.records if r.name != ABSENCE]
 
     known = [flowing(candles) for candles in SERIES]
     assert told([known[0], SERIES[1]], FLOWING) == [
@@ -251,7 +259,7 @@ def test_unknown_order_flow_is_told_before_training(caplog: pytest.LogCaptureFix
 def test_missing_candles_are_told_before_training(caplog: pytest.LogCaptureFixture) -> None:
     holed = SERIES[0].rows(0, 1_000).then(SERIES[0].rows(1_200, COUNT))
     make_maker(Path("unused"), [holed]).material(BOUNDARY).check()
-    assert [record.message for record in caplog.records] == [
+    assert [r.message for r in caplog.records if r.name != ABSENCE] == [
         "BTC/USDT: 16 % of the candles to train on are missing; run `freqtrade download-data "
         "--timeframes 5m`"
     ]
@@ -859,3 +867,24 @@ def test_an_unwritable_store_is_noticed_before_fine_tuning(
     with pytest.raises(StoreError, match="cannot write"):
         maker.finetune(material(LATER), tuning.parent, tuning.scratch.evidence)
     assert len(training.jobs) == 1
+
+
+def test_the_time_of_the_week_is_hidden_until_there_are_weeks_enough() -> None:
+    names = feature_names(SETTINGS.order_flow)
+    hidden = [names.index(name) for name in OF_THE_WEEK]
+    made = material()
+    assert (made.scaler.scale[hidden] > 1e20).all()
+    shown = replace(made, panels=Panels())
+    panel = shown.panel
+    stretched = replace(panel, date_ms=panel.date_ms * 1_000)
+    vars(shown)["panel"], vars(shown)["split"] = stretched, made.split
+    assert (shown.scaler.scale[hidden[:2]] < 1e20).all()
+
+
+def test_a_maker_warns_of_an_unknown_leader_once(caplog: pytest.LogCaptureFixture) -> None:
+    maker = make_maker(Path("unused"), SERIES[1:] * 1, SETTINGS)
+    for boundary_ms in (BOUNDARY, BOUNDARY, BOUNDARY + STEP_MS):
+        maker.material(boundary_ms)
+    told = [r.message for r in caplog.records if "what BTC/USDT did" in r.message]
+    assert len(told) == 1
+    assert "--pairs BTC/USDT --timeframes 5m" in told[0]
