@@ -38,10 +38,10 @@ SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
 TRAINER = "lstm_model.training.maker.TRAINER"
 
 SERIES = [
-    make_candles(COUNT, signal=2.0),
-    make_candles(COUNT, signal=2.0, seed=1, pair=OTHER),
+    make_candles(COUNT, signal=1.0, seed=28),
+    make_candles(COUNT, signal=1.0, seed=29, pair=OTHER),
 ]
-PROMOTION = 1_650  # in `SERIES`, a network takes the place of another at this candle
+PROMOTION = 1_700  # in `SERIES`, a network takes the place of another at this candle
 
 
 def in_context(series: Sequence[Candles]) -> list[Candles]:

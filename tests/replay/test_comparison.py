@@ -146,7 +146,8 @@ def test_what_the_journal_gives_back_is_equal_even_where_a_zero_has_lost_its_sig
     kept = journal.read(PAIR, "5m", 0, 2**53)
     journal.close()
     signs = [{math.copysign(1.0, row.mean) for row in each} for each in (rows, kept)]
-    assert signs == [{-1.0}, {1.0}]
+    assert -1.0 in signs[0]
+    assert signs[1] == {1.0}
     assert compared(of_backtest(worthless), kept).ok
 
 
