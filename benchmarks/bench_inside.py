@@ -47,7 +47,7 @@ def random_model(settings: Settings) -> Model:
         inputs = units
     gaps = len(settings.levels) - 1
     inputs += len(names)
-    shapes |= {"mean/kernel": (inputs, 1), "mean/bias": (1,)}
+    shapes |= {"mean/kernel": (len(names), 1), "mean/bias": (1,)}
     shapes |= {"gaps/kernel": (inputs, gaps), "gaps/bias": (gaps,)}
     weights = {
         name: np.abs(0.1 * random.normal(size=shape)).astype(np.float32) + np.float32(0.01)

@@ -127,8 +127,8 @@ def invented_weights(settings: Settings, features: int, share: float) -> Weights
             weights[f"lstm_{number}/{name}"] = array.reshape(*array.shape[:-2], 4 * units)
         inputs = units
     ahead = MEMORY ** np.arange(1, settings.horizon + 1)
-    mean = np.zeros((units + features, 1))
-    mean[0] = share * float(ahead.sum()) / math.sqrt(settings.horizon) / gain
+    mean = np.zeros((features, 1))
+    mean[0] = share * float(ahead.sum()) / math.sqrt(settings.horizon)
     gaps = np.diff([NormalDist().inv_cdf(level) for level in settings.levels])
     weights["mean/kernel"], weights["mean/bias"] = mean, np.zeros(1)
     weights["gaps/kernel"] = np.zeros((units + features, len(gaps)))

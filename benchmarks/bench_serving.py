@@ -83,8 +83,7 @@ def add_rows(table: Table, settings: Settings, many: int) -> None:
     """What one network takes, measured."""
     network = build_network(settings, FEATURES)
     unit = {"scaler/mean": np.zeros(FEATURES, "f"), "scaler/scale": np.ones(FEATURES, "f")}
-    seen = settings.units + FEATURES
-    mean = {"mean/kernel": np.zeros((seen, 1), "f"), "mean/bias": np.zeros(1, "f")}
+    mean = {"mean/kernel": np.zeros((FEATURES, 1), "f"), "mean/bias": np.zeros(1, "f")}
     lstm = Lstm({**export_weights(network), **unit, **mean}, settings.lookback)
     rows = np.random.default_rng(0).standard_normal((many + settings.lookback, FEATURES))
     for name, ours, peer_name, peer, repeats in cases(lstm, network, rows, many):

@@ -35,12 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 from study_online import Question, question
 
+from lstm_model.features.closed_candle import OF_THE_WEEK, feature_names
 from lstm_model.learning.matured import label_reach
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration, Series, Widths, reaches, rescale, track
-from lstm_model.model.dataset import Panel, build_panel, realized_return
+from lstm_model.model.dataset import Panel, Scaler, build_panel, realized_return
 from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.evaluation import Outcomes, means_by_moment
 from lstm_model.model.forecast import (
@@ -58,6 +59,14 @@ from lstm_model.training.material import Material
 
 logger = logging.getLogger("study")
 BASE, RIVALS = "EWMA served", ("EWMA served", "HAR", "LightGBM")
+_NAMES = feature_names(False)
+FAMILIES = {  # of features, by what they look at
+    "days": [n for n in _NAMES if n in ("past_known", "parkinson_1d") or (n.endswith("d")
+             and n.startswith("volatility_") and n[11:12].isdigit())],
+    "range": ["volatility_3", "jump", "garman_klass_1", "garman_klass_6", "garman_klass_36"],
+    "week": list(OF_THE_WEEK),
+    "leader": [n for n in _NAMES if n.startswith("leader_")],
+}  # fmt: skip
 STRONGEST = 0.1  # the part of the forecasts that `direction` looks at
 
 
@@ -144,11 +153,19 @@ def rivals(material: Material, scene: Scene, known: Mapping[str, Candles], trees
     return {name: scene.said(each) for name, each in made.items()}
 
 
-def network(candidate: Candidate, scene: Scene) -> Network:
-    """What a trained network says of a scene."""
+def networks(candidates: Sequence[Candidate], scene: Scene) -> list[Network]:
+    """What each trained network says of a scene and, where there are several, all as one."""
+    raws = [_raw(candidate, scene) for candidate in candidates]
+    cards = [candidate.stored.card for candidate in candidates]
+    made = [Calibration.from_card(scene.settings.levels, card.calibration) for card in cards]
+    if len(raws) > 1:
+        raws, made = [*raws, np.mean(raws, axis=0)], [*made, made[0]]
+    return [network(each, raw, scene) for each, raw in zip(made, raws, strict=True)]
+
+
+def network(made: Calibration, raw: Floats, scene: Scene) -> Network:
+    """By a network's raw output (N, K)."""
     panel, rows = scene.panel, scene.rows[scene.late]
-    made = Calibration.from_card(scene.settings.levels, candidate.stored.card.calibration)
-    raw = _raw(candidate, scene)
     mean, head = made.spread(raw)
     scales = scene.tracked(head)
     lowest, highest = (end[scene.late] * panel.unit[rows] for end in reaches(head, scales))
@@ -196,6 +213,7 @@ class Walk(NamedTuple):
     scored : the pairs to forecast
     trains : False: rivals alone
     trees : whether LightGBM is among them
+    hidden : features that no network is shown
     """
 
     makers: Sequence[ModelMaker]
@@ -203,6 +221,7 @@ class Walk(NamedTuple):
     scored: Sequence[str]
     trains: bool
     trees: bool
+    hidden: Sequence[str]
 
     def stretches(self, begin_ms: int, end_ms: int) -> Iterator[Stretch]:
         """All that is said between one training of the schedule and the next."""
@@ -214,6 +233,8 @@ class Walk(NamedTuple):
             while not schedule.retrains_at(later):
                 later += schedule.step_ms
             material = maker.material(boundary)
+            if self.hidden:
+                self._hide(material)
             training = Training(thorough=self.trees)
             candidates = [each.scratch(material, training) for each in self.makers if self.trains]
             for card in (candidate.stored.card for candidate in candidates):
@@ -223,6 +244,13 @@ class Walk(NamedTuple):
             scene = self._scene(material, from_ms, until_ms, schedule.candle_ms)
             yield self._stretch(material, scene, candidates)
             boundary = later
+
+    def _hide(self, material: Material) -> None:
+        names = feature_names(material.settings.order_flow)
+        few = [names[n] for n in np.flatnonzero(material.scaler.scale > 1e20)]
+        numbers = [names.index(name) for name in {*self.hidden, *few}]
+        rows = material.panel.rows[material.split.train]
+        material.__dict__["scaler"] = Scaler.fit(rows, numbers)
 
     def _scene(self, material: Material, from_ms: int, until_ms: int, candle_ms: int) -> Scene:
         settings = material.settings
@@ -249,7 +277,7 @@ class Walk(NamedTuple):
             panel.unit[rows],
             Outcomes.of(panel, rows),
             rivals(material, scene, self.known, self.trees),
-            [network(candidate, scene) for candidate in candidates],
+            networks(candidates, scene) if candidates else [],
         )
 
 
@@ -395,6 +423,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--test-pairs", nargs="+", help="forecast and score these alone; train on the others")
     add("--only-baselines", action="store_true", help="train no network")
     add("--no-boosted", action="store_true", help="leave LightGBM out")
+    add(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=FAMILIES,
+        help="families of features that no network is shown; needs a store of its own",
+    )
     add("--fee", type=float, default=0.001, help="of one side, for the net edge; default 0.001")
 
 
@@ -414,7 +449,8 @@ def walk_of(asked: Question) -> Walk:
     trees = boosted.is_installed() and not chosen.no_boosted
     if not trees and not chosen.no_boosted:
         logger.info('without LightGBM, which is not installed: pip install "lightgbm>=4,<5"')
-    return Walk(makers, asked.known, scored, not chosen.only_baselines, trees)
+    hidden = [name for family in chosen.without for name in FAMILIES[family]]
+    return Walk(makers, asked.known, scored, not chosen.only_baselines, trees, hidden)
 
 
 def main() -> None:
@@ -430,14 +466,15 @@ def main() -> None:
         return
     records = [
         record.beside([part.networks[number] for part in parts])
-        for number in range(len(walk.makers))
+        for number in range(len(parts[0].networks))
     ]
-    for maker, mine in zip(walk.makers, records, strict=True):
-        print(f"\nseed {maker.settings.seed}")
+    titles = [f"seed {maker.settings.seed}" for maker in walk.makers]
+    for title, mine in zip([*titles, "all seeds as one"], records, strict=False):
+        print(f"\n{title}")
         print("\n".join(report(mine, asked.settings, fee)))
     if len(records) > 1:
         print()
-        print("\n".join(spread(records)))
+        print("\n".join(spread(records[: len(titles)])))
 
 
 if __name__ == "__main__":

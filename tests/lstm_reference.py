@@ -22,7 +22,7 @@ def random_weights(
         shapes[f"lstm_{number}/recurrent"] = (units, 4 * units)
         inputs = units
     seen = units + features
-    shapes |= {"mean/kernel": (seen, 1), "mean/bias": (1,)}
+    shapes |= {"mean/kernel": (features, 1), "mean/bias": (1,)}
     shapes |= {"gaps/kernel": (seen, levels - 1), "gaps/bias": (levels - 1,)}
     weights = {name: random.normal(size=shape) / np.sqrt(units) for name, shape in shapes.items()}
     weights["scaler/scale"] = np.exp(weights["scaler/scale"])
@@ -57,7 +57,7 @@ def reference_quantiles(
     scaled = (rows - weights["scaler/mean"]) / weights["scaler/scale"]
     windows = np.stack([scaled[end - lookback + 1 : end + 1] for end in ends])
     z = np.concatenate([hidden_states(weights, windows), windows[:, -1]], axis=1)
-    mean = (z @ weights["mean/kernel"] + weights["mean/bias"])[:, 0]
+    mean = (windows[:, -1] @ weights["mean/kernel"] + weights["mean/bias"])[:, 0]
     gaps = np.log1p(np.exp(z @ weights["gaps/kernel"] + weights["gaps/bias"]))
     middle = gaps.shape[1] // 2
     below = [mean - gaps[:, level:middle].sum(axis=1) for level in range(middle)]

@@ -180,7 +180,7 @@ class Lstm:
     ----------
     weights : mapping of name to float32 array
         As stored: `lstm_1/kernel` (F, 4U), `lstm_1/recurrent` (U, 4U), `lstm_1/bias` (4U,), ...,
-        `mean/kernel` (U + F, 1), `mean/bias` (1,), `gaps/kernel` (U + F, K - 1), `gaps/bias`
+        `mean/kernel` (F, 1), `mean/bias` (1,), `gaps/kernel` (U + F, K - 1), `gaps/bias`
         (K - 1,); `scaler/mean` and `scaler/scale` (F,).
     lookback : int
         L, candles in a window.
@@ -238,18 +238,6 @@ class Lstm:
         for start in range(0, len(windows), _BLOCK):
             block = windows[start : start + _BLOCK]
             parts.append(self._run(self._by_time(block), self._scaled(block[:, -1])))
-        return np.concatenate(parts)
-
-    def head_inputs(self, rows: Floats, ends: Ints) -> Floats32:
-        """What the head sees of windows as in `predict`, in any order: (N, U + F).
-
-        The last layer's hidden state and the scaled newest row.
-        """
-        reach, parts = np.arange(1 - self.lookback, 1), []
-        for start in range(0, len(ends), _BLOCK):
-            block = rows[ends[start : start + _BLOCK, None] + reach]
-            *_, last = self._over_layers(self._by_time(block), len(block))
-            parts.append(np.concatenate([last.hidden, self._scaled(block[:, -1])], 1))
         return np.concatenate(parts)
 
     def initial_state(self) -> LstmState:

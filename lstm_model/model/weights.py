@@ -54,7 +54,7 @@ def baseline_weights(
         "lstm_1/kernel": np.zeros((n_features, 4)),
         "lstm_1/recurrent": np.zeros((1, 4)),
         "lstm_1/bias": np.zeros(4),
-        "mean/kernel": np.zeros((1 + n_features, 1)),
+        "mean/kernel": np.zeros((n_features, 1)),
         "mean/bias": np.zeros(1),
         "gaps/kernel": np.zeros((1 + n_features, len(gaps))),
         "gaps/bias": np.log(np.expm1(gaps)),  # the inverse of softplus
@@ -116,11 +116,12 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
         wanted[f"{name}/recurrent"] = (units, 4 * units)
         wanted[f"{name}/bias"] = (4 * units,)
         inputs = units
-    inputs, count = inputs + weights["scaler/mean"].shape[0], weights["gaps/bias"].shape[0]
-    wanted |= {"mean/kernel": (inputs, 1), "mean/bias": (1,)}
+    features, count = weights["scaler/mean"].shape[0], weights["gaps/bias"].shape[0]
+    inputs += features
+    wanted |= {"mean/kernel": (features, 1), "mean/bias": (1,)}
     wanted |= {"gaps/kernel": (inputs, max(2, count // 2 * 2)), "gaps/bias": (count,)}
     if any(name.startswith("scale/") for name in weights):
-        wanted |= {"scale/kernel": (weights["scaler/mean"].shape[0], 1), "scale/bias": (1,)}
+        wanted |= {"scale/kernel": (features, 1), "scale/bias": (1,)}
     found = {name: array.shape for name, array in weights.items()}
     if not layers or found != wanted:
         wrong = sorted(
@@ -144,10 +145,10 @@ class Head:
 
     @classmethod
     def of(cls, weights: Mapping[str, NDArray[np.float32]]) -> Self:
-        kernel, bias = (
-            np.concatenate([weights[f"mean/{part}"], weights[f"gaps/{part}"]], -1, dtype=np.float64)
-            for part in ("kernel", "bias")
-        )
+        gaps, mean = weights["gaps/kernel"], weights["mean/kernel"]
+        blind = np.zeros((len(gaps) - len(mean), 1), np.float32)  # to the hidden state
+        kernel = np.concatenate([np.concatenate([blind, mean]), gaps], 1, dtype=np.float64)
+        bias = np.concatenate([weights["mean/bias"], weights["gaps/bias"]], dtype=np.float64)
         half = len(bias) // 2
         outwards = [0, *range(half, 0, -1), *range(half + 1, len(bias))]
         scale = None

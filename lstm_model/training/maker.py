@@ -278,7 +278,7 @@ class ModelMaker:
             self.store.publish(card, weights, result.network)
 
     def _with_mean(self, weights: Weights, panel: Panel, train: Ints, held_out: Ints) -> Weights:
-        windows = Windows(panel.rows, panel.target(), train, held_out)
+        windows = Windows(panel.rows, panel.target(), train, held_out, panel.date_ms)
         return learn_mean(weights, windows, self.settings)
 
     def _job(
