@@ -39,11 +39,9 @@ from lstm_model.features.closed_candle import OF_THE_WEEK, feature_names
 from lstm_model.learning.matured import label_reach
 from lstm_model.learning.schedule import Schedule
 from lstm_model.market.candles import Candles, Floats, Ints
-from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration, Series, Widths, reaches, rescale, track
 from lstm_model.model.dataset import Panel, Scaler, build_panel, realized_return
 from lstm_model.model.ensemble import Ensemble
-from lstm_model.model.evaluation import Outcomes, means_by_moment
 from lstm_model.model.forecast import (
     hit_rate,
     paired_test,
@@ -52,6 +50,8 @@ from lstm_model.model.forecast import (
     winkler_score,
 )
 from lstm_model.model.reliability import Reliability
+from lstm_model.scoring import boosted
+from lstm_model.scoring.evaluation import Outcomes, means_by_moment
 from lstm_model.settings import Settings
 from lstm_model.store.models import ModelStore
 from lstm_model.training.maker import Candidate, ModelMaker, Training

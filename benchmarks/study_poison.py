@@ -45,9 +45,9 @@ from lstm_model.learning.packing import pack
 from lstm_model.learning.run import Run
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.ensemble import Ensemble
-from lstm_model.model.evaluation import Evaluation
 from lstm_model.model.gate import Evidence, contest
 from lstm_model.model.mean import Windows, learn_mean
+from lstm_model.scoring.evaluation import Evaluation
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore

@@ -156,11 +156,9 @@ class Settings(BaseModel):
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
     )
     train_threads: int = Field(
-        2,
-        ge=1,
-        le=64,
+        2, ge=1, le=64,
         description="Threads that trainings share; a backtest runs one for every two, up to four.",
-    )
+    )  # fmt: skip
     train_timeout_s: int = Field(
         3_600, ge=10, le=86_400, description="Seconds after which a training is killed."
     )

@@ -26,5 +26,5 @@ def no_file_waits_for_the_disk() -> Iterator[None]:
 def nobody_waits_for_lightgbm() -> Iterator[None]:
     """Cards are made without it, installed or not; its own tests undo that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lstm_model.model.boosted.is_installed", lambda: False)
+        patch.setattr("lstm_model.scoring.boosted.is_installed", lambda: False)
         yield

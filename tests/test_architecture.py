@@ -21,14 +21,16 @@ ROOMS = {  # a room imports from these alone
     "stream": "market",
     "features": "market",
     "model": "market store features",
-    "training": "market store features model",
+    "scoring": "market features model",
+    "training": "market store features model scoring",
     "trading": "market store features model",
-    "learning": "market store features model training trading",
-    "bot": "market store stream features model training trading learning",
+    "learning": "market store features model scoring training trading",
+    "bot": "market store stream features model scoring training trading learning",
     "practice": "market",
-    "replay": "market store stream features model training trading learning bot practice",
+    "replay": "market store stream features model scoring training trading learning bot practice",
     "rivals": "market store features model trading bot practice replay",
-    "commands": "market store features model training trading learning bot practice replay rivals",
+    "commands": "market store features model scoring training trading learning bot practice "
+    "replay rivals",
     "__main__": "commands",
     "strategies": "__init__",  # the public face
 }
@@ -42,7 +44,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",
     "psutil": "training.child", "talib": "features.closed_candle",
-    "lightgbm": "model.boosted",
+    "lightgbm": "scoring.boosted",
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
     "cryptography": "practice.tunnel", "subprocess": "training.child commands.demo",

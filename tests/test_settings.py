@@ -56,6 +56,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "train_memory_mb": (512, False),
     "require_skill": (False, False),
     "leader": ("ETH/USDT", True),
+    "members": (3, True),
     "skill_p_value": (0.5, False),
     "slippage_fraction": (0.0, False),
     "half_spread_fraction": (0.0, False),

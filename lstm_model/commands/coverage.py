@@ -163,7 +163,7 @@ def _realized(candles: Candles | None, date_ms: Ints, horizon: int) -> Floats:
 
 def _har(candles: Candles | None, date_ms: Ints, settings: Settings) -> Floats:
     """(N, 2) what HAR says of the candles that open at `date_ms`, rising, by those before them."""
-    from lstm_model.model.har import walk_forward  # as above
+    from lstm_model.scoring.har import walk_forward  # as above
 
     found = np.full((len(date_ms), 2), np.nan)
     if candles is None or not len(date_ms):

@@ -46,8 +46,8 @@ _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
     "learning.chain", "learning.contender", "learning.drift", "learning.learner",
     "learning.matured", "learning.packing", "learning.schedule", "market.candles",
-    "model.calibration", "model.dataset", "model.ensemble", "model.evaluation", "model.forecast",
-    "model.gate", "model.lstm", "model.reach", "model.reliability", "training.maker",
+    "model.calibration", "model.dataset", "model.ensemble", "model.forecast", "model.gate",
+    "model.lstm", "model.reach", "model.reliability", "scoring.evaluation", "training.maker",
     "training.material",
 )  # fmt: skip
 

@@ -23,9 +23,9 @@ from lstm_model.model.calibration import (
     track,
 )
 from lstm_model.model.dataset import Reached
-from lstm_model.model.evaluation import Outcomes, evidence_of, means_by_moment
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.reliability import Kept
+from lstm_model.scoring.evaluation import Outcomes, evidence_of, means_by_moment
 
 _RECORD = 10_000  # chosen: moments a contender's record keeps, a month of 5m candles
 _RECENT = 4_000  # chosen: the newest of them say what the mean is worth, two weeks of 5m candles

@@ -14,7 +14,7 @@ from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.contender import Labels
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.dataset import Panel, build_panel
-from lstm_model.model.evaluation import Outcomes
+from lstm_model.scoring.evaluation import Outcomes
 from lstm_model.settings import Settings
 
 

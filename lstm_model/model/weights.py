@@ -4,7 +4,7 @@ A model may be several networks, its members. The weights of the first have plai
 the n-th begin with "n/"; they share one scaler.
 
 Champion number zero has zero weights and a head that holds the quantiles of the past, in units of
-EWMA volatility, widened by HAR where that foretells better (`lstm_model.model.har`). Its mean is
+EWMA volatility, widened by HAR where that foretells better (`lstm_model.scoring.har`). Its mean is
 zero. As weights it needs hardly any code of its own: it is stored, served, calibrated
 and judged like any network, and every network has to beat it first.
 """

@@ -26,14 +26,14 @@ from lstm_model.features.closed_candle import feature_names
 from lstm_model.features.context import Contexts, leader_of
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
-from lstm_model.model import boosted
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.dataset import Panel, Panels, Scaler
 from lstm_model.model.ensemble import Ensemble
-from lstm_model.model.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.model.gate import Evidence
 from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
+from lstm_model.scoring import boosted
+from lstm_model.scoring.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.settings import Settings
 from lstm_model.store.card import ModelCard, canonical, version_id
 from lstm_model.store.models import ModelStore, StoredModel
@@ -51,10 +51,10 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
-    "market.candles", "model.boosted", "model.calibration", "model.dataset", "model.ensemble",
-    "model.evaluation", "model.forecast", "model.har", "model.lstm", "model.mean", "model.weights",
-    "training.fit", "training.fused", "training.graph", "training.maker", "training.material",
-    "training.network",
+    "market.candles", "model.calibration", "model.dataset", "model.ensemble", "model.forecast",
+    "model.lstm", "model.mean", "model.weights", "scoring.boosted", "scoring.evaluation",
+    "scoring.har", "training.fit", "training.fused", "training.graph", "training.maker",
+    "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]

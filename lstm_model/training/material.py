@@ -20,7 +20,7 @@ from lstm_model.features.closed_candle import OF_THE_WEEK, WARM_UP, feature_name
 from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
-from lstm_model.model.evaluation import Baselines
+from lstm_model.scoring.evaluation import Baselines
 from lstm_model.settings import Settings
 
 logger = logging.getLogger(__name__)

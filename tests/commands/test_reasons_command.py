@@ -23,9 +23,9 @@ from lstm_model.commands.main import main
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import realized_return
 from lstm_model.model.forecast import winkler_score
-from lstm_model.model.har import walk_forward
 from lstm_model.model.reach import excursions
 from lstm_model.model.reliability import Reliability
+from lstm_model.scoring.har import walk_forward
 from lstm_model.settings import DEFAULT_LEVELS, parse_settings
 from lstm_model.store.journal import Journal, JournalRow, VerdictRow
 from lstm_model.store.models import ModelStore

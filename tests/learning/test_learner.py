@@ -40,9 +40,9 @@ from lstm_model.model.calibration import (
     pooled,
 )
 from lstm_model.model.dataset import Reached
-from lstm_model.model.evaluation import Outcomes
 from lstm_model.model.gate import Evidence, Worth, contest
 from lstm_model.model.reliability import Kept
+from lstm_model.scoring.evaluation import Outcomes
 
 CANDLE = 300_000
 SCHEDULE = Schedule.of(SETTINGS, "5m")

@@ -21,15 +21,16 @@ from lstm_model.durations import DAY_MS
 from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.features.closed_candle import OF_THE_WEEK, WARM_UP, feature_names
 from lstm_model.learning.contender import Contender
-from lstm_model.market.candles import Candles, unknown_flow
+from lstm_model.market.candles import Candles, Ints, unknown_flow
 from lstm_model.model.calibration import Calibration, rescale
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split
-from lstm_model.model.evaluation import evaluate
+from lstm_model.model.forecast import pinball_loss
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.mean import Windows, learn_mean
 from lstm_model.model.model import Model
 from lstm_model.model.weights import baseline_weights
+from lstm_model.scoring.evaluation import evaluate
 from lstm_model.settings import Settings
 from lstm_model.training.job import Progress
 from lstm_model.training.maker import Candidate, ModelMaker, Training
@@ -479,19 +480,44 @@ def test_what_was_learnt_of_a_models_skill_since_counts(maker: ModelMaker) -> No
 # The baseline
 
 
-def past_quantiles(found: Material) -> np.ndarray:
-    past = np.concatenate([found.split.train, found.split.validation])
-    quantiles = np.quantile(found.panel.target()[past], SETTINGS.levels)
-    return quantiles - quantiles[len(quantiles) // 2]
+def wanted_of(found: Material, rows: Ints) -> np.ndarray:
+    """(N, K) what champion number zero is to say: HAR's quantiles, or those of the past."""
+    beside = found.baselines
+    plain = beside.ewma - beside.ewma[len(beside.ewma) // 2]
+    made = {
+        "HAR": beside.har.predict(found.panel.rows[rows]), "EWMA": np.tile(plain, (len(rows), 1))
+    }  # fmt: skip
+    return made[foretells_better(found)]
 
 
-def test_the_baseline_answers_the_quantiles_of_the_past(maker: ModelMaker) -> None:
-    model, panel = served(maker.baseline(material())), material().panel
-    raw = model.lstm.predict(panel.rows, material().split.test)
-    np.testing.assert_allclose(raw, np.tile(past_quantiles(material()), (len(raw), 1)), atol=1e-5)
+def foretells_better(found: Material) -> str:
+    """Who had the lower pinball loss on the validation block."""
+    beside, rows = found.baselines, found.split.validation
+    target, levels = found.panel.target()[rows], SETTINGS.levels
+    har = pinball_loss(levels, beside.har.predict(found.panel.rows[rows]), target).mean()
+    ewma = pinball_loss(levels, np.tile(beside.ewma, (len(rows), 1)), target).mean()
+    return "HAR" if har < ewma else "EWMA"
 
 
-def test_the_baseline_forecasts_a_zero_mean_and_says_the_same_at_the_same_volatility(
+@pytest.mark.parametrize("better", ["HAR", "EWMA"])
+def test_the_baseline_answers_what_foretells_better(
+    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch, better: str
+) -> None:
+    found = maker.material(BOUNDARY)
+    assert foretells_better(found) == "HAR"
+    if better == "EWMA":  # as if volatility had foretold nothing but noise
+        blind = replace(
+            found.baselines.har, weights=(*(-1.0 for _ in found.baselines.har.columns), 0.0)
+        )
+        found.baselines.__dict__["har"] = blind
+    assert foretells_better(found) == better
+    weights, rows = found.baselines.zero_weights(), found.split.test
+    assert ("scale/bias" in weights) == (better == "HAR")
+    raw = Lstm(weights, SETTINGS.lookback).predict(found.panel.rows, rows)
+    np.testing.assert_allclose(raw, wanted_of(found, rows), rtol=1e-4, atol=1e-5)
+
+
+def test_the_baseline_forecasts_a_zero_mean_and_is_calibrated_as_a_network(
     maker: ModelMaker,
 ) -> None:
     model, panel, test = served(maker.baseline(material())), material().panel, material().split.test
@@ -501,17 +527,16 @@ def test_the_baseline_forecasts_a_zero_mean_and_says_the_same_at_the_same_volati
     unit = panel.unit[test]
     assert unit.max() > 1.5 * unit.min()
     scales = model.calibration.widths_of("BTC/USDT").at(panel.volatility[test])
-    wanted = rescale(np.tile(past_quantiles(material()), (len(test), 1)), scales)
-    middle = made.quantiles[:, 3:4] / unit[:, None]
-    shape = wanted - wanted[:, 3:4]
-    np.testing.assert_allclose(made.quantiles / unit[:, None] - middle, shape, atol=1e-4)
+    wanted = rescale(wanted_of(material(), test), scales)
+    np.testing.assert_allclose(made.quantiles / unit[:, None], wanted, atol=2e-4)
     assert (np.diff(made.quantiles, axis=1) > 0.0).all()
 
 
 def test_the_baseline_is_what_every_card_compares_with(maker: ModelMaker) -> None:
     scores = maker.baseline(material()).stored.card.scores
+    beside = {"HAR": "har", "EWMA": "zero"}[foretells_better(material())]
     for name in ("coverage", "width_bps", "winkler_bps", "pinball_bps"):
-        assert scores["lstm"][name] == pytest.approx(scores["zero"][name], rel=0.05)
+        assert scores["lstm"][name] == pytest.approx(scores[beside][name], rel=1e-3)
     assert scores["lstm"]["r2"] == 0.0
 
 
@@ -533,8 +558,8 @@ class CountedTrees:
 def trees(monkeypatch: pytest.MonkeyPatch) -> type[CountedTrees]:
     """LightGBM is installed, as it seems."""
     monkeypatch.setattr(CountedTrees, "fits", 0)
-    monkeypatch.setattr("lstm_model.model.boosted.is_installed", lambda: True)
-    monkeypatch.setattr("lstm_model.model.evaluation.Boosted", CountedTrees)
+    monkeypatch.setattr("lstm_model.scoring.boosted.is_installed", lambda: True)
+    monkeypatch.setattr("lstm_model.scoring.evaluation.Boosted", CountedTrees)
     return CountedTrees
 
 

@@ -16,7 +16,7 @@ from lstm_model.model.dataset import (
     realized_return,
     realized_variance,
 )
-from lstm_model.model.har import Har, har_columns, walk_forward
+from lstm_model.scoring.har import Har, har_columns, walk_forward
 from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=4, validation_fraction=0.1, test_fraction=0.15)

@@ -15,11 +15,11 @@ from series import make_candles, same_bits
 
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Candles
-from lstm_model.model import boosted, evaluation
 from lstm_model.model.calibration import POOLED, Series, Widths, pooled, track
 from lstm_model.model.dataset import TARGET_CLIP, Panel, Scaler, Split, build_panel, purged_split
-from lstm_model.model.evaluation import Baselines, Evaluation, Outcomes, evidence_of
 from lstm_model.model.forecast import pinball_loss
+from lstm_model.scoring import boosted, evaluation
+from lstm_model.scoring.evaluation import Baselines, Evaluation, Outcomes, evidence_of
 from lstm_model.settings import Settings
 
 SETTINGS = Settings(lookback=10, horizon=2, validation_fraction=0.1, test_fraction=0.15)

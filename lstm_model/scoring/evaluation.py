@@ -20,8 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.model import boosted
-from lstm_model.model.boosted import Boosted
 from lstm_model.model.calibration import POOLED, Calibration, Series, Widths, pooled, rescale, track
 from lstm_model.model.dataset import TARGET_CLIP, Panel, Split
 from lstm_model.model.forecast import (
@@ -32,10 +30,12 @@ from lstm_model.model.forecast import (
     skill,
 )
 from lstm_model.model.gate import Evidence, Worth, worth
-from lstm_model.model.har import Har
 from lstm_model.model.mean import Moments
 from lstm_model.model.reliability import Reliability
 from lstm_model.model.weights import baseline_weights
+from lstm_model.scoring import boosted
+from lstm_model.scoring.boosted import Boosted
+from lstm_model.scoring.har import Har
 from lstm_model.settings import Settings
 
 Scores = dict[str, dict[str, float]]

@@ -10,9 +10,9 @@ import pytest
 from series import make_candles
 
 from lstm_model.features.closed_candle import feature_names
-from lstm_model.model.boosted import Boosted, evenly
 from lstm_model.model.dataset import Panel, Split, build_panel, purged_split
 from lstm_model.model.forecast import pinball_loss
+from lstm_model.scoring.boosted import Boosted, evenly
 from lstm_model.settings import Settings
 
 SETTINGS = Settings(
