@@ -243,7 +243,7 @@ def test_the_baseline_serves_a_random_walk_for_ever(
 ) -> None:
     steps = course(tmp_path, [random_walk(p, 10 * seed + n) for n, p in enumerate(PAIRS)], LEARNT)
     assert {step.model.card.kind for step in steps} == {"baseline"}
-    assert len(training.jobs) > 7  # for want of trying it is not
+    assert len(training.jobs) > 6  # for want of trying it is not
 
 
 class StubbornTraining(InstantTraining):
