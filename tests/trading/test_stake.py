@@ -207,6 +207,7 @@ def test_a_stake_has_the_scale_of_the_money(
         holdings=tuple(replace(held, stake=factor * held.stake) for held in request.holdings),
     )
     made, other = stake_of(request, settings), stake_of(scaled, settings)
+    assume(made.amount == 0.0 or made.amount > 1e-100)  # correlations can make it as small
     assert other.amount == factor * made.amount
     assert other.reason == made.reason
 
