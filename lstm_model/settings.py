@@ -79,11 +79,11 @@ class Settings(BaseModel):
     layers: int = Field(1, ge=1, le=4, description="Number of LSTM layers.")
     dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
     members: int = Field(
-        1, ge=1, le=8, description="Networks of different seeds whose forecasts are averaged."
+        2, ge=1, le=8, description="Networks of different seeds whose forecasts are averaged."
     )
     learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")
-    max_epochs: int = Field(4, ge=1, le=200, description="Most passes over the training windows.")
+    max_epochs: int = Field(2, ge=1, le=200, description="Most passes over the training windows.")
     patience: int = Field(
         2, ge=1, le=50, description="Epochs without a better validation loss before training stops."
     )

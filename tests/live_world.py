@@ -21,6 +21,8 @@ from lstm_model.features.context import Contexts, leader_of
 from lstm_model.learning.chain import Step
 from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
+from lstm_model.model.weights import baseline_weights
+from lstm_model.scoring.evaluation import Baselines
 from lstm_model.settings import Settings
 from lstm_model.store.journal import DecisionRow, Journal
 from lstm_model.store.lineage import Lineage
@@ -236,6 +238,18 @@ def instant_training(monkeypatch: pytest.MonkeyPatch) -> InstantTraining:
     instant = InstantTraining()
     monkeypatch.setattr(TRAINER, instant)
     return instant
+
+
+@pytest.fixture(scope="module", autouse=True)
+def easy_to_beat() -> Iterator[None]:
+    """Champion number zero is EWMA: against HAR the networks of `InstantTraining` take long."""
+
+    def plain(self: Baselines) -> dict[str, Any]:
+        return baseline_weights(self.ewma, self.panel.rows.shape[1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Baselines, "zero_weights", plain)
+        yield
 
 
 @pytest.fixture(name="no_thread_is_left", autouse=True)

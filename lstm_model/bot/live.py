@@ -62,7 +62,7 @@ class LiveEngine:
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self.inside = open_inside(self._guarded) if open_inside else None
         self._verdicts = Verdicts(journal, self._timeframe)
-        self._schedule, self._summed_ms = learning.schedule, 0
+        self._schedule, self._summed_ms, self._pairs = learning.schedule, 0, learning.pairs
         self._news: deque[str] = deque(maxlen=100)
         self._told: dict[str, Told] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
@@ -86,6 +86,7 @@ class LiveEngine:
         """
         self._journal.last("", self._timeframe)
         self._learning.start(now_ms)
+        self._history.prepare(self._pairs)
         if self.inside:
             self.inside.stream.start()
         # A full collection of all that freqtrade has loaded takes 0.1 s and stops every thread.
@@ -156,7 +157,10 @@ class LiveEngine:
 
     def lead(self, candles: Candles) -> None:
         """Take note of the leader's candles, before those of the others are forecast."""
-        self._guarded(candles.pair, lambda: self._history.remember(_closed(candles)), None)
+        self._guarded(
+            candles.pair,
+            lambda: self._history.remember(self._history.with_flow(_closed(candles))), None,
+        )  # fmt: skip
 
     def foresee(self, series: Sequence[Candles]) -> None:
         """Forecast the newest candle of many pairs in one pass, for `outlook` to find.

@@ -161,10 +161,11 @@ def _past_known(of: Ingredients) -> Any:
 
 
 def _leading(name: str) -> Feature:
-    """What the leader did until the same close; zero where unknown."""
+    """What the leader did until the same close; as if nothing particular, where unknown."""
+    usual = math.log(2.0) if name.startswith("volume") else 0.0
 
     def compute(of: Ingredients) -> Any:
-        return np.where(of.leader_known() > 0.0, of.leading(name), 0.0)
+        return np.where(of.leader_known() > 0.0, of.leading(name), usual)
 
     return Feature(f"leader_{name}", 0, "as of the leader's own candle", compute)
 

@@ -100,21 +100,20 @@ class Days:
         squared, parkinson = summed(returns[rows] ** 2), summed(ranges[rows] ** 2 / _PARKINSON)
         return cls(first, per_day, squared, parkinson, summed(np.ones(len(rows))))
 
-    def then(self, newer: Days) -> Days:
-        """These days, continued by `newer`, from whose first day on only those count."""
-        if newer.end <= self.end or not len(newer.counts):
-            return self
-        if not len(self.counts) or newer.first < self.first:
-            return newer
-        missing = np.zeros(max(0, newer.first - self.end))
+    def then(self, other: Days) -> Days:
+        """What both know: of each day the one that has more of its candles, else the other's."""
+        if not len(other.counts) or not len(self.counts):
+            return other if len(other.counts) else self
+        first, end = min(self.first, other.first), max(self.end, other.end)
+        mine, theirs = (days._within(first, end) for days in (self, other))
+        return Days(first, self.per_day, *np.where(theirs[2] >= mine[2], theirs, mine))
 
-        def joined(old: Floats, new: Floats) -> Floats:
-            return np.concatenate([old[: newer.first - self.first], missing, new])
-
-        return Days(
-            self.first, self.per_day, joined(self.squared, newer.squared),
-            joined(self.parkinson, newer.parkinson), joined(self.counts, newer.counts),
-        )  # fmt: skip
+    def _within(self, first: int, end: int) -> Floats:
+        """(3, D) the columns of the days `[first, end)`, zero where they are unknown."""
+        out = np.zeros((3, end - first))
+        columns = (self.squared, self.parkinson, self.counts)
+        out[:, self.first - first : self.end - first] = columns
+        return out
 
     def before(self, date_ms: Ints) -> dict[str, Floats]:
         """(T,) each: mean per candle over the whole days before that of each candle, by name."""
@@ -186,7 +185,7 @@ class Contexts:
 
     def __post_init__(self) -> None:
         # Of a running bot, which grow with its candles; its learner, in another thread, has the
-        # others, of all candles, and what they were made of.
+        # others, of all candles, and what they were made of. All are replaced, never changed.
         self._days: dict[str, Days] = {}
         self._led: _Led | None = None
         self._whole: tuple[object, _Led | None] = (None, None)
@@ -215,7 +214,10 @@ class Contexts:
 
     def _days_of(self, candles: Candles, known: Known, seen: Known | None) -> Days:
         if seen is None:
-            return Days.of(_continued(known(candles.pair), candles))
+            whole = Days.of(_continued(known(candles.pair), candles))
+            if (growing := self._days.get(candles.pair)) is not None:
+                self._days[candles.pair] = growing.then(whole)  # what a bot missed may be there now
+            return whole
         days, today = self._days.get(candles.pair), int(candles.date_ms[-1]) // DAY_MS
         if days is not None and days.end >= today:
             return days

@@ -31,7 +31,7 @@ class Ingredients:
     """What several features share, computed once per call, for all candles or for the newest.
 
     A feature asks `now`, `ago`, `total` and `mean` for what it needs of a series. Here they answer
-    with columns (T,); `OpenRow` answers with the newest row's number alone.
+    with columns (T,); `OpenCandle` answers with the newest row's number alone.
     """
 
     def __init__(self, candles: Candles) -> None:

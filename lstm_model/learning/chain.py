@@ -47,8 +47,8 @@ _DECISIVE_MODULES = (
     "learning.chain", "learning.contender", "learning.drift", "learning.learner",
     "learning.matured", "learning.packing", "learning.schedule", "market.candles",
     "model.calibration", "model.dataset", "model.ensemble", "model.forecast", "model.gate",
-    "model.lstm", "model.reach", "model.reliability", "scoring.evaluation", "training.maker",
-    "training.material",
+    "model.lstm", "model.mean", "model.reach", "model.reliability", "model.weights",
+    "scoring.evaluation", "scoring.har", "training.maker", "training.material",
 )  # fmt: skip
 
 

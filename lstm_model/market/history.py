@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import (
     FLOW,
     LEADING,
@@ -22,6 +24,8 @@ from lstm_model.market.candles import (
 )
 from lstm_model.market.flow_store import merge
 from lstm_model.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 Disk = Callable[[str], Candles | None]
 KnownFlow = Callable[[str], Records]
@@ -106,8 +110,28 @@ class CandleHistory:
         """
         if self._contexts is None or not len(candles):
             return candles
-        context = self._contexts.of(candles, self._plain, self._recent.get)
+        context = self._contexts.of(candles, self._readable, self._recent.get)
         return replace(candles, context=context)
+
+    def prepare(self, pairs: Collection[str]) -> None:
+        """Read what forecasts of these pairs look back on, before a bot's loop begins."""
+        for pair in pairs:
+            known = self._readable(pair)
+            if known is None or self._contexts is None:
+                continue
+
+            def readable(name: str, known: Candles = known) -> Candles | None:
+                return known if name == known.pair else self._readable(name)
+
+            self._contexts.of(known.rows(len(known) - 1, len(known)), readable, self._recent.get)
+
+    def _readable(self, pair: str) -> Candles | None:
+        """As `_plain`; of a file that cannot be read, what the bot has seen. No forecast waits."""
+        try:
+            return self._plain(pair)
+        except LstmModelError as error:
+            logger.warning("%s: the candles before cannot be read: %s", pair, error)
+            return self._recent.get(pair)
 
     def _plain(self, pair: str) -> Candles | None:
         stored, recent = self._disk(pair), self._recent.get(pair)

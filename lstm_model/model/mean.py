@@ -27,6 +27,7 @@ Weights = dict[str, NDArray[np.float32]]
 # Per window, in units of a column's mean square. Chosen: from as good as none to hardly anything
 # of the change left.
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
+_NEVER_MS = 2**62
 _BLOCKS = 5  # chosen: of time, to choose the penalty by
 _LEAST_SCALE = 0.01  # chosen: a column that hardly moved must not get a large coefficient
 _ONE_THREAD = 2**18  # multiplications up to which BLAS does not share a product among threads
@@ -109,9 +110,8 @@ def fitted(blocks: Sequence[Moments], held_out: Moments, known: Floats) -> Float
     ]
     best = int(np.argmax(gains))
     change = Moments.mean(blocks).change(PENALTIES[best], known)
-    if gains[best] <= 0.0 or held_out.gain(change, known) <= 0.0:
-        return known
-    return known + change
+    proven = gains[best] > 0.0 and held_out.gain(change, known) > 0.0  # a NaN proves nothing
+    return known + change if proven else known
 
 
 class Windows(NamedTuple):
@@ -123,6 +123,7 @@ class Windows(NamedTuple):
     target : (R,) float64
     train, held_out : rows that end the windows to learn from, and to prove it on
     date_ms : (R,) int64; None: the rows are in order of time
+    label_ms : (R,) int64, when the outcome of each is known; None: at once
     """
 
     rows: Floats
@@ -130,12 +131,19 @@ class Windows(NamedTuple):
     train: Ints
     held_out: Ints
     date_ms: Ints | None = None
+    label_ms: Ints | None = None
 
     def blocks(self) -> list[Ints]:
-        """`train` in blocks of time, of about as many windows each."""
+        """`train` in blocks of time, of about as many windows each.
+
+        What is known only after the next block has begun belongs to none (purging, López de Prado
+        2018).
+        """
         dates = self.train if self.date_ms is None else self.date_ms[self.train]
-        order = np.argsort(dates, kind="stable")
-        return [self.train[part] for part in np.array_split(order, _BLOCKS)]
+        known = dates if self.label_ms is None else self.label_ms[self.train]
+        parts = np.array_split(np.argsort(dates, kind="stable"), _BLOCKS)
+        ends = [dates[part].min(initial=_NEVER_MS) for part in parts[1:]] + [_NEVER_MS]
+        return [self.train[part[known[part] <= end]] for part, end in zip(parts, ends, strict=True)]
 
     def moments(self, scaler: tuple[Floats, Floats], ends: Ints) -> Moments:
         """Those of the windows that end in rows `ends` (N,)."""

@@ -12,7 +12,8 @@ Ke et al. (2017), LightGBM: a highly efficient gradient boosting decision tree.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.dataset import Panel, Split
 from lstm_model.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 200_000  # chosen: to learn from; more cost time and gain nothing here
 _ROUNDS = 400  # chosen, as all below: a plain choice, not tuned on what it is scored on
@@ -34,8 +37,14 @@ _PLAIN = {
 
 
 def is_installed() -> bool:
-    """Whether there is a `lightgbm` to ask."""
-    return importlib.util.find_spec("lightgbm") is not None
+    """Whether there is a `lightgbm` to ask, which its installation alone does not promise."""
+    try:
+        importlib.import_module("lightgbm")
+    except (ImportError, OSError) as error:  # OSError: it lacks a library of the system
+        if not isinstance(error, ModuleNotFoundError):
+            logger.warning("LightGBM is installed but cannot be used: %s", error)
+        return False
+    return True
 
 
 @dataclass(frozen=True)

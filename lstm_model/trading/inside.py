@@ -77,7 +77,10 @@ class InsideCandle:
         self._step_ms = timeframe_ms(timeframe)
         self.stream = open_stream(self.on_trades)
         clock_ms = self.stream.exchange_now_ms
-        self.nowcaster = Nowcaster(terms.settings, self._tape_of, clock_ms, leader)
+        self.nowcaster = Nowcaster(
+            terms.settings, self._tape_of, clock_ms, leader,
+            lambda pair: self.stream.freshness(pair).fresh,
+        )  # fmt: skip
         self._told: dict[tuple[str, str], tuple[int, str]] = {}
         self._saved_ms: dict[str, int] = {}
 

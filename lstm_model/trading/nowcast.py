@@ -93,6 +93,13 @@ class _Base(NamedTuple):
     given_ms: int
 
 
+class _Led(NamedTuple):
+    """What others see of the leader's candle that opened then."""
+
+    open_ms: int
+    features: Leading
+
+
 class _Look(NamedTuple):
     """One pair's open candle as it is now."""
 
@@ -115,14 +122,16 @@ class Nowcaster:
     tape_of : the trades of a pair, None while it is not followed
     clock_ms : the exchange's time now
     leader : the pair that all see; unknown to them between candles while it is not followed
+    is_fresh : whether the trades of a pair are what the exchange traded last
     """
 
     def __init__(
         self, settings: Settings, tape_of: Callable[[str], Tape | None],
         clock_ms: Callable[[], int], leader: str | None = None,
+        is_fresh: Callable[[str], bool] = lambda pair: True,
     ) -> None:  # fmt: skip
         self._settings, self._tape_of, self._clock_ms = settings, tape_of, clock_ms
-        self._leader = leader
+        self._leader, self._is_fresh = leader, is_fresh
         self._bases: dict[str, _Base] = {}
         self._latest: dict[str, Nowcast] = {}
         self._widths = QuarterWidths(settings)
@@ -159,10 +168,9 @@ class Nowcaster:
         """
         with self._lock:
             by_version: dict[str, list[_Look]] = defaultdict(list)
-            first = self._look(self._leader) if self._leader else None
-            leading = first.base.candle.led() if first else None
+            led = self._led_now()
             for pair in pairs:
-                if (look := self._look(pair, leading)) is not None:
+                if (look := self._look(pair, led)) is not None:
                     by_version[look.base.model.card.version].append(look)
             for looks in by_version.values():
                 self._forecast(looks)
@@ -191,7 +199,20 @@ class Nowcaster:
         leads = closed.pair == self._leader
         return OpenCandle(closed, order_flow=self._settings.order_flow, leads=leads)
 
-    def _look(self, pair: str, leading: Leading | None = None) -> _Look | None:
+    def _led_now(self) -> _Led | None:
+        """The leader's open candle; None while it is not known, which is not as if it stood still.
+
+        Something must have been traded in it, and the stream be fresh.
+        """
+        if self._leader is None or not self._is_fresh(self._leader):
+            return None
+        look, tape = self._look(self._leader), self._tape_of(self._leader)
+        newest = None if tape is None else tape.newest()
+        if look is None or newest is None or newest.open_ms != look.seen.open_ms:
+            return None
+        return _Led(look.seen.open_ms, look.base.candle.led())
+
+    def _look(self, pair: str, led: _Led | None = None) -> _Look | None:
         tape, base = self._tape_of(pair), self._bases.get(pair)
         if tape is None or base is None or (newest := tape.newest()) is None:
             return None
@@ -203,6 +224,7 @@ class Nowcaster:
             return None
         passed = min(1.0, max(0.0, (now_ms - open_ms) / step_ms))
         seen = newest if newest.open_ms == open_ms else _nothing_yet(newest, open_ms)
+        leading = led.features if led is not None and led.open_ms == open_ms else None
         row, volatility = base.candle.row(seen, passed, leading)
         return None if math.isnan(volatility) else _Look(base, seen, passed, row, volatility)
 

@@ -32,7 +32,7 @@ class Absence:
     def tell(self, series: Iterable[Candles]) -> None:
         """Warn of what is unknown of these candles, and say what gets it."""
         for candles in series:
-            if candles.context is None or len(candles) <= WARM_UP:
+            if candles.context is None or len(candles) <= WARM_UP or candles.step_ms > DAY_MS:
                 continue
             since_ms = int(candles.date_ms[0]) - REACH_DAYS * DAY_MS
             if self._leader not in (None, candles.pair):

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lstm_model
+from lstm_model.durations import DAY_MS
 from lstm_model.features.closed_candle import feature_names
-from lstm_model.features.context import Contexts, leader_of
+from lstm_model.features.context import REACH_DAYS, Contexts, leader_of
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
 from lstm_model.market.history import CandleHistory, Disk, KnownFlow
 from lstm_model.model.calibration import Calibration
@@ -52,9 +53,9 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
     "market.candles", "model.calibration", "model.dataset", "model.ensemble", "model.forecast",
-    "model.lstm", "model.mean", "model.weights", "scoring.boosted", "scoring.evaluation",
-    "scoring.har", "training.fit", "training.fused", "training.graph", "training.maker",
-    "training.material", "training.network",
+    "model.gate", "model.lstm", "model.mean", "model.reliability", "model.weights",
+    "scoring.boosted", "scoring.evaluation", "scoring.har", "training.fit", "training.fused",
+    "training.graph", "training.maker", "training.material", "training.network",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -117,7 +118,7 @@ class ModelMaker:
         self.timeframe = timeframe
         self.pairs = tuple(sorted(set(pairs)))
         self.store = store
-        keep_ms = 2 * reach_ms(settings, timeframe, len(self.pairs))
+        keep_ms = max(2 * reach_ms(settings, timeframe, len(self.pairs)), REACH_DAYS * DAY_MS)
         contexts = Contexts(leader_of(settings.leader, self.pairs))
         self.history = CandleHistory(settings, disk, flow, keep_ms, contexts)
         self._absence = Absence(contexts.leader, timeframe)
@@ -278,7 +279,9 @@ class ModelMaker:
             self.store.publish(card, weights, result.network)
 
     def _with_mean(self, weights: Weights, panel: Panel, train: Ints, held_out: Ints) -> Weights:
-        windows = Windows(panel.rows, panel.target(), train, held_out, panel.date_ms)
+        windows = Windows(
+            panel.rows, panel.target(), train, held_out, panel.date_ms, panel.label_ms
+        )
         return learn_mean(weights, windows, self.settings)
 
     def _job(

@@ -20,6 +20,7 @@ from live_world import (  # noqa: F401 - two fixtures
     TRAINER,
     backtest,
     boundary_ms,
+    easy_to_beat,
     facts,
     instant_training,
     is_forecast,

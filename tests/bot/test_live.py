@@ -29,6 +29,7 @@ from live_world import (  # noqa: F401 - three fixtures
     boundary_ms,
     close_of,
     differences,
+    easy_to_beat,
     facts,
     instant_training,
     is_forecast,

@@ -31,6 +31,7 @@ from live_world import (  # noqa: F401 - three fixtures
     chain,
     close_of,
     differences,
+    easy_to_beat,
     facts,
     instant_training,
     is_forecast,

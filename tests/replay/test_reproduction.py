@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from instant_training import SETTINGS, InstantTraining, make_learning, make_maker, make_terms
-from live_world import OTHER, PAIR, SERIES, TRAINER, Bot, boundary_ms, in_context, row_of
+from live_world import (  # noqa: F401 - a fixture
+    OTHER,
+    PAIR,
+    SERIES,
+    TRAINER,
+    Bot,
+    boundary_ms,
+    easy_to_beat,
+    in_context,
+    row_of,
+)
 from lstm_reference import random_weights
 from series import change, drop, make_candles, same_bits, with_flow
 
