@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from series import START_MS, STEP_MS, make_candles, same_bits
 
+from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import Contexts
 from lstm_model.market.candles import CONTEXT, Candles, Records, unknown_context, unknown_flow
@@ -195,6 +196,29 @@ def test_what_candles_are_seen_in_is_let_go_with_them() -> None:
     assert not history._contexts_of._known
     known = history.of("ETH/USDT")
     assert np.isnan(known.context["leader_return_1"][600:]).all()
+
+
+def test_a_file_that_cannot_be_read_costs_a_bot_what_it_holds_and_no_forecast(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(pair: str) -> Candles | None:
+        raise DataError(f"{pair}: 2 duplicate candle(s)")
+
+    history = CandleHistory(Settings(), broken, None, KEPT * STEP_MS, Contexts("BTC/USDT"))
+    history.remember(BTC)
+    found = history.with_context(ETH).context
+    assert np.isfinite(found["leader_return_1"][-100:]).all()
+    assert "ETH/USDT: the candles before cannot be read: ETH/USDT: 2 duplicate" in caplog.text
+
+
+def test_what_a_bot_is_prepared_for_is_read_once_and_before() -> None:
+    disk = Disk([BTC, ETH])
+    history = CandleHistory(Settings(), disk, None, KEPT * STEP_MS, Contexts("BTC/USDT"))
+    history.prepare(["BTC/USDT", "ETH/USDT"])
+    before = len(disk.read)
+    for count in (500, 520):
+        history.with_context(ETH.rows(count - 10, count))
+    assert len(disk.read) == before
 
 
 def test_nobody_who_asks_for_no_context_gets_one() -> None:

@@ -117,6 +117,14 @@ def test_blocks_are_of_time_whatever_the_order_of_rows() -> None:
     ]  # fmt: skip
 
 
+def test_blocks_hold_nothing_that_was_known_after_the_next_began() -> None:
+    dates = np.arange(20)
+    of = Windows(np.zeros((20, 1)), np.zeros(20), dates, np.arange(0), dates, dates + 2)
+    assert [block.tolist() for block in of.blocks()] == [
+        [0, 1, 2], [4, 5, 6], [8, 9, 10], [12, 13, 14], [16, 17, 18, 19]
+    ]  # fmt: skip
+
+
 def test_what_turns_round_from_block_to_block_is_not_believed() -> None:
     """Although the block held out speaks for it."""
     of = windows(0.5)

@@ -215,6 +215,21 @@ def test_a_leader_that_is_not_followed_is_unknown_between_candles_and_costs_no_n
     assert nowcasts_are_forecasts(world, number, PAIRS[1:])
 
 
+@pytest.mark.parametrize("silence", ["nothing traded yet", "the stream is stale"])
+def test_a_leader_that_says_nothing_is_unknown_and_not_calm(silence: str) -> None:
+    world, number = World(leader="BTC/USDT"), WARM_UP + 40
+    world.rebase(number)
+    world.open(number)
+    if silence == "the stream is stale":
+        world.nowcaster._is_fresh = lambda pair: pair != "BTC/USDT"
+    else:
+        world.tapes["BTC/USDT"].number = number - 1
+    for name in (f"leader_{name}" for name in LEADING):
+        for pair in PAIRS[1:]:
+            world.series[pair].context[name][number] = np.nan
+    assert nowcasts_are_forecasts(world, number, PAIRS[1:])
+
+
 def test_what_the_tape_carries_over_is_seen_with_the_leader_and_the_days_before() -> None:
     world, number = World(leader="BTC/USDT"), WARM_UP + 40
     world.rebase(number)
