@@ -259,6 +259,7 @@ FEATURES: tuple[Feature, ...] = (
     *map(_leading, LEADING),
     Feature("leader_known", 0, "one where the leader's candle is known", _leader_known),
 )
+MASKS = ("past_known", "leader_known", "flow_coverage")  # they say what others are known of
 # A history of a few weeks would learn the time of the week as a trend.
 OF_THE_WEEK = ("week_sin", "week_cos", "weekend")  # fmt: skip
 # With `order_flow`; zero where coverage is too low to know.

@@ -24,7 +24,6 @@ Mask = NDArray[np.bool_]
 
 TARGET_CLIP = 10.0  # chosen: ten standard deviations; a crash must not own the loss
 _PART = 4_096  # rows
-_LEAST_SCALE = 0.1  # chosen: features have one near one; a mask that is rarely set has less
 _UNSEEN = 1e30  # the scale of what a network is not shown: it vanishes beside any other number
 MAX_EMPTY_FRACTION = 0.25  # chosen: of a window's candles that nothing was traded in
 
@@ -326,7 +325,7 @@ class Scaler(NamedTuple):
     """Mean and scale of every feature, (F,) float32 each, measured on training rows alone.
 
     A network is not shown what it cannot have learnt: a feature that is hidden, or was the same in
-    almost all training rows, becomes zero whatever it is later.
+    all training rows, becomes zero whatever it is later.
     """
 
     mean: NDArray[np.float32]
@@ -339,7 +338,7 @@ class Scaler(NamedTuple):
         for start in range(0, len(rows), _PART):  # in the cache: a third of the time of `std`
             squares += np.square(rows[start : start + _PART] - mean).sum(axis=0)
         scale = np.sqrt(squares / len(rows))
-        scale[scale < _LEAST_SCALE] = _UNSEEN
+        scale[scale < 1e-8] = _UNSEEN
         scale[list(hidden)] = _UNSEEN
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 

@@ -139,7 +139,9 @@ class Windows(NamedTuple):
         What is known only after the next block has begun belongs to none (purging, López de Prado
         2018).
         """
-        dates = self.train if self.date_ms is None else self.date_ms[self.train]
+        dates = np.asarray(
+            self.train if self.date_ms is None else self.date_ms[self.train], np.int64
+        )
         known = dates if self.label_ms is None else self.label_ms[self.train]
         parts = np.array_split(np.argsort(dates, kind="stable"), _BLOCKS)
         ends = [dates[part].min(initial=_NEVER_MS) for part in parts[1:]] + [_NEVER_MS]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lstm_model.durations import DAY_MS, MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
-from lstm_model.features.closed_candle import OF_THE_WEEK, WARM_UP, feature_names
-from lstm_model.market.candles import Candles, Ints, timeframe_ms
+from lstm_model.features.closed_candle import MASKS, OF_THE_WEEK, WARM_UP, feature_names
+from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
 from lstm_model.scoring.evaluation import Baselines
@@ -25,6 +25,7 @@ from lstm_model.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_LEAST_DEVIATION = 0.1  # chosen: of a mask; one that is set in a hundredth of all rows
 _ENOUGH_WEEKS = 26  # chosen: of fewer, the time of the week would be learnt as a trend
 _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
 
@@ -93,11 +94,16 @@ class Material:
     @cached_property
     def scaler(self) -> Scaler:
         """Of the training block. Raises as `split`."""
+        rows = self.panel.rows[self.split.train]
+        return Scaler.fit(rows, [*self._weeks(), *_rarely_set(rows, self.settings)])
+
+    def _weeks(self) -> list[int]:
+        """Features of the time of the week, where the history holds too few."""
         dates = self.panel.date_ms[self.split.train]
-        few = int(dates.max() - dates.min()) < _ENOUGH_WEEKS * 7 * DAY_MS
+        if int(dates.max() - dates.min()) >= _ENOUGH_WEEKS * 7 * DAY_MS:
+            return []
         names = feature_names(self.settings.order_flow)
-        hidden = [names.index(name) for name in OF_THE_WEEK] if few else []
-        return Scaler.fit(self.panel.rows[self.split.train], hidden)
+        return [names.index(name) for name in OF_THE_WEEK]
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:
@@ -173,6 +179,16 @@ def reach_ms(settings: Settings, timeframe: str, pairs: int) -> int:
     """How far before a boundary the candles begin that a model of so many pairs learns from."""
     most = min(settings.train_candles, settings.pool_candles // max(1, pairs))
     return (most + WARM_UP + settings.lookback) * timeframe_ms(timeframe)
+
+
+def _rarely_set(rows: Floats, settings: Settings) -> list[int]:
+    """Masks (of rows (N, F)) that were the same in so many rows that a change would overwhelm.
+
+    A network hardly meets it in training; scaled by so small a deviation, it would be enormous.
+    """
+    names = feature_names(settings.order_flow)
+    masks = [names.index(name) for name in MASKS if name in names]
+    return [number for number in masks if rows[:, number].std() < _LEAST_DEVIATION]
 
 
 def _warn_of_unknown_flow(candles: Candles) -> None:
