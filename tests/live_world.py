@@ -39,12 +39,6 @@ BOUNDARY = 1_600  # the first boundary after the bot's start, as the number of a
 SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
 TRAINER = "lstm_model.training.maker.TRAINER"
 
-SERIES = [
-    make_candles(COUNT, signal=1.0, seed=28),
-    make_candles(COUNT, signal=1.0, seed=29, pair=OTHER),
-]
-PROMOTION = 1_700  # in `SERIES`, a network takes the place of another at this candle
-
 
 def in_context(series: Sequence[Candles]) -> list[Candles]:
     """The candles with what they are seen in, by all of them."""
@@ -53,9 +47,11 @@ def in_context(series: Sequence[Candles]) -> list[Candles]:
     return [candles.with_context(contexts.of(candles, known)) for candles in series]
 
 
-def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:
-    """A market that says the opposite of before from each of these candles on."""
-    kinds = [make_candles(count, signal=signal, **options) for signal in (2.0, -2.0)]
+def turning(
+    count: int, turns: Sequence[int], signals: tuple[float, float] = (2.0, -2.0), **options: Any
+) -> Candles:
+    """A market with the other signal of two from each of these candles on."""
+    kinds = [make_candles(count, signal=signal, **options) for signal in signals]
     whole, edges = kinds[0].rows(0, 0), [0, *turns, count]
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         part = kinds[number % 2].rows(start, stop)
@@ -64,6 +60,15 @@ def turning(count: int, turns: Sequence[int], **options: Any) -> Candles:
         whole = whole.then(replace(part, **prices))
     return whole
 
+
+# There is ever more to know of `SERIES`, and a network takes the place of another at this candle.
+GROWING = {"turns": (1_480,), "signals": (1.0, 3.0)}
+SERIES = [turning(COUNT, **GROWING), turning(COUNT, **GROWING, seed=1, pair=OTHER)]
+PROMOTION = 1_750
+STEADY = [
+    make_candles(COUNT, signal=1.0, seed=28),
+    make_candles(COUNT, signal=1.0, seed=29, pair=OTHER),
+]
 
 # A network is promoted, the market turns, it is rolled back, one fine-tuned since is promoted.
 STORY_SETTINGS = SETTINGS.model_copy(

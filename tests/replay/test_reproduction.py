@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -413,10 +414,10 @@ def serving(change_model: Callable[[Model], Model]) -> Callable[[Bot, int], None
 
 
 def without_scaler(model: Model) -> Model:
-    lstm = model.lstm
-    bare = Lstm.__new__(Lstm)
-    vars(bare).update(vars(lstm))
-    bare._mean, bare._scale = np.zeros_like(lstm._mean), np.ones_like(lstm._scale)
+    bare = copy(model.lstm)
+    bare.members = [copy(member) for member in model.lstm.members]
+    for lstm in bare.members:
+        lstm._mean, lstm._scale = np.zeros_like(lstm._mean), np.ones_like(lstm._scale)
     return replace(model, lstm=bare)
 
 
@@ -546,7 +547,7 @@ def test_the_last_bit_of_every_number_counts(ran: Ran, name: str) -> None:
     moved: Any = np.nextafter(value, 1.0)
     finding = ran.about(replace(row, **{name: tuple(moved) if name == "quantiles" else moved}))
     assert finding.kind == "differs"
-    assert finding.text.startswith("quantile 1" if name == "quantiles" else name)
+    assert finding.text.startswith("quantile " if name == "quantiles" else name)
     assert "another processor rounds otherwise" in finding.text
 
 
