@@ -260,7 +260,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("leader_known", 0, "one where the leader's candle is known", _leader_known),
 )
 MASKS = ("past_known", "leader_known", "flow_coverage")  # they say what others are known of
-# A history of a few weeks would learn the time of the week as a trend.
 OF_THE_WEEK = ("week_sin", "week_cos", "weekend")  # fmt: skip
 # With `order_flow`; zero where coverage is too low to know.
 FLOW_FEATURES: tuple[Feature, ...] = (
@@ -274,6 +273,27 @@ FLOW_FEATURES: tuple[Feature, ...] = (
     Feature("flow_coverage", 0, "fraction of the candle's trades", _coverage),
 )
 WARM_UP = max(feature.warm_up for feature in FEATURES + FLOW_FEATURES)
+
+
+# What goes round, or changes, so slowly, by the days that takes, and how often it has to be seen.
+_SLOW = {
+    **dict.fromkeys(OF_THE_WEEK, (7, 26)), "volatility_1d": (1, 10), "parkinson_1d": (1, 10),
+    "volatility_7d": (7, 10), "volatility_30d": (30, 10), "volatility_60d": (60, 10),
+}  # fmt: skip
+
+
+def too_slow(history_ms: int) -> tuple[str, ...]:
+    """Features that a history of this length would teach as a trend.
+
+    Chosen: the week 26 times, the days before ten times over.
+
+    Examples
+    --------
+    >>> too_slow(100 * 86_400_000)
+    ('week_sin', 'week_cos', 'weekend', 'volatility_30d', 'volatility_60d')
+    """
+    slow = {name: days * times * _DAY_MS for name, (days, times) in _SLOW.items()}
+    return tuple(name for name, least_ms in slow.items() if history_ms < least_ms)
 
 
 def feature_set(order_flow: bool) -> tuple[Feature, ...]:

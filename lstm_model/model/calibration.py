@@ -312,6 +312,8 @@ class Calibration:
     widths : per pair, and `POOLED`
     far : per pair, how far the price goes within spans longer than the horizon
     usual_widths : per pair, of the widest interval over a month, log return
+    shift : in [0, 1], by how much of the mean the quantiles are moved: where a signal makes returns
+        lopsided, their middle does not go with their mean
     """
 
     levels: tuple[float, ...]
@@ -320,6 +322,7 @@ class Calibration:
     widths: Mapping[str, Widths]
     far: Mapping[str, Reach] = field(default_factory=dict)
     usual_widths: Mapping[str, float] = field(default_factory=dict)
+    shift: float = 1.0
 
     @cached_property
     def _far_of_others(self) -> Reach:
@@ -331,7 +334,7 @@ class Calibration:
 
     def _spread(self, raw: Floats, mean: Floats) -> tuple[Floats, Floats]:
         location = self.shrinkage * mean
-        return location, raw + (location - mean)[:, None]
+        return location, raw + (self.shift * location - mean)[:, None]
 
     def raw_mean(self, raw: Floats) -> Floats:
         """(N,) mean before shrinkage: the middle of the raw output (N, K)."""
@@ -371,13 +374,14 @@ class Calibration:
             for pair, widths in self.widths.items()
         }
         shrinkage = [self.shrinkage, self.shrinkage_error]
-        return {"shrinkage": shrinkage, **named}
+        return {"shrinkage": shrinkage, "shift": [self.shift], **named}
 
     @classmethod
     def from_card(cls, levels: tuple[float, ...], card: Mapping[str, list[float]]) -> Calibration:
         """The inverse of `to_card`."""
         shrinkage, error = card["shrinkage"]
-        return cls(levels, shrinkage, error, dict(_named_widths(card)))
+        [shift] = card.get("shift", [1.0])
+        return cls(levels, shrinkage, error, dict(_named_widths(card)), shift=shift)
 
 
 def _named_widths(card: Mapping[str, list[float]]) -> Iterator[tuple[str, Widths]]:

@@ -41,6 +41,7 @@ from lstm_model.settings import Settings
 Scores = dict[str, dict[str, float]]
 _RIDGE = 1e-3  # chosen: penalty per window, in units of a feature's variance
 _BPS = 1e4
+_SHIFTS = (1.0, 0.5, 0.0)  # chosen: of the mean; of equals the first
 
 
 class Evaluation(NamedTuple):
@@ -291,7 +292,13 @@ def _draft(raw: _Blocks, beside: Baselines) -> Calibration:
     """The calibration of the validation block before any interval was scaled."""
     levels, rows = beside.settings.levels, beside.split.validation
     mean = Calibration(levels, 1.0, 0.0, {}).raw_mean(raw.validation)
-    return Calibration(levels, *_worth(mean, beside.target[rows], beside.panel, rows), {})
+    draft = Calibration(levels, *_worth(mean, beside.target[rows], beside.panel, rows), {})
+
+    def loss(shift: float) -> float:
+        _, quantiles = replace(draft, shift=shift).spread(raw.validation)
+        return float(pinball_loss(levels, quantiles, beside.target[rows]).mean())
+
+    return replace(draft, shift=min(_SHIFTS, key=loss))
 
 
 def _worth(mean: Floats, realized: Floats, panel: Panel, rows: Ints) -> Worth:

@@ -14,13 +14,14 @@ Andersen, Bollerslev & Diebold (2007).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from lstm_model.durations import MIN_TRAINING_WINDOWS
-from lstm_model.features.closed_candle import WARM_UP, feature_names
+from lstm_model.features.closed_candle import WARM_UP, feature_names, too_slow
 from lstm_model.features.context import Contexts
 from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.calibration import Series, Widths, rescale, track
@@ -69,7 +70,9 @@ class Har:
 
         Every row needs a label; horizons with a hole teach nothing. Pairs are pooled.
         """
-        columns, train = har_columns(settings), train[np.isfinite(panel.variance[train])]
+        train = train[np.isfinite(panel.variance[train])]
+        dates = panel.date_ms[train]
+        columns = har_columns(settings, too_slow(int(dates.max() - dates.min())))
         inputs = panel.rows[train[:, None], columns]
         moved = panel.variance[train] / panel.unit[train] ** 2
         weights = _least_squares(inputs, np.log(np.maximum(moved, _FLOOR)))
@@ -126,8 +129,8 @@ def walk_forward(candles: Candles, since_ms: int, settings: Settings) -> tuple[I
     return panel.date_ms[later], ends * panel.unit[later][:, None]
 
 
-def har_columns(settings: Settings) -> tuple[int, ...]:
-    """The features it looks at: the volatilities, and the time of day.
+def har_columns(settings: Settings, without: Sequence[str] = ()) -> tuple[int, ...]:
+    """The features it looks at: the volatilities, and the time of day; `without` some.
 
     Examples
     --------
@@ -136,9 +139,10 @@ def har_columns(settings: Settings) -> tuple[int, ...]:
     ...     "volatility_ratio", "volatility_trend", "day_sin", "half_day_cos"}
     True
     """
-    names = enumerate(feature_names(settings.order_flow))
     return tuple(
-        number for number, name in names if name.startswith(_PREFIX) or name in _OF_THE_DAY
+        number
+        for number, name in enumerate(feature_names(settings.order_flow))
+        if (name.startswith(_PREFIX) or name in _OF_THE_DAY) and name not in without
     )
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.durations import DAY_MS, MIN_RECENT_WINDOWS
+from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
-from lstm_model.features.closed_candle import MASKS, OF_THE_WEEK, WARM_UP, feature_names
+from lstm_model.features.closed_candle import MASKS, WARM_UP, feature_names, too_slow
 from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
 from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
@@ -26,7 +26,6 @@ from lstm_model.settings import Settings
 logger = logging.getLogger(__name__)
 
 _LEAST_DEVIATION = 0.1  # chosen: of a mask; one that is set in a hundredth of all rows
-_ENOUGH_WEEKS = 26  # chosen: of fewer, the time of the week would be learnt as a trend
 _MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
 
 
@@ -94,16 +93,10 @@ class Material:
     @cached_property
     def scaler(self) -> Scaler:
         """Of the training block. Raises as `split`."""
-        rows = self.panel.rows[self.split.train]
-        return Scaler.fit(rows, [*self._weeks(), *_rarely_set(rows, self.settings)])
-
-    def _weeks(self) -> list[int]:
-        """Features of the time of the week, where the history holds too few."""
-        dates = self.panel.date_ms[self.split.train]
-        if int(dates.max() - dates.min()) >= _ENOUGH_WEEKS * 7 * DAY_MS:
-            return []
+        rows, dates = self.panel.rows[self.split.train], self.panel.date_ms[self.split.train]
         names = feature_names(self.settings.order_flow)
-        return [names.index(name) for name in OF_THE_WEEK]
+        slow = [names.index(name) for name in too_slow(int(dates.max() - dates.min()))]
+        return Scaler.fit(rows, [*slow, *_rarely_set(rows, self.settings)])
 
     @cached_property
     def scaled(self) -> NDArray[np.float32]:

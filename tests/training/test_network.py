@@ -34,6 +34,7 @@ from lstm_model.training.trainer import Trainer, run_training
 pytestmark = pytest.mark.slow
 
 SMALL = Settings(
+    members=1,
     layers=2,
     lookback=12,
     units=8,
