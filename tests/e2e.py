@@ -25,7 +25,7 @@ PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
 SMALL = {
     "lookback": 16, "horizon": 10, "units": 16, "layers": 1, "max_epochs": 6,
     "batch_size": 64, "epoch_windows": 10_000,
-    "train_candles": 5_000, "validation_fraction": 0.1, "test_fraction": 0.3,
+    "train_candles": 10_000, "validation_fraction": 0.1, "test_fraction": 0.3,
     "promotion_error": 0.4,
     "step_candles": 240, "finetune_candles": 720, "retrain_candles": 1_440,
     "finetune_recent_candles": 1_000, "finetune_epochs": 1, "training_lag_candles": 12,
