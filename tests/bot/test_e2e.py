@@ -167,7 +167,11 @@ def forecast_pairs(log: str) -> set[str]:
 
 def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
     flowing = other_bot.with_lstm(
-        order_flow=True, require_skill=False, slippage_fraction=0.0, finetune_candles=0
+        order_flow=True,
+        require_skill=False,
+        slippage_fraction=0.0,
+        finetune_candles=0,
+        train_candles=7_000,
     )
     done = run_lstm("download-flow", *flowing.options(), "--days", "6")
     assert done.code == 0, done.text

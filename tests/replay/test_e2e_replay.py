@@ -435,7 +435,7 @@ def test_verify_names_a_planted_stop_that_trails_inside_the_candle(
     assert "Traceback" not in outcome.text
     text = re.sub(r"\s+", " ", outcome.text)
     assert re.search(r"Forecasts: (7\d) of \1 are equal to the last bit", text)
-    by_price = r"live: trailing_stop_loss at \S+, by a price inside the candle"
+    by_price = r"live: (?:trailing_)?stop_loss at \S+, by a price inside the candle"
     assert re.search(rf"backtest: (?!trailing)\w+ at \S+, by [\w ]+; {by_price}", text), text
     assert re.search(r"Not verified: the profit was not kept within 0\.05 points, .* apart", text)
     assert "have no explanation" not in text
