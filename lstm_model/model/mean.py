@@ -98,6 +98,8 @@ def fitted(blocks: Sequence[Moments], held_out: Moments, known: Floats) -> Float
     >>> fitted(parts[1:], parts[0], np.zeros(2)).round(1)
     array([0.5, 0. ])
     """
+    if len(blocks) < 2:  # nothing is left to foretell one from
+        return known
     others = [
         Moments.mean([block for block in blocks if block is not left_out]) for left_out in blocks
     ]
@@ -170,7 +172,7 @@ def learn_mean(
     start = {**zero, **of_member(weights, 1)}
     known = np.concatenate([start["mean/kernel"][:, 0], start["mean/bias"]], dtype=np.float64)
     scaler = start["scaler/mean"].astype(np.float64), start["scaler/scale"].astype(np.float64)
-    blocks = [windows.moments(scaler, block) for block in windows.blocks()]
+    blocks = [windows.moments(scaler, block) for block in windows.blocks() if len(block)]
     found = fitted(blocks, windows.moments(scaler, windows.held_out), known).astype(np.float32)
     mean = {"mean/kernel": found[:-1, None], "mean/bias": found[-1:]}
     return {

@@ -125,6 +125,14 @@ def test_blocks_hold_nothing_that_was_known_after_the_next_began() -> None:
     ]  # fmt: skip
 
 
+def test_a_horizon_longer_than_the_blocks_leaves_the_mean_as_it_is() -> None:
+    """Purging leaves the last block alone; warnings are errors here."""
+    dates = np.arange(COUNT)
+    of = windows(0.5)._replace(date_ms=dates, label_ms=dates + COUNT)
+    assert [len(block) > 0 for block in of.blocks()] == [False] * 4 + [True]
+    assert not learn_mean(PLAIN, of, SETTINGS)["mean/kernel"].any()
+
+
 def test_what_turns_round_from_block_to_block_is_not_believed() -> None:
     """Although the block held out speaks for it."""
     of = windows(0.5)
