@@ -330,6 +330,10 @@ class FeatureRows:
         """(T,) bool: the row can be used."""
         return np.isfinite(self.rows[:, 0])
 
+    def after(self, first: int) -> FeatureRows:
+        """Those of the candles from number `first` on."""
+        return FeatureRows(self.rows[first:], self.volatility[first:])
+
 
 def compute_features(candles: Candles, *, order_flow: bool = False) -> FeatureRows:
     """Features of every candle; row t looks at candles up to t and no further.

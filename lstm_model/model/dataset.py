@@ -74,14 +74,13 @@ def realized_variance(candles: Candles, horizon: int) -> Floats:
     return np.append(until_now[horizon:], np.full(min(horizon, len(candles)), np.nan))
 
 
-def usable_windows(features: FeatureRows, sound: Mask, lookback: int) -> Mask:
+def usable_windows(known: Mask, sound: Mask, lookback: int) -> Mask:
     """(T,) bool: a window of `lookback` candles that ends here can be forecast.
 
     All its rows are known, this candle is sound, and few others were empty.
     """
-    known = _count(~features.known, lookback) == 0
     empty = _count(~sound, lookback) <= MAX_EMPTY_FRACTION * lookback
-    usable = known & empty & sound
+    usable = (_count(~known, lookback) == 0) & empty & sound
     usable[: lookback - 1] = False
     return np.asarray(usable)
 
@@ -164,11 +163,11 @@ class Panel:
         return np.flatnonzero(self.usable & inside)
 
 
-Featuring = Callable[[Candles, Settings], FeatureRows]
+Featuring = Callable[[Candles, Settings], Sequence[FeatureRows]]
 
 
-def _features(candles: Candles, settings: Settings) -> FeatureRows:
-    return compute_features(candles, order_flow=settings.order_flow)
+def _features(candles: Candles, settings: Settings) -> Sequence[FeatureRows]:
+    return [compute_features(candles, order_flow=settings.order_flow)]
 
 
 def build_panel(
@@ -178,30 +177,36 @@ def build_panel(
 
     Parameters
     ----------
-    features : of candles on a complete grid
+    features : of candles on a complete grid, in parts one after the other
     """
-    parts = [_panel_of(number, known, settings, features) for number, known in enumerate(series)]
+    grids = [candles.on_grid() for candles in series]
+    made = [features(grid, settings) for grid in grids]
+    # What is large is copied once, and is gone before the rest is made.
+    rows = np.concatenate([part.rows for parts in made for part in parts])
+    volatility = [np.concatenate([part.volatility for part in parts]) for parts in made]
+    known = [np.concatenate([part.known for part in parts]) for parts in made]
+    del made
+    parts = [_labels(n, *of, settings) for n, of in enumerate(zip(grids, known, strict=True))]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     pairs = tuple(candles.pair for candles in series)
-    return Panel(pairs, settings.horizon, **columns)
+    return Panel(
+        pairs, settings.horizon, rows=rows, volatility=np.concatenate(volatility), **columns
+    )
 
 
-def _panel_of(
-    number: int, candles: Candles, settings: Settings, features_of: Featuring
+def _labels(
+    number: int, candles: Candles, known: Mask, settings: Settings
 ) -> dict[str, NDArray[Any]]:
-    candles = candles.on_grid()
-    features = features_of(candles, settings)
+    """A panel's columns but for its features, of candles (T,) whose features are `known` or not."""
     realized = realized_return(candles, settings.horizon)
     delayed = realized_return(candles, settings.horizon, delay=1)
     lowest, highest = reached_returns(candles, settings.horizon)
     labelled = np.isfinite(realized) & np.isfinite(delayed)
-    usable = usable_windows(features, candles.sound(), settings.lookback)
+    usable = usable_windows(known, candles.sound(), settings.lookback)
     return {
         "pair_index": np.full(len(candles), number, np.int32),
         "date_ms": candles.date_ms,
         "label_ms": candles.date_ms + (settings.horizon + 1) * candles.step_ms,
-        "rows": features.rows,
-        "volatility": features.volatility,
         "realized": realized,
         "delayed": delayed,
         "lowest": lowest,
@@ -243,7 +248,7 @@ class Panels:
         """Let the last panel go."""
         self._known = {}
 
-    def _features(self, candles: Candles, settings: Settings) -> FeatureRows:
+    def _features(self, candles: Candles, settings: Settings) -> Sequence[FeatureRows]:
         known = self._known.get(candles.pair)
         if known is None:
             return _features(candles, settings)
@@ -256,14 +261,8 @@ class Panels:
             return _features(candles, settings)
         # A row depends on its candle's context, which was compared, and `WARM_UP` candles before.
         older = _features(candles.rows(0, WARM_UP), settings)
-        newer = _features(candles.rows(both - WARM_UP, len(candles)), settings)
-        parts = [
-            (older.rows, older.volatility),
-            (features.rows[first + WARM_UP :], features.volatility[first + WARM_UP :]),
-            (newer.rows[WARM_UP:], newer.volatility[WARM_UP:]),
-        ]
-        rows, volatility = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return FeatureRows(rows, volatility)
+        [newer] = _features(candles.rows(both - WARM_UP, len(candles)), settings)
+        return [*older, features.after(first + WARM_UP), newer.after(WARM_UP)]
 
 
 def _alike(candles: Candles, others: Candles) -> bool:

@@ -52,7 +52,7 @@ class Frame:
     def __init__(self, candles: Candles, settings: Settings) -> None:
         self.candles = candles.on_grid()
         self.features = compute_features(self.candles, order_flow=settings.order_flow)
-        self.usable = usable_windows(self.features, self.candles.sound(), settings.lookback)
+        self.usable = usable_windows(self.features.known, self.candles.sound(), settings.lookback)
 
     def rows_of(self, date_ms: Ints) -> Ints:
         """Row of each open time; all must be on the grid."""

@@ -239,7 +239,7 @@ def test_windows_are_usable_exactly_as_documented(
     count = min(len(known), len(sound))
     rows = np.where(np.array(known[:count])[:, None], 1.0, np.nan)
     features = FeatureRows(rows, np.ones(count))
-    got = usable_windows(features, np.array(sound[:count]), lookback)
+    got = usable_windows(features.known, np.array(sound[:count]), lookback)
     for end in range(count):
         window = slice(end - lookback + 1, end + 1)
         wanted = (
@@ -253,7 +253,7 @@ def test_windows_are_usable_exactly_as_documented(
 
 def test_an_empty_candle_is_forecast_by_none_and_seen_by_many() -> None:
     candles = change(make_candles(WARM_UP + 60), WARM_UP + 30, volume=0.0)
-    usable = usable_windows(compute_features(candles), candles.sound(), 10)
+    usable = usable_windows(compute_features(candles).known, candles.sound(), 10)
     assert np.flatnonzero(~usable[WARM_UP + 9 :]).tolist() == [21]
 
 
