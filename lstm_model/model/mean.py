@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.weights import members, numbered, of_member
-from lstm_model.settings import Settings
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -156,9 +155,7 @@ class Windows(NamedTuple):
         return Moments.of(inputs, self.target[ends])
 
 
-def learn_mean(
-    weights: Mapping[str, NDArray[np.float32]], windows: Windows, settings: Settings
-) -> Weights:
+def learn_mean(weights: Mapping[str, NDArray[np.float32]], windows: Windows) -> Weights:
     """The weights with a mean fitted anew, pulled towards the one they have, or else to zero.
 
     It does not depend on the networks, so all members have the same.

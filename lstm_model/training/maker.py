@@ -282,7 +282,7 @@ class ModelMaker:
         windows = Windows(
             panel.rows, panel.target(), train, held_out, panel.date_ms, panel.label_ms
         )
-        return learn_mean(weights, windows, self.settings)
+        return learn_mean(weights, windows)
 
     def _job(
         self, panel: Panel, train: Ints, validation: Ints, rows: NDArray[np.float32],

@@ -11,10 +11,8 @@ from lstm_model.model.gate import Worth, worth
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.mean import Moments, Windows, fitted, learn_mean
 from lstm_model.model.weights import numbered
-from lstm_model.settings import Settings
 
 FEATURES, UNITS, LOOKBACK, COUNT = 5, 4, 8, 3_000
-SETTINGS = Settings(lookback=LOOKBACK, units=UNITS)
 WEIGHTS = random_weights(FEATURES, UNITS, 7, layers=1)
 PLAIN = {name: array for name, array in WEIGHTS.items() if not name.startswith("mean/")}
 
@@ -41,7 +39,7 @@ def r2(weights: dict[str, np.ndarray], of: Windows) -> float:
 
 
 def test_a_mean_that_can_be_learnt_is_found() -> None:
-    made = learn_mean(PLAIN, windows(0.5), SETTINGS)
+    made = learn_mean(PLAIN, windows(0.5))
     assert r2(made, windows(0.5, seed=1)) == pytest.approx(0.2, abs=0.03)
     assert {name: array.dtype for name, array in made.items()} == dict.fromkeys(
         WEIGHTS, np.dtype(np.float32)
@@ -51,7 +49,7 @@ def test_a_mean_that_can_be_learnt_is_found() -> None:
 
 def test_what_does_not_hold_out_of_sample_is_exactly_zero() -> None:
     """And goes through what follows without a warning."""
-    made = learn_mean(PLAIN, of := windows(0.5, -0.5), SETTINGS)
+    made = learn_mean(PLAIN, of := windows(0.5, -0.5))
     assert not made["mean/kernel"].any()
     assert not made["mean/bias"].any()
     found = said(made, of)
@@ -61,30 +59,30 @@ def test_what_does_not_hold_out_of_sample_is_exactly_zero() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_on_noise_the_mean_is_next_to_nothing(seed: int) -> None:
-    made = learn_mean(PLAIN, windows(0.0, seed=seed), SETTINGS)
+    made = learn_mean(PLAIN, windows(0.0, seed=seed))
     assert r2(made, windows(0.0, seed=seed + 100)) > -0.015
     assert np.square(said(made, windows(0.0, seed=seed + 100))).mean() < 0.015
 
 
 def test_a_mean_follows_a_signal_that_turns_round() -> None:
-    champion = learn_mean(PLAIN, windows(0.5), SETTINGS)
+    champion = learn_mean(PLAIN, windows(0.5))
     turned = windows(-0.5, seed=1)
     assert r2(champion, turned) < -0.5
-    tuned = learn_mean(champion, turned, SETTINGS)
+    tuned = learn_mean(champion, turned)
     assert r2(tuned, windows(-0.5, seed=2)) == pytest.approx(0.2, abs=0.03)
 
 
 def test_a_mean_that_is_as_good_as_can_be_stays_to_the_last_bit() -> None:
-    champion = learn_mean(PLAIN, windows(0.5), SETTINGS)
-    again = learn_mean(champion, windows(-0.5, 0.5, seed=1), SETTINGS)
+    champion = learn_mean(PLAIN, windows(0.5))
+    again = learn_mean(champion, windows(-0.5, 0.5, seed=1))
     assert all(same_bits(again[name], champion[name]) for name in champion)
 
 
 def test_little_evidence_changes_a_known_mean_little() -> None:
-    champion = learn_mean(PLAIN, windows(0.5), SETTINGS)
+    champion = learn_mean(PLAIN, windows(0.5))
     few = windows(0.4, seed=1)
     few = few._replace(train=few.train[:30])
-    assert r2(learn_mean(champion, few, SETTINGS), windows(0.5, seed=2)) > 0.15
+    assert r2(learn_mean(champion, few), windows(0.5, seed=2)) > 0.15
 
 
 def test_columns_that_say_nothing_get_no_coefficient() -> None:
@@ -130,7 +128,7 @@ def test_a_horizon_longer_than_the_blocks_leaves_the_mean_as_it_is() -> None:
     dates = np.arange(COUNT)
     of = windows(0.5)._replace(date_ms=dates, label_ms=dates + COUNT)
     assert [len(block) > 0 for block in of.blocks()] == [False] * 4 + [True]
-    assert not learn_mean(PLAIN, of, SETTINGS)["mean/kernel"].any()
+    assert not learn_mean(PLAIN, of)["mean/kernel"].any()
 
 
 def test_what_turns_round_from_block_to_block_is_not_believed() -> None:
@@ -139,12 +137,12 @@ def test_what_turns_round_from_block_to_block_is_not_believed() -> None:
     turning = np.where(np.arange(COUNT) // 150 % 2, 1.0, -1.0)
     turning[COUNT // 2 :] = 1.0
     of = of._replace(target=0.5 * turning * of.rows[:, 2] + of.target - 0.5 * of.rows[:, 2])
-    made = learn_mean(PLAIN, of, SETTINGS)
+    made = learn_mean(PLAIN, of)
     assert np.abs(made["mean/kernel"]).max() < 0.1
 
 
 def test_all_members_have_the_same_mean() -> None:
     both = {**PLAIN, **numbered({n: a for n, a in PLAIN.items() if n[:6] != "scaler"}, 2)}
-    made = learn_mean(both, windows(0.5), SETTINGS)
+    made = learn_mean(both, windows(0.5))
     assert made["mean/kernel"].any()
     assert same_bits(made["mean/kernel"], made["2/mean/kernel"])
