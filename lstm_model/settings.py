@@ -67,7 +67,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    lookback: int = Field(60, ge=8, le=500, description="Candles the network looks back on.")
+    lookback: int = Field(16, ge=8, le=500, description="Candles the network looks back on.")
     horizon: int = Field(
         12, ge=1, le=500, description="Candles ahead whose summed log return is forecast."
     )
@@ -79,7 +79,7 @@ class Settings(BaseModel):
     layers: int = Field(1, ge=1, le=4, description="Number of LSTM layers.")
     dropout: float = Field(0.2, ge=0.0, le=0.8, description="Dropout after each LSTM layer.")
     members: int = Field(
-        2, ge=1, le=8, description="Networks of different seeds whose forecasts are averaged."
+        4, ge=1, le=8, description="Networks of different seeds whose forecasts are averaged."
     )
     learning_rate: float = Field(0.001, gt=0.0, le=0.1, description="Adam's step size.")
     batch_size: int = Field(256, ge=8, le=4096, description="Windows per training step.")

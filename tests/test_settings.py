@@ -172,7 +172,7 @@ def test_the_digest_changes_with_what_is_trained_and_only_with_that(name: str) -
 
 def test_the_digest_of_equal_settings_is_equal() -> None:
     levels = list(Settings().levels)
-    assert parse_settings({"levels": levels, "lookback": 60}).digest() == Settings().digest()
+    assert parse_settings({"levels": levels, "lookback": 16}).digest() == Settings().digest()
 
 
 def test_an_option_that_is_gone_is_to_be_removed() -> None:
@@ -188,7 +188,7 @@ def test_the_table_lists_every_option_with_default_bounds_and_help() -> None:
     for row, field in zip(rows, Settings.model_fields.values(), strict=True):
         assert field.description
         assert row.endswith(f"{field.description} |")
-    assert "| `lookback` | `60` | from 8 to 500 |" in settings_table()
+    assert "| `lookback` | `16` | from 8 to 500 |" in settings_table()
     assert "| `stake` | `null` | `steady`, `null` |" in settings_table()
 
 
