@@ -116,7 +116,7 @@ class Settings(BaseModel):
         description="Older windows learnt again for each recent one, against forgetting.",
     )  # fmt: skip
     finetune_epochs: int = Field(
-        3, ge=1, le=100, description="Most passes of a fine-tuning over its windows."
+        1, ge=1, le=100, description="Most passes of a fine-tuning over its windows."
     )
     finetune_learning_rate: float = Field(
         0.0003, gt=0.0, le=0.1, description="Adam's step size in a fine-tuning."

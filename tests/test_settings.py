@@ -40,7 +40,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "finetune_candles": (0, False),
     "finetune_recent_candles": (500, False),
     "finetune_replay": (0.5, False),
-    "finetune_epochs": (1, False),
+    "finetune_epochs": (2, False),
     "finetune_learning_rate": (0.001, False),
     "epoch_windows": (2_000, True),
     "pool_candles": (20_000, True),

@@ -14,13 +14,13 @@ import numpy as np
 
 from lstm_model.errors import TrainingError
 from lstm_model.model.weights import numbered
-from lstm_model.training.fused import Weights, export_weights
+from lstm_model.training.fused import Weights
 from lstm_model.training.graph import Ends, Job, Shape, TrainingGraph
-from lstm_model.training.network import averaged, import_weights
+from lstm_model.training.network import Averaged
 
 Report = Callable[[dict[str, Any]], None]
 
-_GRAPHS_READY = 4  # chosen: a study of several settings; a graph holds a few megabytes
+_READY = 4  # chosen: a study of several settings; a graph holds a few megabytes
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Fit:
     """The fitting of one job: epochs, early stopping, the best weights so far.
 
     `best_epoch` 0 stands for the initial weights, whose validation loss is `initial_loss`; the
-    history begins with epoch 1. `model` is the Keras model with the best weights.
+    history begins with epoch 1.
     """
 
     job: Job
@@ -38,13 +38,12 @@ class Fit:
     best: Weights = field(default_factory=dict)
     best_epoch: int = 0
     initial_loss: float | None = None
-    model: Any = None
     _started_s: float = field(default_factory=time.monotonic)
     _loss: float = float("nan")
     _best_loss: float = float("inf")
 
     def run(self) -> None:
-        """Train until the validation loss stops falling, then restore the best epoch's weights.
+        """Train until the validation loss stops falling; `best` are the best epoch's weights.
 
         Initial weights are what the epochs have to beat: when none does, they are the result.
 
@@ -62,8 +61,6 @@ class Fit:
             self._run_epoch(epoch, order.permutation(self.job.train_ends))
             if epoch - self.best_epoch >= settings.patience:
                 break
-        self.model = self.graph.model  # the graph may go on to another
-        import_weights(self.model, self.best)
 
     def _measure_initial(self) -> None:
         loss = self._validate()
@@ -127,10 +124,11 @@ class Fit:
 
 
 class Workshop:
-    """Trains job after job; graphs stay for the next job of the same shape."""
+    """Trains job after job; what is compiled and built stays for the next of the same shape."""
 
     def __init__(self) -> None:
         self._graphs: dict[Shape, TrainingGraph] = {}  # the one used last at the end
+        self._models: dict[tuple[Shape, int], Averaged] = {}
 
     def fit(self, job: Job, report: Report) -> Fit:
         """Build, compile and train; the same job gives the same weights bit for bit."""
@@ -149,12 +147,29 @@ class Workshop:
             graph.begin(job)
         if graph.fallback is None:  # else it is bound to the Keras model of its job
             self._graphs[job.shape] = graph
-        while len(self._graphs) > _GRAPHS_READY:
-            del self._graphs[next(iter(self._graphs))]
+        _keep_newest(self._graphs)
         gc.collect()  # the Keras model of the last job is full of circles
         if known is None:
             gc.freeze()  # TensorFlow's modules and the graph: to look at them took 0.2 s a job
         return graph
+
+    def keras_model(self, fits: Sequence[Fit]) -> Any:
+        """A stock Keras model of what the members of one job have learnt; until the next is asked
+        for.
+        """
+        job, count = fits[0].job, len(fits)
+        shape = job.shape._replace(batch=0)  # no matter to the model
+        made = self._models.pop((shape, count), None)
+        if made is None:
+            made = Averaged(job.settings, shape.features, count)
+        self._models[shape, count] = made
+        _keep_newest(self._models)
+        return made.of([fit.best for fit in fits])
+
+
+def _keep_newest(known: dict[Any, Any]) -> None:
+    while len(known) > _READY:
+        del known[next(iter(known))]
 
 
 def fit_network(job: Job, report: Report) -> Fit:
@@ -188,14 +203,14 @@ def _of_all(report: Report, number: int, count: int) -> Report:
     return told
 
 
-def write_result(workdir: Path, fits: Sequence[Fit]) -> None:
+def write_result(workdir: Path, workshop: Workshop, fits: Sequence[Fit]) -> None:
     """Leave the weights of all members, the Keras file and the history in the job folder."""
     weights = {
         name: array
         for number, fit in enumerate(fits, 1)
-        for name, array in numbered(export_weights(fit.model), number).items()
+        for name, array in numbered(fit.best, number).items()
     }
-    averaged([fit.model for fit in fits]).save(workdir / "network.keras")
+    workshop.keras_model(fits).save(workdir / "network.keras")
     np.savez(workdir / "result.npz", **weights)  # type: ignore[arg-type]
     history = [entry for fit in fits for entry in fit.history]
     result = {

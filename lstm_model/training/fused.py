@@ -39,7 +39,7 @@ class TrainableNetwork(Protocol):
     def weights(self) -> Weights:
         """Current weights under their exported names."""
 
-    def assign(self, weights: Weights) -> None:
+    def assign(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Put exported weights back."""
 
 
@@ -141,13 +141,15 @@ class FusedNetwork:
         """Current weights under their exported names."""
         return _unpack([variable.numpy().copy() for variable in self.variables], self._names)
 
-    def assign(self, weights: Weights) -> None:
+    def assign(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Put exported weights back."""
         for variable, array in zip(self.variables, _pack(weights, self._names), strict=True):
             variable.assign(array)
 
 
-def _pack(weights: Weights, names: Sequence[str]) -> list[NDArray[np.float32]]:
+def _pack(
+    weights: Mapping[str, NDArray[np.float32]], names: Sequence[str]
+) -> list[NDArray[np.float32]]:
     packed = []
     for name in names:
         packed.append(np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent"]]))
@@ -181,7 +183,7 @@ class StockNetwork:
         """Current weights under their exported names."""
         return export_weights(self._model)
 
-    def assign(self, weights: Weights) -> None:
+    def assign(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Put exported weights back."""
         for name, variable in named_variables(self._model).items():
             variable.assign(weights[name])

@@ -22,7 +22,12 @@ from lstm_model.model.weights import members, of_member
 from lstm_model.settings import Settings
 from lstm_model.training import fused
 from lstm_model.training.fused import Tensor, TrainableNetwork, choose_network, export_weights
-from lstm_model.training.network import build_network, import_weights, pinball_loss
+from lstm_model.training.network import (
+    build_network,
+    check_weights,
+    import_weights,
+    pinball_loss,
+)
 from lstm_model.training.parity import Parity
 
 Ends = NDArray[np.int32]
@@ -136,15 +141,13 @@ class TrainingGraph:
 
     Attributes
     ----------
-    model : the Keras model of the job
-    network : what learns; its weights begin as those of the model
-    fallback : why it is the model itself; None when it is the fused kernel
+    network : what learns; its weights begin as those of the job
+    fallback : why it is a Keras model; None when it is the fused kernel
     """
 
     def __init__(self, job: Job) -> None:
         self._parts = min(_MOST_PARTS, max(2, job.batch // _PART_WINDOWS))
         self._loss = pinball_loss(job.settings.levels)
-        self.model = job.model()
         self.network, self.fallback = self._choose(job)
         self._moments = [
             (tf.Variable(tf.zeros_like(variable)), tf.Variable(tf.zeros_like(variable)))
@@ -157,9 +160,19 @@ class TrainingGraph:
         self._load(job)
 
     def begin(self, job: Job) -> None:
-        """Forget the last job, and take another of the same shape."""
-        self.model = job.model()
-        self.network.assign(export_weights(self.model))
+        """Forget the last job, and take another of the same shape.
+
+        Raises
+        ------
+        TrainingError
+            The job's initial weights do not fit.
+        """
+        if job.initial is None:
+            self.network.assign(export_weights(job.model()))
+        else:  # a Keras model takes as long to build as an epoch of a fine-tuning
+            wanted = {name: array.shape for name, array in self.network.weights().items()}
+            check_weights(job.initial, wanted)
+            self.network.assign(job.initial)
         for moment in itertools.chain.from_iterable(self._moments):
             moment.assign(tf.zeros_like(moment))
         self._load(job)
@@ -180,7 +193,7 @@ class TrainingGraph:
         ends, rows = tf.constant(job.train_ends[:_PARITY_WINDOWS]), tf.constant(job.rows)
         batch = {"rows": rows, "ends": ends, "targets": tf.gather(job.targets, ends)}
         compared = None if known else batch
-        chosen, fallback = choose_network(job.settings, self.model, self._loss, compared)
+        chosen, fallback = choose_network(job.settings, job.model(), self._loss, compared)
         if job.parity is not None and fallback is None and not known:
             job.parity.remember(network)
         return chosen, fallback

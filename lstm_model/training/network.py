@@ -71,30 +71,57 @@ def import_weights(model: keras.Model, weights: Mapping[str, NDArray[np.float32]
     Raises
     ------
     TrainingError
-        Names every array that is missing, foreign or misshapen.
+        As `check_weights`.
     """
     variables = named_variables(model)
-    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    check_weights(weights, {name: tuple(found.shape) for name, found in variables.items()})
+    for name, variable in variables.items():
+        variable.assign(weights[name])
+
+
+def check_weights(
+    weights: Mapping[str, NDArray[np.float32]], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Whether these fit a network whose arrays have the `wanted` shapes.
+
+    Raises
+    ------
+    TrainingError
+        Names every array that is missing, foreign or misshapen.
+    """
     found = {n: array.shape for n, array in weights.items() if is_trained(n)}
-    wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+    wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if wrong:
         problems = "; ".join(
             f"{name}: found {found.get(name, 'none')}, the network has {wanted.get(name, 'none')}"
             for name in wrong
         )
         raise TrainingError(f"the weights do not fit the network of these settings: {problems}")
-    for name, variable in variables.items():
-        variable.assign(weights[name])
 
 
-def averaged(models: Sequence[keras.Model]) -> keras.Model:
-    """One stock Keras model that answers with the mean of several; of one, itself."""
-    if len(models) == 1:
-        return models[0]
-    inputs = keras.Input(models[0].input_shape[1:], name="window")
-    for number, model in enumerate(models, 1):
-        model.name = f"member_{number}"
-    return keras.Model(inputs, keras.layers.Average()([model(inputs) for model in models]))
+class Averaged:
+    """One stock Keras model that answers with the mean of several; of one, with its own answer.
+
+    It takes other weights again and again: to build such a model takes as long as a fine-tuning's
+    epoch.
+    """
+
+    def __init__(self, settings: Settings, n_features: int, count: int) -> None:
+        keras.backend.clear_session(free_memory=False)  # the same names whatever was built before
+        self._members = [build_network(settings, n_features) for _ in range(count)]
+        self._whole = self._members[0]
+        if count > 1:
+            inputs = keras.Input(self._whole.input_shape[1:], name="window")
+            for number, member in enumerate(self._members, 1):
+                member.name = f"member_{number}"
+            mean = keras.layers.Average()([member(inputs) for member in self._members])
+            self._whole = keras.Model(inputs, mean)
+
+    def of(self, weights: Sequence[Mapping[str, NDArray[np.float32]]]) -> keras.Model:
+        """The model with these exported weights, one set for each; it is good until the next."""
+        for member, each in zip(self._members, weights, strict=True):
+            import_weights(member, each)
+        return self._whole
 
 
 def pinball_loss(levels: tuple[float, ...]) -> Loss:

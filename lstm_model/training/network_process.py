@@ -72,7 +72,7 @@ def _report_line(message: dict[str, Any]) -> None:
 def _work(workshop: Workshop, workdir: Path) -> dict[str, Any]:
     """Job folder in, result files out, progress on stdout; the last word."""
     try:
-        write_result(workdir, fit_members(workshop, _read_job(workdir), _report_line))
+        write_result(workdir, workshop, fit_members(workshop, _read_job(workdir), _report_line))
     except TrainingError as error:
         return {"problem": str(error)}
     return {"done": str(workdir)}

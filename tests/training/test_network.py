@@ -237,6 +237,11 @@ def test_serving_in_numpy_equals_keras(network: Any, options: dict[str, Any]) ->
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
 
 
+def keras_model(network: Any, fit: Any) -> Any:
+    """What one fit alone leaves."""
+    return network.Workshop().keras_model([fit])
+
+
 def test_pinball_loss_is_least_at_the_quantiles(network: Any) -> None:
     loss = network.pinball_loss((0.1, 0.5, 0.9))
     targets = np.random.default_rng(3).standard_normal(4_000).astype(np.float32)
@@ -249,11 +254,12 @@ def test_pinball_loss_is_least_at_the_quantiles(network: Any) -> None:
 def test_the_validation_loss_is_the_mean_over_all_windows(network: Any) -> None:
     """Whatever is left over for the last block, and with fewer windows than parts."""
     arrays = make_arrays()
-    graph = network.TrainingGraph(network.Job(changed(batch_size=512), **arrays))
+    job = network.Job(changed(batch_size=512), **arrays)
+    graph = network.TrainingGraph(job)
     windows = cut_windows(arrays, SMALL.lookback)
     targets = arrays["targets"][arrays["validation_ends"]]
     loss = network.pinball_loss(SMALL.levels)
-    losses = np.asarray(loss(targets, np.asarray(graph.model(windows))))
+    losses = np.asarray(loss(targets, np.asarray(job.model()(windows))))
     for count in (1, 2, 3, 65, 600):
         found = graph.evaluate(arrays["validation_ends"][:count], 64)
         assert found == pytest.approx(losses[:count].mean(), rel=1e-4)
@@ -298,7 +304,7 @@ def test_early_stopping_restores_the_best_epoch(
     job = network.Job(changed(max_epochs=9, patience=2), **make_arrays(n_train=300))
     fit = network.fit_network(job, lambda message: None)
     assert (len(fit.history), fit.best_epoch) == (4, 2)
-    restored = network.export_weights(fit.graph.model)
+    restored = fit.best
     for name, array in weights[1].items():
         np.testing.assert_array_equal(restored[name], array)
     assert not np.array_equal(weights[3]["lstm_1/kernel"], restored["lstm_1/kernel"])
@@ -310,7 +316,7 @@ def test_a_planted_signal_is_learnt(network: Any) -> None:
     fit = network.fit_network(
         network.Job(changed(max_epochs=12, learning_rate=0.01), **arrays), lambda message: None
     )
-    found = np.asarray(fit.graph.model(cut_windows(arrays, SMALL.lookback)))
+    found = np.asarray(keras_model(network, fit)(cut_windows(arrays, SMALL.lookback)))
     told = arrays["rows"][arrays["validation_ends"] - 2, 1]
     assert np.corrcoef(np.log(found[:, -1] - found[:, 0]), told)[0, 1] > 0.6
     assert not found[:, 3].any()
@@ -360,9 +366,10 @@ def test_initial_weights_survive_when_no_epoch_beats_them(
     fit = network.fit_network(job, lambda message: None)
     assert (len(fit.history), fit.best_epoch, fit.initial_loss) == (patience, 0, 1.0)
     assert fit.history[0]["epoch"] == 1
-    for name, array in network.export_weights(fit.graph.model).items():
+    saved = network.export_weights(keras_model(network, fit))
+    for name, array in fit.best.items():
         np.testing.assert_array_equal(array, trained.weights[name])
-        np.testing.assert_array_equal(array, fit.best[name])
+        np.testing.assert_array_equal(array, saved[name])
 
 
 def test_an_epoch_that_beats_the_initial_weights_replaces_them(
@@ -374,8 +381,7 @@ def test_an_epoch_that_beats_the_initial_weights_replaces_them(
     job = network.Job(settings, **make_arrays(n_train=300), initial=trained.weights)
     fit = network.fit_network(job, lambda message: None)
     assert (len(fit.history), fit.best_epoch) == (4, 2)
-    exported = network.export_weights(fit.graph.model)
-    assert not np.array_equal(exported["gaps/kernel"], trained.weights["gaps/kernel"])
+    assert not np.array_equal(fit.best["gaps/kernel"], trained.weights["gaps/kernel"])
 
 
 def test_fine_tuning_adapts_to_a_market_that_has_shifted(network: Any) -> None:
@@ -661,26 +667,25 @@ def test_members_are_networks_of_other_seeds_and_one_keras_model(
     settings = changed(max_epochs=1, members=3)
     arrays, told = make_arrays(), []
     job = network.Job(settings, **arrays)
-    fits = network.fit_members(network.Workshop(), job, told.append)
+    workshop = network.Workshop()
+    fits = network.fit_members(workshop, job, told.append)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Keras, about NumPy
-        network.write_result(tmp_path, fits)
+        network.write_result(tmp_path, workshop, fits)
     with np.load(tmp_path / "result.npz") as stored:
         weights = {name: stored[name] for name in stored.files}
     assert members(weights) == 3
     for number in (1, 2, 3):
         alone = network.fit_network(job.member(number), lambda message: None)
         own = of_member(weights, number)
-        assert all(
-            np.array_equal(own[n], a) for n, a in network.export_weights(alone.model).items()
-        )
+        assert all(np.array_equal(own[name], array) for name, array in alone.best.items())
     assert not np.array_equal(weights["gaps/kernel"], weights["2/gaps/kernel"])
     rows, ends = arrays["rows"], arrays["validation_ends"][:5]
     windows = np.stack([rows[end + 1 - settings.lookback : end + 1] for end in ends])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Keras, about NumPy
         saved = network.keras.models.load_model(tmp_path / "network.keras")
-    each = [fit.model(windows).numpy() for fit in fits]
+    each = [keras_model(network, fit)(windows).numpy() for fit in fits]
     np.testing.assert_allclose(saved(windows).numpy(), np.mean(each, axis=0), atol=1e-6)
     fractions = [message["fraction"] for message in told if "fraction" in message]
     assert fractions == sorted(fractions)
@@ -695,7 +700,7 @@ def test_members_are_fine_tuned_each_from_its_own(network: Any) -> None:
     before = {
         name: array
         for number, fit in enumerate(fits, 1)
-        for name, array in numbered(network.export_weights(fit.model), number).items()
+        for name, array in numbered(fit.best, number).items()
     }
     job = network.Job(changed(max_epochs=1, members=1), **arrays, initial=before)
     tuned = network.fit_members(network.Workshop(), job, lambda message: None)
