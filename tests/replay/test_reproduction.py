@@ -232,7 +232,7 @@ def test_order_flow_that_nobody_loaded_is_unknown_and_one_without_trades_is_not(
 
 
 def test_a_forecast_alone_has_the_bits_that_it_has_among_many(ran: Ran) -> None:
-    lstm = Lstm(random_weights(len(feature_names(False)), 50, 7), 60)
+    lstm = Lstm(random_weights(len(feature_names(False)), 50, 7), Settings().lookback)
     model = replace(ran.steps(ran.learning())[-1].model, lstm=lstm)
     candles = make_candles(1_000)
     inputs = [seen(candles, number, Settings()) for number in range(500, 640)]
