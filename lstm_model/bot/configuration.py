@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from freqtrade.configuration import setup_utils_configuration
 from freqtrade.configuration.load_config import load_from_files
-from freqtrade.data.history import load_pair_history
-from freqtrade.enums import CandleType, RunMode
+from freqtrade.data.converter import ohlcv_fill_up_missing_data
+from freqtrade.data.history import get_datahandler, load_pair_history
+from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import FreqtradeException
+from pandas import DataFrame
 
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import Candles, timeframe_ms
@@ -99,19 +102,51 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     StoreError
         The stored order flow is damaged.
     """
+    kind = config.get("candle_type_def", CandleType.SPOT)
+    folder, form = Path(config["datadir"]), config.get("dataformat_ohlcv")
     frame = load_pair_history(
-        pair,
-        config["timeframe"],
-        Path(config["datadir"]),
-        data_format=config.get("dataformat_ohlcv"),
-        candle_type=config.get("candle_type_def", CandleType.SPOT),
+        pair, config["timeframe"], folder, data_format=form, candle_type=kind, fill_up_missing=False
     )
     if frame.empty:
+        _tell_if_damaged(folder, form, (pair, config["timeframe"], kind))
         return None
+    frame = _without_future(frame, pair, config["timeframe"])
+    if frame.empty:
+        return None
+    # As freqtrade itself does; before, one candle of the year 2100 would mean millions of rows.
+    frame = ohlcv_fill_up_missing_data(frame, config["timeframe"], pair, candle_type=kind)
     candles = Candles.from_frame(frame, pair, config["timeframe"])
     if not settings_of(config).order_flow:
         return candles
     return candles.with_flow(flow_store(config).read(pair, config["timeframe"]))
+
+
+def _without_future(frame: DataFrame, pair: str, timeframe: str) -> DataFrame:
+    """The candles on disk but those that nobody can have seen yet: they would hide all newer."""
+    # Clocks differ by less than a candle.
+    latest = datetime.now(UTC) + timedelta(milliseconds=timeframe_ms(timeframe))
+    past = frame["date"] <= latest
+    if not past.all():
+        logger.warning(
+            "%s: %d %s candle(s) on disk lie in the future, the first at %s, and are left out; "
+            "`freqtrade download-data --erase` gets them anew",
+            pair, (~past).sum(), timeframe, frame["date"][~past].min(),
+        )  # fmt: skip
+    return frame[past]
+
+
+def _tell_if_damaged(folder: Path, form: str | None, wanted: tuple[str, str, CandleType]) -> None:
+    """Name a file of which freqtrade has made nothing; there may be none, which is no fault."""
+    pair, timeframe, kind = wanted
+    handler, mode = get_datahandler(folder, form), TradingMode.SPOT
+    if kind != CandleType.SPOT:
+        mode = TradingMode.FUTURES
+    if wanted in handler.ohlcv_get_available_data(folder, mode):
+        logger.warning(
+            "%s: the file of its %s candles in %s is damaged or empty, and the pair is left out; "
+            "`freqtrade download-data --erase --pairs %s` gets it anew", pair, timeframe, folder,
+            pair,
+        )  # fmt: skip
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -25,16 +24,14 @@ from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.theirs import assign, check_order, merged_plot
 from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
-from lstm_model.market.candles import Candles
+from lstm_model.learning.news import News, as_markdown
+from lstm_model.market.candles import Candles, Ints
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import opened_ms
 from lstm_model.trading.outlook import Outlook
 
 # Options that hyperopt may tune, by a parameter named with `lstm_` before; nothing is trained anew.
 PARAMETERS = ("min_edge", "kelly_fraction", "stop_multiple")
-# Telegram refuses a message with half a pair of these, and swallows whole pairs.
-_MARKUP = re.compile(r"([_*`\[])")
-
 
 _PLOT: dict[str, Any] = {
     "main_plot": {
@@ -65,6 +62,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         check_order(type(self), LSTMForecasts)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
+        self._lstm_news = News()
         self._lstm_fee = DEFAULT_FEE_FRACTION  # of one side; the exchange's once there is an engine
         super().__init__(config=config)
         with _as_freqtrade_errors():
@@ -108,8 +106,11 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Theirs, and the `lstm_*` columns: of the candles before theirs had them."""
-        candles = Candles.from_frame(dataframe, metadata["pair"], self.timeframe).copy()
+        pair = metadata["pair"]
+        candles = self._lstm_read(dataframe, pair)
         dataframe = super().populate_indicators(dataframe, metadata)
+        if candles is None:
+            return self._lstm_left_out(dataframe, pair)
         return with_columns(dataframe, candles, self._lstm_outlook(candles))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,18 +129,21 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
         held = {trade.pair for trade in Trade.get_open_trades()}
         pairs = held.union(self.dp.current_whitelist())
-        live.tick(int(current_time.timestamp() * 1000), pairs)
+        now_ms = int(current_time.timestamp() * 1000)
+        live.tick(now_ms, pairs)
         self._lstm_follow(live)
         live.foresee(list(self._lstm_new_candles(live)))
-        for news in live.take_news():
-            self.dp.send_msg(_MARKUP.sub(r"\\\1", news), always_send=True)
+        for news in self._lstm_news.due(live.take_news(), now_ms):
+            self.dp.send_msg(as_markdown(news), always_send=True)
 
     def _lstm_follow(self, live: LiveEngine) -> None:
         """Show the leader's candles before those of the others are forecast."""
         if live.leader is not None:
             frame = self.dp.ohlcv(live.leader, self.timeframe, copy=False)
             if not frame.empty and opened_ms(frame) > live.led_ms:
-                live.lead(Candles.from_frame(frame, live.leader, self.timeframe))
+                leading = live.read(frame, live.leader)
+                if leading is not None:
+                    live.lead(leading)
 
     def _lstm_own_parameters(self) -> None:
         """Give this object parameters of its own, with what config.json says as their value.
@@ -182,7 +186,22 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         for pair in self.dp.current_whitelist():
             frame = self.dp.ohlcv(pair, self.timeframe, copy=False)
             if not frame.empty and live.awaits(pair, opened_ms(frame)):
-                yield Candles.from_frame(frame, pair, self.timeframe)
+                candles = live.read(frame, pair)
+                if candles is not None:
+                    yield candles
+
+    def _lstm_read(self, frame: DataFrame, pair: str) -> Candles | None:
+        """The candles of a frame; a study refuses those that a bot leaves out."""
+        if live := self._lstm_live:
+            candles = live.read(frame, pair)
+            return None if candles is None else candles.copy()
+        with _as_freqtrade_errors():
+            return Candles.from_frame(frame, pair, self.timeframe).copy()
+
+    def _lstm_left_out(self, frame: DataFrame, pair: str) -> DataFrame:
+        """The columns of a pair whose candles were refused: no trade."""
+        nothing = cast(LiveEngine, self._lstm_live).nothing(pair, _dates_ms(frame))
+        return frame.assign(**nothing.columns(np.full(len(frame), np.nan)))
 
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
         engine = assembly.open_engine(self.config, self.dp, can_short=self.can_short)
@@ -198,7 +217,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFrame:
     """The frame with the outlook's columns; by date, as it may have lost or gained candles."""
     columns = outlook.columns(candles.close)
-    dates = frame["date"].to_numpy(dtype="datetime64[ms]").astype("int64")
+    dates = _dates_ms(frame)
     if not np.array_equal(dates, candles.date_ms):
         found = DataFrame(columns, index=candles.date_ms).reindex(dates)
         columns = {name: found[name].to_numpy() for name in columns}
@@ -206,6 +225,10 @@ def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFr
         return frame.assign(**columns)
     # All at once: one by one takes six times as long.
     return concat([frame, DataFrame(columns, index=frame.index)], axis=1)
+
+
+def _dates_ms(frame: DataFrame) -> Ints:
+    return cast(Ints, frame["date"].to_numpy(dtype="datetime64[ms]").astype("int64"))
 
 
 @contextmanager

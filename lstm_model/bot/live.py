@@ -7,17 +7,20 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lstm_model.errors import DataError, LstmModelError
+from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
-from lstm_model.market.candles import LEADING, Candles, timeframe_ms, utc_text
+from lstm_model.learning.news import Complaints
+from lstm_model.market.candles import LEADING, Candles, Ints, timeframe_ms, utc_text
+from lstm_model.market.history import until_now
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -58,14 +61,16 @@ class LiveEngine:
         open_inside: Callable[[Guard], InsideCandle] | None = None,
     ) -> None:  # fmt: skip
         self.terms, self._journal = terms, journal
+        self._news: deque[str] = deque(maxlen=100)
+        self._complaints = Complaints(self._news.append)
         self._history, self._timeframe = learning.maker.history, learning.maker.timeframe
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self.inside = open_inside(self._guarded) if open_inside else None
         self._verdicts = Verdicts(journal, self._timeframe)
         self._schedule, self._summed_ms, self._pairs = learning.schedule, 0, learning.pairs
-        self._news: deque[str] = deque(maxlen=100)
         self._told: dict[str, Told] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
+        self._frozen = False
         self._not_led: set[str] = set()  # pairs whose newest forecast does not know the leader
 
     @property
@@ -89,13 +94,11 @@ class LiveEngine:
         self._history.prepare(self._pairs)
         if self.inside:
             self.inside.stream.start()
-        # A full collection of all that freqtrade has loaded takes 0.1 s and stops every thread.
-        gc.collect()
-        gc.freeze()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
-        self._learning.tick(now_ms, pairs)
+        self._freeze_once()
+        self._guarded("the learner", lambda: self._learning.tick(now_ms, pairs), None)
         if self.inside:
             self.inside.stream.follow(pairs)
         self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
@@ -111,6 +114,7 @@ class LiveEngine:
         self._learning.stop()
         self._guarded("what became of candles", self._verdicts.flush, None)
         self._journal.close()
+        gc.unfreeze()  # what was frozen with this bot is garbage soon
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
@@ -153,7 +157,7 @@ class LiveEngine:
     def led_ms(self) -> int:
         """Open of the leader's newest closed candle that was seen; 0 before the first."""
         until = self._history.seen_until([self.leader] if self.leader else [])
-        return until[0] - timeframe_ms(self._timeframe) if until else 0
+        return min(until.values()) - timeframe_ms(self._timeframe) if until else 0
 
     def lead(self, candles: Candles) -> None:
         """Take note of the leader's candles, before those of the others are forecast."""
@@ -172,21 +176,39 @@ class LiveEngine:
             self._guarded("what became of candles", self._verdicts.flush, None)
             self._guarded("all pairs", lambda: self._foresee(series), None)
 
+    def read(self, frame: Any, pair: str) -> Candles | None:
+        """The candles of freqtrade's frame; None if they are refused: this pair is left out."""
+        return self._guarded(pair, lambda: Candles.from_frame(frame, pair, self._timeframe), None)
+
     def outlook(self, candles: Candles) -> Outlook:
         """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
-        nothing = Outlook(candles.pair, candles.date_ms, self.terms)
-        nothing.gate[:] = ERROR
+        nothing = self.nothing(candles.pair, candles.date_ms)
         return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
+
+    def nothing(self, pair: str, date_ms: Ints) -> Outlook:
+        """What is said of candles of which nothing may be said: no trade."""
+        nothing = Outlook(pair, date_ms, self.terms)
+        nothing.gate[:] = ERROR
+        return nothing
 
     def _guarded(self, name: str, work: Callable[[], Answer], otherwise: Answer) -> Answer:
         """The outer frame: a fault of ours costs a forecast, never the bot."""
         try:
             return work()
-        except LstmModelError as error:
-            logger.error("%s: no forecast: %s", name, error)
-        except Exception:
-            logger.exception("%s: no forecast", name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is "no trade"
+            self._complaints.take(name, error)
         return otherwise
+
+    def _freeze_once(self) -> None:
+        """Spare what is loaded by now from full collections: each would stop all threads for 0.1 s.
+
+        Not before the loop begins: until then freqtrade holds the bot before a `/reload_config`,
+        which would be frozen with all that belongs to it, and never be let go.
+        """
+        if not self._frozen:
+            self._frozen = True
+            gc.collect()
+            gc.freeze()
 
     def _sum_up(self, now_ms: int) -> None:
         """Sum up for the user what became of candles: once a step, and on a start."""
@@ -199,13 +221,17 @@ class LiveEngine:
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
         for candles in series:
-            for due in self._newest_alone(self._with_flow(_closed(candles))):
+            nothing: tuple[_Due, ...] = ()
+            for due in self._guarded(candles.pair, partial(self._due, candles), nothing):
                 by_version[due.model.card.version].append(due)
         self._keep([row for together in by_version.values() for row in self._at_once(together)])
         if self.inside:
             self.inside.rebase(
                 [(due.model, due.candles) for together in by_version.values() for due in together]
             )
+
+    def _due(self, candles: Candles) -> tuple[_Due, ...]:
+        return tuple(self._newest_alone(self._with_flow(_closed(candles))))
 
     def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
         """The pair, if exactly its newest candle is due and a model may forecast it."""
@@ -238,11 +264,21 @@ class LiveEngine:
         self._keep(self._forecast_new(closed))
         self._rebase(closed)
         outlook = self._assemble(candles)
-        newest = int(candles.date_ms[-1])
+        past = self._without_future(candles)
+        newest = int(past.date_ms[-1]) if len(past) else 0
         if newest > self._told_ms[candles.pair]:
             self._told_ms[candles.pair] = newest
-            logger.info("%s", outlook.line(len(candles) - 1))
+            logger.info("%s", outlook.line(len(past) - 1))
         return outlook
+
+    def _without_future(self, candles: Candles) -> Candles:
+        """The candles but those that nobody can have seen yet, which are named."""
+        past = until_now(candles)
+        if len(past) < len(candles):
+            opened = utc_text(candles.date_ms[len(past)])
+            error = DataError(f"the candle of {opened} lies in the future and is left out")
+            self._complaints.take(candles.pair, error)
+        return past
 
     def _with_flow(self, closed: Candles) -> Candles:
         """The candles with the order flow that is stored, the newest of it by the stream."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -211,6 +211,10 @@ class Contexts:
             for number, name in enumerate(LEADING):
                 context[f"leader_{name}"][there] = led.columns[rows[there], number]
         return context
+
+    def forget_all_but(self, pairs: Collection[str | None]) -> None:
+        """Let go of the days of pairs that left."""
+        self._days = {pair: days for pair, days in self._days.items() if pair in pairs}
 
     def _days_of(self, candles: Candles, known: Known, seen: Known | None) -> Days:
         if seen is None:

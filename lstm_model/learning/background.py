@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from lstm_model.errors import LstmModelError, StoreError, TrainingError
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
-from lstm_model.learning.wording import Teller, decisions
+from lstm_model.learning.wording import Teller, decisions, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal
@@ -27,7 +27,8 @@ from lstm_model.training.trainer import TRAINER
 logger = logging.getLogger(__name__)
 
 _RETRY_MS = 600_000  # chosen: after a walk that failed
-_ASK_DISK_MS = 60_000  # chosen: reading the candles of a hundred pairs takes seconds
+_ASK_DISK_MS = 60_000  # chosen: reading the candles of a hundred pairs takes the learner seconds
+_NAMED = 5  # chosen: of pairs in a message
 _STEPS_READY = 64  # chosen: a first start walks at most `retrain_candles / step_candles` of them
 
 
@@ -84,7 +85,7 @@ class BackgroundLearning:
         """Begin a walk in the background when a step is due; returns at once.
 
         A step begins one candle after its boundary: before, the last candle may not be there yet.
-        Where it is not there even then, the step waits, see `_lacks_candles`.
+        Where it is not there even then, the step waits, see `_waits`.
         """
         self._read_pin()
         due_ms = self._schedule.last_boundary(now_ms - self._schedule.candle_ms)
@@ -93,10 +94,15 @@ class BackgroundLearning:
             return
         self._learning.follow(tuple(pairs))
         self._maker.history.forget_all_but(self._learning.pairs)
-        if self._lacks_candles(due_ms, now_ms):
+        seen = self._maker.history.seen_until(self._awaited())
+        lacking = sorted(pair for pair, until_ms in seen.items() if until_ms < due_ms)
+        nothing_new = len(lacking) == len(seen)
+        if self._waits(due_ms, now_ms, lacking, nothing_new):
             return
         self._retry_at_ms = now_ms + _RETRY_MS  # if it fails, whatever the reason
-        self._thread = threading.Thread(target=self._walk, args=(due_ms,), name="lstm-learning")
+        self._thread = threading.Thread(
+            target=self._walk, args=(due_ms, now_ms if nothing_new else None), name="lstm-learning"
+        )
         self._thread.start()
 
     @property
@@ -104,21 +110,38 @@ class BackgroundLearning:
         """Whether a walk is under way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def _lacks_candles(self, due_ms: int, now_ms: int) -> bool:
-        """Whether candles before the boundary are still to come.
+    def _waits(self, due_ms: int, now_ms: int, lacking: Sequence[str], nothing_new: bool) -> bool:
+        """Whether candles before the boundary are still to come, by what the bot has seen.
 
         A step never sees again what it did not see when it was made. So while the exchange gives
-        nothing at all, or has not yet told a bot that has just begun, it waits; for single pairs,
-        which may be halted, until it would be late.
+        nothing at all it waits; for single pairs, which may be halted, until half of the lag is
+        over, so that the other half is left to make the step in.
         """
-        history = self._maker.history
-        pairs = {*self._learning.pairs, *filter(None, [history.leader])}
-        if (seen := history.seen_until(pairs)) and min(seen) >= due_ms:
-            return False
-        if now_ms < self._ask_disk_ms:
-            return True
-        self._ask_disk_ms = now_ms + _ASK_DISK_MS
-        there = [until_ms >= due_ms for until_ms in history.known_until(pairs)]
+        if nothing_new:  # the learner looks whether they are on disk
+            return now_ms < self._ask_disk_ms
+        patience_ms = max(self._schedule.lag_ms // 2, 2 * self._schedule.candle_ms)
+        if lacking and now_ms >= due_ms + patience_ms:
+            self._tell_of_halted(due_ms, lacking)
+        return bool(lacking) and now_ms < due_ms + patience_ms
+
+    def _awaited(self) -> set[str]:
+        return {*self._learning.pairs, *filter(None, [self._maker.history.leader])}
+
+    def _tell_of_halted(self, due_ms: int, pairs: Sequence[str]) -> None:
+        named = ", ".join(pairs[:_NAMED])
+        more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+        self._tell(
+            f"The exchange gives no new candles of {named}{more}: the learner's step of "
+            f"{minute(due_ms)} is made without them; a backtest that gets them makes it with them"
+        )
+
+    def _lacks_candles(self, due_ms: int, now_ms: int) -> bool:
+        """As `_waits` where the bot has seen nothing new: by what another process has downloaded.
+
+        What the bot sees meanwhile does not count: it sees one pair after the other.
+        """
+        found = self._maker.history.stored_until(self._awaited())
+        there = [until_ms >= due_ms for until_ms in found]
         late = now_ms >= due_ms + max(self._schedule.lag_ms, 2 * self._schedule.candle_ms)
         return bool(there) and not (any(there) if late else all(there))
 
@@ -208,9 +231,15 @@ class BackgroundLearning:
         if version != before:
             self._tell("The gate chooses again" if version is None else f"Pinned: {version} serves")
 
-    def _walk(self, due_ms: int) -> None:
-        """Runs in its own thread: one step after the other until the newest that is due."""
+    def _walk(self, due_ms: int, ask_disk_ms: int | None) -> None:
+        """Runs in its own thread: one step after the other until the newest that is due.
+
+        `ask_disk_ms` is the time now if candles may be missing that can only be on disk.
+        """
         try:
+            if ask_disk_ms is not None and self._lacks_candles(due_ms, ask_disk_ms):
+                self._retry_at_ms, self._ask_disk_ms = 0, ask_disk_ms + _ASK_DISK_MS
+                return
             for step in self._missing(due_ms):
                 self._take(step)
             self._retry_at_ms = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ class ContextOf(Protocol):
     leader: str | None
 
     def of(self, candles: Candles, known: Disk, seen: Disk | None = None) -> Records: ...
+
+    def forget_all_but(self, pairs: Collection[str | None]) -> None: ...
 
 
 _FOREVER_MS = 2**62
@@ -92,11 +95,14 @@ class CandleHistory:
 
     def of(self, pair: str) -> Candles | None:
         """All candles of a pair known so far, and what they are seen in."""
-        plain = self._plain(pair)
+        return self._of(pair, self._plain)
+
+    def _of(self, pair: str, read: Disk) -> Candles | None:
+        plain = read(pair)
         if plain is None or self._contexts is None:
             return plain
         leader = self._contexts.leader
-        leading = plain if leader == pair else self._plain(leader) if leader else None
+        leading = plain if leader == pair else read(leader) if leader else None
         context = self._contexts_of.find(plain, leading)
         if context is None:
             context = self._contexts.of(plain, {leader: leading, pair: plain}.get)
@@ -125,36 +131,46 @@ class CandleHistory:
 
             self._contexts.of(known.rows(len(known) - 1, len(known)), readable, self._recent.get)
 
-    def _readable(self, pair: str) -> Candles | None:
-        """As `_plain`; of a file that cannot be read, what the bot has seen. No forecast waits."""
+    def _stored(self, pair: str) -> Candles | None:
+        """Those on disk; None of a file that cannot be read. No forecast waits."""
         try:
-            return self._plain(pair)
+            return self._disk(pair)
         except LstmModelError as error:
             logger.warning("%s: the candles before cannot be read: %s", pair, error)
-            return self._recent.get(pair)
+            return None
 
-    def _plain(self, pair: str) -> Candles | None:
-        stored, recent = self._disk(pair), self._recent.get(pair)
+    def _readable(self, pair: str) -> Candles | None:
+        """As `_plain`; of a file that cannot be read, what the bot has seen."""
+        return self._plain(pair, self._stored)
+
+    def _plain(self, pair: str, disk: Disk | None = None) -> Candles | None:
+        stored, recent = (disk or self._disk)(pair), self._recent.get(pair)
         if stored is None or recent is None:
             return recent if stored is None else stored
         newer = recent.between(int(stored.date_ms[-1]) + 1, _FOREVER_MS)
         return self.with_flow(stored.then(newer)) if len(newer) else stored
 
-    def seen_until(self, pairs: Collection[str]) -> list[int]:
+    def seen_until(self, pairs: Collection[str]) -> dict[str, int]:
         """When the newest candles closed that the bot has seen, of those pairs it has seen."""
-        return [_until_ms(self._recent[pair]) for pair in pairs if pair in self._recent]
+        return {pair: _until_ms(self._recent[pair]) for pair in pairs if pair in self._recent}
 
-    def known_until(self, pairs: Collection[str]) -> list[int]:
-        """The same with the candles on disk; of all pairs if the bot has seen none of them."""
-        seen = [pair for pair in pairs if pair in self._recent]
-        found = [candles for candles in map(self._plain, seen or pairs) if candles is not None]
+    def stored_until(self, pairs: Collection[str]) -> list[int]:
+        """The same of those on disk, which takes a while; of pairs that have some."""
+        found = [candles for candles in map(self._stored, pairs) if candles is not None]
         return [_until_ms(candles) for candles in found]
 
     def since(self, start_ms: int) -> Disk:
-        """What is known of candles that open at or after `start_ms`; each pair is read once."""
+        """What is known of candles that open at or after `start_ms`; each pair is read once.
+
+        A pair whose file is damaged has what the bot has seen of it, and is named.
+        """
+        leading = lru_cache(maxsize=1)(self._readable)
+
+        def read(pair: str) -> Candles | None:
+            return leading(pair) if pair == self.leader else self._readable(pair)
 
         def recent(pair: str) -> Candles | None:
-            known = self.of(pair)
+            known = self._of(pair, read)
             return None if known is None else known.between(start_ms, _FOREVER_MS).copy()
 
         return lru_cache(maxsize=None)(recent)
@@ -182,6 +198,13 @@ class CandleHistory:
         """Let go of pairs that left; the leader stays."""
         for pair in self._recent.keys() - {*pairs, self.leader}:
             del self._recent[pair]
+        if self._contexts is not None:
+            self._contexts.forget_all_but({*pairs, self.leader})
+
+
+def until_now(candles: Candles) -> Candles:
+    """The candles but those of the future; a candle's length of room is for clocks that differ."""
+    return candles.between(0, time.time_ns() // 1_000_000 + candles.step_ms)
 
 
 def _until_ms(candles: Candles) -> int:

@@ -11,7 +11,6 @@ but for the numbers of orders, which freqtrade draws at random.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import logging.config
@@ -193,7 +192,6 @@ class FastForward:
             _CustomData.session.remove()  # a bot that reads what was written down with a trade
             Trade.session.remove()
             Trade.session.get_bind().dispose()
-            gc.unfreeze()  # what the engine had frozen is garbage now
 
     @property
     def now_ms(self) -> int:
