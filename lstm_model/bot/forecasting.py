@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -62,7 +63,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         check_order(type(self), LSTMForecasts)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
-        self._lstm_news = News()
+        self._lstm_news, self._lstm_frozen = News(), False
         self._lstm_fee = DEFAULT_FEE_FRACTION  # of one side; the exchange's once there is an engine
         super().__init__(config=config)
         with _as_freqtrade_errors():
@@ -127,6 +128,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
 
     def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
+        self._lstm_freeze_once()
         held = {trade.pair for trade in Trade.get_open_trades()}
         pairs = held.union(self.dp.current_whitelist())
         now_ms = int(current_time.timestamp() * 1000)
@@ -135,6 +137,17 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         live.foresee(list(self._lstm_new_candles(live)))
         for news in self._lstm_news.due(live.take_news(), now_ms):
             self.dp.send_msg(as_markdown(news), always_send=True)
+
+    def _lstm_freeze_once(self) -> None:
+        """Spare what is loaded by now from full collections: each would stop all threads for 0.1 s.
+
+        Not before the loop begins: until then freqtrade holds the bot before a `/reload_config`,
+        which would be frozen with all that belongs to it, and never be let go.
+        """
+        if not self._lstm_frozen:
+            self._lstm_frozen = True
+            gc.collect()
+            gc.freeze()
 
     def _lstm_follow(self, live: LiveEngine) -> None:
         """Show the leader's candles before those of the others are forecast."""
@@ -211,6 +224,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def _lstm_stop(self) -> None:
         if live := self._lstm_live:
             live.stop()
+            gc.unfreeze()  # what was frozen with this bot is garbage soon
         self._lstm_engine = None
 
 

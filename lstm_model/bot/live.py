@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections import defaultdict, deque
@@ -70,7 +69,6 @@ class LiveEngine:
         self._schedule, self._summed_ms, self._pairs = learning.schedule, 0, learning.pairs
         self._told: dict[str, Told] = {}
         self._told_ms: dict[str, int] = defaultdict(int)
-        self._frozen = False
         self._not_led: set[str] = set()  # pairs whose newest forecast does not know the leader
 
     @property
@@ -97,7 +95,6 @@ class LiveEngine:
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
-        self._freeze_once()
         self._guarded("the learner", lambda: self._learning.tick(now_ms, pairs), None)
         if self.inside:
             self.inside.stream.follow(pairs)
@@ -114,7 +111,6 @@ class LiveEngine:
         self._learning.stop()
         self._guarded("what became of candles", self._verdicts.flush, None)
         self._journal.close()
-        gc.unfreeze()  # what was frozen with this bot is garbage soon
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
@@ -198,17 +194,6 @@ class LiveEngine:
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is "no trade"
             self._complaints.take(name, error)
         return otherwise
-
-    def _freeze_once(self) -> None:
-        """Spare what is loaded by now from full collections: each would stop all threads for 0.1 s.
-
-        Not before the loop begins: until then freqtrade holds the bot before a `/reload_config`,
-        which would be frozen with all that belongs to it, and never be let go.
-        """
-        if not self._frozen:
-            self._frozen = True
-            gc.collect()
-            gc.freeze()
 
     def _sum_up(self, now_ms: int) -> None:
         """Sum up for the user what became of candles: once a step, and on a start."""

@@ -24,7 +24,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3_600.0  # chosen: between two lines in
 _MARKUP = re.compile(r"([_*`\[])")
 _PAIRS = re.compile(r"[\w.-]+/[\w.:-]*\w(, [\w.-]+/[\w.:-]*\w)*")
 _NUMBERS = re.compile(r"(?<![A-Za-z0-9])[+-]?\d[\d.,:TZ-]*(?![A-Za-z0-9])")
-_TELLING = 40  # chosen: characters that tell kinds apart; what follows says more of the same
+_TELLING = 32  # chosen: characters that tell kinds apart; what follows says more of the same
 
 
 def kind_of(message: str) -> str:
@@ -33,7 +33,7 @@ def kind_of(message: str) -> str:
     Examples
     --------
     >>> kind_of("BTC/USDT: 3 trade(s) between 2026-01-01T00:00:00Z and ...")
-    'PAIR: # trade(s) between # and ...'
+    'PAIR: # trade(s) between # and .'
     >>> kind_of("Pinned: 3f7a serves") == kind_of("Pinned: 4a11 serves")
     False
     """
