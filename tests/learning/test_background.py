@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from live_world import (  # noqa: F401 - three fixtures
     BOUNDARY,
     FIRST,
     LAG,
+    OTHER,
     PAIR,
     PERIOD,
     RETRAIN,
@@ -651,21 +653,56 @@ def test_a_step_waits_for_candles_that_are_still_to_come(
     bot.stop()
 
 
-def test_a_step_does_not_wait_for_a_pair_that_is_halted(
+class Reading:
+    """A data directory that ends where the bot began, and notes in which thread it is read."""
+
+    def __init__(self, series: Sequence[Candles]) -> None:
+        self.series = {candles.pair: candles for candles in series}
+        self.threads: list[str] = []
+
+    def __call__(self, pair: str) -> Candles | None:
+        self.threads.append(threading.current_thread().name)
+        return self.series[pair].between(0, boundary_ms(FIRST + 1))
+
+
+def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_serving_in_time(
     tmp_path: Path, training: InstantTraining
 ) -> None:
-    until = {candles.pair: FIRST + 1 for candles in SERIES}
-
-    def disk(pair: str) -> Candles | None:
-        return next(item for item in SERIES if item.pair == pair).between(
-            0, boundary_ms(until[pair])
-        )
-
-    bot = Bot(tmp_path / "live", disk=disk).start()
+    """And the step is the one of a backtest, which has no candles of a halted pair either."""
+    halted = SERIES[1].between(0, boundary_ms(BOUNDARY - 3))
+    series, disk = [SERIES[0], halted], Reading(SERIES)
+    bot = Bot(tmp_path / "live", series, disk=disk).start()
     bot.look(FIRST)
-    until = {**dict.fromkeys(until, 10_000), SERIES[0].pair: BOUNDARY - 3}
-    bot.look(BOUNDARY + LAG - 2)
+    bot.listen(FIRST)
+    disk.threads.clear()
+    for row in range(BOUNDARY - 4, BOUNDARY + 2):
+        bot.look(row)
+        bot.listen(row)
     assert BOUNDARY not in bot.steps
-    bot.look(BOUNDARY + LAG + 2)
-    assert BOUNDARY in bot.steps
+    assert not disk.threads
+    bot.look(BOUNDARY + LAG // 2)
+    assert set(disk.threads) == {"lstm-learning"}
+    assert bot.steps[BOUNDARY] == chain(tmp_path / "past", series, ORIGIN, BOUNDARY)[-1].address
+    [told] = [news for news in bot.news if halted.pair in news]
+    assert told.startswith(f"The exchange gives no new candles of {halted.pair}: ")
+    bot.stop()
+
+
+def test_a_candle_that_comes_late_is_waited_for_and_nobody_is_called_halted(
+    tmp_path: Path, steps: list[Step], training: InstantTraining
+) -> None:
+    bot = Bot(tmp_path / "live", disk=Reading(SERIES)).start()
+    bot.look(FIRST)
+    bot.listen(FIRST)
+    late = bot.series[OTHER]
+    bot.series[OTHER] = late.between(0, boundary_ms(BOUNDARY - 1))
+    for row in range(BOUNDARY - 4, BOUNDARY + 1):
+        bot.look(row)
+        bot.listen(row)
+    assert BOUNDARY not in bot.steps
+    bot.series[OTHER] = late
+    bot.listen(BOUNDARY + 1)
+    bot.look(BOUNDARY + 1)
+    assert bot.steps[BOUNDARY] == addresses(steps, BOUNDARY)[BOUNDARY]
+    assert not [news for news in bot.news if "gives no new candles" in news]
     bot.stop()
