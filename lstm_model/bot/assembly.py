@@ -138,6 +138,8 @@ def open_engine(
     learning = open_learning(config, settings, whitelist)
     fee = taker_fee(config, provider._exchange, learning.maker.pairs[0])
     terms = Terms(settings, fee, can_short)
+    if absent := _absent_leader(settings, provider):
+        logger.warning("%s", absent)
     if not trades_now(config):
         return WalkForwardEngine(learning, terms, _begin_ms(config))
     journal = Journal(journal_url(config, settings))
@@ -148,7 +150,20 @@ def open_engine(
         inside if settings.trade_stream else None,
     )  # fmt: skip
     engine.start(time.time_ns() // 1_000_000)
+    if absent:
+        engine.tell(absent)
     return engine
+
+
+def _absent_leader(settings: Settings, provider: DataProvider) -> str:
+    """What is to be said of a leader that is named and that the exchange lacks; "" of none."""
+    named, exchange = settings.leader, provider._exchange
+    if not named or exchange is None or not exchange.markets or named in exchange.markets:
+        return ""
+    return (
+        f'config.json, section "lstm": leader is {named}, which {exchange.name} does not trade, so '
+        'that no forecast sees it; name a pair that it does, or "" for none'
+    )
 
 
 def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) -> Learning:

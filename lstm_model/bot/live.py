@@ -19,7 +19,7 @@ from lstm_model.learning.background import BackgroundLearning
 from lstm_model.learning.chain import Learning
 from lstm_model.learning.news import Complaints
 from lstm_model.market.candles import LEADING, Candles, Ints, timeframe_ms, utc_text
-from lstm_model.market.history import until_now
+from lstm_model.market.history import closed_by_now, until_now
 from lstm_model.model.model import Model
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -97,8 +97,13 @@ class LiveEngine:
         """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
         self._guarded("the learner", lambda: self._learning.tick(now_ms, pairs), None)
         if self.inside:
-            self.inside.stream.follow(pairs)
+            leader = self.leader if self.led_ms else None  # once freqtrade has candles of it
+            self.inside.follow({*pairs, *filter(None, [leader])})
         self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
+
+    def tell(self, text: str) -> None:
+        """Let the user hear of something."""
+        self._news.append(text)
 
     def note(self, pair: str, candle_ms: int, reason: str, text: str = "") -> None:
         """Say what became of a candle, see `lstm_model.trading.verdicts`."""
@@ -157,10 +162,7 @@ class LiveEngine:
 
     def lead(self, candles: Candles) -> None:
         """Take note of the leader's candles, before those of the others are forecast."""
-        self._guarded(
-            candles.pair,
-            lambda: self._history.remember(self._history.with_flow(_closed(candles))), None,
-        )  # fmt: skip
+        self._guarded(candles.pair, lambda: self._lead(closed_by_now(candles)), None)
 
     def foresee(self, series: Sequence[Candles]) -> None:
         """Forecast the newest candle of many pairs in one pass, for `outlook` to find.
@@ -195,6 +197,11 @@ class LiveEngine:
             self._complaints.take(name, error)
         return otherwise
 
+    def _lead(self, closed: Candles) -> None:
+        closed = self._history.with_flow(closed)
+        self._history.remember(closed)
+        self._rebase(closed)  # the others see it between candles, too
+
     def _sum_up(self, now_ms: int) -> None:
         """Sum up for the user what became of candles: once a step, and on a start."""
         boundary_ms = self._schedule.last_boundary(now_ms)
@@ -216,7 +223,7 @@ class LiveEngine:
             )
 
     def _due(self, candles: Candles) -> tuple[_Due, ...]:
-        return tuple(self._newest_alone(self._with_flow(_closed(candles))))
+        return tuple(self._newest_alone(self._with_flow(closed_by_now(candles))))
 
     def _newest_alone(self, candles: Candles) -> Iterator[_Due]:
         """The pair, if exactly its newest candle is due and a model may forecast it."""
@@ -244,7 +251,7 @@ class LiveEngine:
     def _outlook(self, candles: Candles) -> Outlook:
         if not len(candles):
             raise DataError("the exchange gave no candles")
-        closed = self._with_flow(_closed(candles))
+        closed = self._with_flow(closed_by_now(candles))
         self._history.remember(closed)
         self._keep(self._forecast_new(closed))
         self._rebase(closed)
@@ -352,15 +359,6 @@ class LiveEngine:
         skilled = {version: self._learning.is_skilled(version) for version in set(versions)}
         outlook.credit(rows, versions, skilled)
         return outlook
-
-
-def _closed(candles: Candles) -> Candles:
-    """Without a newest candle that is still open, which freqtrade sometimes hands over.
-
-    It comes just after its opening; half a candle of tolerance leaves room for clocks that differ.
-    """
-    now_ms = time.time_ns() // 1_000_000
-    return candles.between(0, now_ms - candles.step_ms // 2 + 1)
 
 
 def _journal_row(outlook: Outlook, row: int, timeframe: str) -> JournalRow:

@@ -202,6 +202,15 @@ class CandleHistory:
             self._contexts.forget_all_but({*pairs, self.leader})
 
 
+def closed_by_now(candles: Candles) -> Candles:
+    """Without a newest candle that is still open, which freqtrade sometimes hands over.
+
+    It comes just after its opening; half a candle of tolerance leaves room for clocks that differ.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    return candles.between(0, now_ms - candles.step_ms // 2 + 1)
+
+
 def until_now(candles: Candles) -> Candles:
     """The candles but those of the future; a candle's length of room is for clocks that differ."""
     return candles.between(0, time.time_ns() // 1_000_000 + candles.step_ms)

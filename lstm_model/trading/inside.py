@@ -84,6 +84,13 @@ class InsideCandle:
         self._told: dict[tuple[str, str], tuple[int, str]] = {}
         self._saved_ms: dict[str, int] = {}
 
+    def follow(self, pairs: Collection[str]) -> None:
+        """From now on follow the trades of these pairs, and let go of what is known of others."""
+        self.stream.follow(pairs)
+        self.nowcaster.forget_all_but(pairs)
+        self._saved_ms = {pair: ms for pair, ms in self._saved_ms.items() if pair in pairs}
+        self._told = {key: told for key, told in self._told.items() if key[0] in pairs}
+
     def rebase(self, series: Sequence[tuple[Model, Candles]]) -> None:
         """Take over closed candles that are newer than those known."""
         newer = [

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -160,6 +160,14 @@ class Nowcaster:
         with self._lock:
             for pair in pairs:
                 self._bases.pop(pair, None)
+
+    def forget_all_but(self, pairs: Collection[str]) -> None:
+        """Let go of all that is known of pairs that left."""
+        with self._lock:
+            for known in (self._bases, self._latest):
+                for pair in known.keys() - set(pairs):
+                    del known[pair]
+            self._widths.forget_all_but(pairs)
 
     def refresh(self, pairs: Iterable[str]) -> bool:
         """Renew the nowcasts of these pairs; True when done.
@@ -317,6 +325,11 @@ class QuarterWidths:
             quarter.tracker.update(then.unscaled, label)
         unit = look.volatility * math.sqrt(self._settings.horizon)
         pending.append(_Pending(candle_ms, price, unscaled, look.volatility, unit))
+
+    def forget_all_but(self, pairs: Collection[str]) -> None:
+        """Let go of pairs that left; who comes back begins with the model's widths."""
+        known = self._quarters
+        self._quarters = {key: quarter for key, quarter in known.items() if key[0] in pairs}
 
     def _quarter(self, look: _Look) -> _Quarter:
         key = look.pair, min(_QUARTERS - 1, int(look.passed * _QUARTERS))

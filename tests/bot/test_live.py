@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,9 @@ from live_world import (  # noqa: F401 - three fixtures
     is_forecast,
     learning_has_ended,
     no_trade,
+    now_ms,
     running_bot,
+    wait_for_learning,
 )
 from series import STEP_MS, change, drop
 
@@ -553,3 +557,38 @@ def test_forecasts_of_an_older_release_are_shown_and_enter_nothing(tmp_path: Pat
     assert not outlook.decision.side[-6:-1].any()
     assert np.isnan(outlook.forecast.lowest[-6:-1]).all()
     assert new in (ENTER_LONG, ENTER_SHORT)
+
+
+# ---------------------------------------------------------------- between candles
+
+
+class Listening:
+    """Stands in for `InsideCandle`; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.stream = SimpleNamespace(news=deque(), stop=lambda: None)
+        self.followed: set[str] = set()
+        self.based: list[str] = []
+
+    def follow(self, pairs: set[str]) -> None:
+        self.followed = pairs
+
+    def rebase(self, series: list[tuple[Model, Candles]]) -> None:
+        self.based += [candles.pair for _, candles in series]
+
+    def save_flow(self, closed: Candles) -> None:
+        """No trade is known."""
+
+
+def test_a_leader_beside_the_whitelist_is_followed_between_candles(tmp_path: Path) -> None:
+    """As soon as freqtrade has candles of it, so that the others' forecasts see it there, too."""
+    bot = Bot(tmp_path / "live").start()
+    bot.engine.inside = inside = Listening()
+    bot.at(FIRST).engine.tick(now_ms(FIRST), [OTHER])
+    assert inside.followed == {OTHER}
+    wait_for_learning()
+    bot.engine.lead(bot.frame(PAIR))
+    assert inside.based == [PAIR]
+    bot.engine.tick(now_ms(FIRST), [OTHER])
+    assert inside.followed == {PAIR, OTHER}
+    bot.stop()

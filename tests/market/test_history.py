@@ -165,6 +165,39 @@ def led_history(*series: Candles, leader: str | None = "BTC/USDT") -> CandleHist
     return CandleHistory(Settings(), Disk(series), None, KEPT * STEP_MS, Contexts(leader))
 
 
+def test_the_days_of_pairs_that_left_are_let_go() -> None:
+    contexts = Contexts("BTC/USDT")
+    history = CandleHistory(Settings(), Disk([BTC, ETH]), None, KEPT * STEP_MS, contexts)
+    history.prepare(["BTC/USDT", "ETH/USDT"])
+    assert set(contexts._days) == {"BTC/USDT", "ETH/USDT"}
+    history.forget_all_but([])
+    assert set(contexts._days) == {"BTC/USDT"}  # the leader
+
+
+def test_a_pair_whose_file_is_damaged_has_what_the_bot_saw_and_costs_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for damaged in ("BTC/USDT", "ETH/USDT"):  # the leader, and one of those that it leads
+        disk = Disk([BTC, ETH])
+
+        def read(pair: str, damaged: str = damaged, disk: Disk = disk) -> Candles | None:
+            if pair == damaged:
+                raise DataError(f"{pair}: not in order of time")
+            return disk(pair)
+
+        history = CandleHistory(Settings(), read, None, KEPT * STEP_MS, Contexts("BTC/USDT"))
+        known = history.since(START_MS)
+        lengths = {pair: known(pair) for pair in ("BTC/USDT", "ETH/USDT")}
+        assert [pair for pair, found in lengths.items() if found is None] == [damaged]
+        history.remember({"BTC/USDT": BTC, "ETH/USDT": ETH}[damaged].rows(600, 700))
+        seen = history.since(START_MS)(damaged)
+        assert seen is not None
+        assert len(seen) == 100
+        assert any(damaged in record.message for record in caplog.records)
+        with pytest.raises(DataError):  # a study says so
+            history.of("ETH/USDT")
+
+
 def test_the_leader_stays_when_pairs_leave() -> None:
     history = led_history()
     history.remember(BTC)

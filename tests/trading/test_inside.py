@@ -238,3 +238,16 @@ def test_the_flow_of_closed_candles_is_written_down(desk: Desk) -> None:
     assert stored["date_ms"].tolist() == known["date_ms"].tolist()
     np.testing.assert_array_equal(stored["taker_base"], known["taker_base"])
     desk.inside.save_flow(desk.closed.rows(0, 0))
+
+
+def test_what_is_known_of_pairs_that_left_is_let_go(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.inside.veto(PAIR, 1, 100.0)
+    caster = desk.inside.nowcaster
+    kept = (caster._bases, caster._latest, caster._widths._quarters, desk.inside._told)
+    assert all(kept)
+    desk.inside.follow([PAIR])
+    assert caster.latest(PAIR) is not None
+    desk.inside.follow(["OTHER/USDT"])
+    left = (caster._bases, caster._latest, caster._widths._quarters, desk.inside._told)
+    assert not any(left)
