@@ -72,8 +72,11 @@ class Generations:
 
     def note(self, bot: FreqtradeBot) -> None:
         engine = bot.strategy._lstm_live
-        parts = (bot, bot.strategy, engine, engine._journal, engine.inside.stream, bot.exchange)
-        self._known += [(type(part).__name__, weakref.ref(part)) for part in parts]
+        parts = {
+            "bot": bot, "strategy": bot.strategy, "engine": engine, "journal": engine._journal,
+            "stream": engine.inside.stream, "exchange": bot.exchange,
+        }  # fmt: skip
+        self._known += [(name, weakref.ref(part)) for name, part in parts.items()]
 
     def alive(self) -> dict[str, int]:
         return dict(Counter(name for name, found in self._known if found() is not None))

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freqtrade.data.dataprovider import DataProvider
+from freqtrade.enums import RunMode
 from series import make_candles
 
-from lstm_model.bot.assembly import describe_times, model_maker
+from lstm_model.bot.assembly import describe_times, model_maker, open_engine
+from lstm_model.bot.live import LiveEngine
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.model.dataset import Panels
@@ -63,3 +66,42 @@ def test_the_log_says_what_times_came_to_and_leaves_out_what_is_set(tmp_path: Pa
     told = describe_times(config, parse_settings(config["lstm"], 3_600_000))
     assert "retrain_candles 672 (28 days)" in told
     assert "step_candles" not in told
+
+
+class Market:
+    """freqtrade's exchange, as far as it says what it trades."""
+
+    name = "Binance"
+
+    def __init__(self, *pairs: str) -> None:
+        self.markets: dict[str, Any] = {pair: {} for pair in pairs}
+
+    def get_fee(self, **_: Any) -> float:
+        return 0.001
+
+
+def open_study(folder: Path, market: Market, **options: Any) -> None:
+    config = config_of(folder, **options)
+    open_engine(config, DataProvider(config, market), can_short=False)
+
+
+@pytest.mark.parametrize("named", ["NOPE/USDT", "BTC/USDT", "", None])
+def test_a_leader_that_is_named_and_not_traded_is_told_at_the_start(
+    tmp_path: Path, named: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_study(tmp_path, Market(*PAIRS), leader=named)
+    told = [record.message for record in caplog.records if "leader is" in record.message]
+    assert len(told) == (named == "NOPE/USDT")
+    assert all("leader is NOPE/USDT, which Binance does not trade" in text for text in told)
+
+
+def test_a_bot_tells_the_user_of_a_leader_that_is_not_traded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LiveEngine, "start", lambda self, now_ms: None)
+    config = config_of(tmp_path, leader="NOPE/USDT") | {"runmode": RunMode.DRY_RUN}
+    provider = DataProvider(config, Market(*PAIRS))
+    engine = open_engine(config, provider, can_short=False)
+    assert isinstance(engine, LiveEngine)
+    assert [text for text in engine.take_news() if "leader is NOPE/USDT" in text]
+    engine.stop()
