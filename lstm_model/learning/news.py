@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -114,12 +115,15 @@ class Complaints:
     ) -> None:
         self._tell, self._clock_s = tell, clock_s
         self._pauses: dict[str, tuple[float, float]] = {}  # by what fails: until when, how long
+        self._lock = threading.Lock()  # the trade stream has a thread of its own
 
     def take(self, name: str, error: Exception) -> None:
         """`name` has no forecast for this reason; one that nobody foresaw comes with its trace."""
         foreseen = isinstance(error, LstmModelError)
         text = f"{name}: no forecast: {error if foreseen else _first_line(error)}"
-        if self._is_due(f"{name} {kind_of(text)}"):
+        with self._lock:
+            due = self._is_due(f"{name} {kind_of(text)}")
+        if due:
             logger.error("%s", text, exc_info=None if foreseen else error)
             self._tell(text)
 

@@ -132,7 +132,8 @@ class Trader:
         strategy_safe_wrapper(self.strategy.bot_loop_start, supress_error=True)(current_time=moment)
         wait_for_learning()
         for pair, frame in self.strategy.dp.frames.items():
-            self.columns[pair] = self.strategy.populate_indicators(frame.copy(), {"pair": pair})
+            told = self.strategy.populate_indicators(frame.copy(), {"pair": pair})
+            self.columns[pair] = self.strategy.populate_entry_trend(told, {"pair": pair})
 
     def newest(self, pair: str) -> tuple[str, bool]:
         """What is said of the newest candle: its gate, and whether there is a forecast."""
@@ -170,6 +171,7 @@ def test_a_damaged_frame_costs_that_pair_alone_and_is_told_once(
         trader.loop(FIRST + 1)
     assert trader.newest(good)[1]
     assert trader.newest(bad) == (ERROR, False)
+    assert not (trader.columns[bad].filter(like="enter_") == 1).to_numpy().any()
     assert trader.bot.journal.last(good, "5m").candle_ms == SERIES[0].date_ms[FIRST + 1]
     named = [
         record.message for record in caplog.records if f"{bad}: no forecast: " in record.message
