@@ -15,6 +15,7 @@ MIN_RECENT_WINDOWS = 100  # chosen: below, a fine-tuning learns noise
 MIN_BLOCK_WINDOWS = 10  # chosen: of validation and test block each
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+OLDEST_MS = 1_230_940_800_000  # 2009-01-03, Bitcoin's first block: no candle is older
 _TOO_MANY = 1e9  # candles; no option allows so many
 
 

@@ -66,6 +66,21 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Say so before the work if a file or folder could not be written after it.
+
+    Raises
+    ------
+    StoreError
+        It, or what it would be made in, is not writable or no folder.
+    """
+    there = next(place for place in (path, *path.parents) if place.exists())
+    is_place = there == path or there.is_dir()
+    if not is_place or not os.access(there, os.W_OK):
+        why = "it is not writable" if is_place else "it is no folder"
+        raise StoreError(f"cannot write {path} because of {there}: {why}; name another place")
+
+
 def content_of(path: Path) -> bytes | None:
     """What is in a file; None if it is not there.
 

@@ -269,7 +269,7 @@ class Settings(BaseModel):
         False, description="Enter only while the trade stream of the pair is fresh."
     )
     store_dir: str = Field(
-        "lstm", min_length=1,
+        "lstm", min_length=1, pattern=r"^[^\x00]*$",
         description="Where models and journal live: absolute, or inside user_data.",
     )  # fmt: skip
     journal_url: str | None = Field(

@@ -20,6 +20,7 @@ from lstm_model.bot.configuration import (
     journal_url,
     lineage,
     load_candles,
+    no_pairs,
     settings_of,
     store_folder,
     taker_fee,
@@ -69,7 +70,7 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
     """
     pairs = training_pairs(config, settings, whitelist)
     if not pairs:
-        raise ConfigError('no pair to train on: fill exchange.pair_whitelist or "train_pairs"')
+        raise ConfigError(f"no pair to train on: {no_pairs(config)}")
     _check_enough(settings, len(pairs))
     store = ModelStore(store_folder(config, settings))
     history: Disk = partial(load_candles, config)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from freqtrade.configuration import setup_utils_configuration
+from freqtrade.configuration import TimeRange, setup_utils_configuration
+from freqtrade.configuration.config_validation import validate_config_schema
+from freqtrade.configuration.environment_vars import environment_vars_to_dict
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.data.history import get_datahandler, load_pair_history
 from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import FreqtradeException
+from freqtrade.misc import deep_merge_dicts
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from pandas import DataFrame
 
 from lstm_model.errors import ConfigError
@@ -25,8 +31,13 @@ from lstm_model.settings import Settings, parse_settings
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+CONFIG_FILE = "config.json"
+STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names one
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
+_STATIC = "StaticPairList"
+# What freqtrade's reading raises where a value is of another kind than it counts on.
+_STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError)
 
 
 def settings_of(config: Config, timeframe: str | None = None) -> Settings:
@@ -59,8 +70,7 @@ def configured_pairs(config: Config, whitelist: Sequence[str]) -> list[str]:
     that they meet the same models again.
     """
     named = config.get("pairs") or config.get("exchange", {}).get("pair_whitelist", [])
-    listed = config.get("pairlists") or [{"method": "StaticPairList"}]
-    chosen = config.get("pairs") or listed[0].get("method") == "StaticPairList" or not whitelist
+    chosen = config.get("pairs") or _pairlist(config) == _STATIC or not whitelist
     return list(named) if named and chosen and _are_plain(named) else list(whitelist)
 
 
@@ -70,8 +80,53 @@ def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str])
     return list(named) if named and _are_plain(named) else configured_pairs(config, whitelist)
 
 
+def _patterns(config: Config) -> list[str]:
+    """What of the whitelist is no name of a pair."""
+    listed = config.get("exchange", {}).get("pair_whitelist") or []
+    return [pair for pair in listed if not PLAIN_PAIR.fullmatch(pair)]
+
+
+def _pairlist(config: Config) -> str:
+    """What makes the list of pairs; freqtrade refuses what is none."""
+    listed = config.get("pairlists")
+    first = listed[0] if isinstance(listed, list) and listed else {}
+    return str(first.get("method")) if isinstance(first, dict) and first else _STATIC
+
+
 def _are_plain(pairs: Sequence[str]) -> bool:
     return all(PLAIN_PAIR.fullmatch(pair) for pair in pairs)
+
+
+def no_pairs(config: Config) -> str:
+    """Why a configuration names no pairs before a bot runs, and what to do."""
+    method, patterns = _pairlist(config), _patterns(config)
+    why = "exchange.pair_whitelist is empty"
+    if method != _STATIC:
+        why = f"they come from {method}, which only a running bot asks"
+    elif patterns:
+        why = f'"{patterns[0]}" is a pattern, which only a running bot resolves'
+    return f'{why}; name some in exchange.pair_whitelist or "train_pairs", e.g. "BTC/USDT"'
+
+
+def makes_pairs(config: Config) -> bool:
+    """Whether a running bot makes the list of pairs: by a pairlist, or of patterns."""
+    return _pairlist(config) != _STATIC or bool(_patterns(config))
+
+
+def parsed_timerange(text: str | None) -> TimeRange:
+    """A time range as freqtrade writes it.
+
+    Raises
+    ------
+    ConfigError
+        It is none.
+    """
+    try:
+        return TimeRange.parse_timerange(text)
+    except (FreqtradeException, ValueError, OverflowError):
+        raise ConfigError(
+            f'"{text}" is no time range: give one like 20240101-20240701 or 20240101-'
+        ) from None
 
 
 def store_folder(config: Config, settings: Settings) -> Path:
@@ -165,8 +220,14 @@ def journal_url(config: Config, settings: Settings) -> str:
     return settings.journal_url or f"sqlite:///{store_folder(config, settings) / 'journal.sqlite'}"
 
 
+def found_config(userdir: str | None) -> Path:
+    """The file that freqtrade reads where none is named: in its folder, else in this one."""
+    inside = Path(userdir or "user_data") / CONFIG_FILE
+    return inside if inside.is_file() else Path(CONFIG_FILE)
+
+
 def read_config(path: Path) -> Config:
-    """A configuration file and those that it adds, as they stand.
+    """A configuration file with those that it adds and the environment's variables, as they stand.
 
     Raises
     ------
@@ -174,22 +235,109 @@ def read_config(path: Path) -> Config:
         What freqtrade has against it.
     """
     try:
-        found = load_from_files([str(path)])
-    except (FreqtradeException, OSError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    return cast(Config, found)
+        with silent():
+            found = load_from_files([str(path)])
+            return cast(Config, deep_merge_dicts(environment_vars_to_dict(), found))
+    except (FreqtradeException, *_STUMBLES) as error:
+        raise ConfigError(f"{path} cannot be read: {in_a_line(error)}") from None
 
 
 def load_config(files: Sequence[str], overrides: Config) -> Config:
     """Read freqtrade configuration files as freqtrade does, without starting it.
 
+    Where they name no timeframe it is the strategy's: that of `overrides`, else theirs, else ours.
+
     Raises
     ------
     ConfigError
-        What freqtrade has against them.
+        What freqtrade has against them, or there is no timeframe.
     """
-    args = {"config": list(files), **overrides}
+    args = {"config": list(files) or [str(found_config(overrides.get("user_data_dir")))]}
     try:
-        return cast(Config, setup_utils_configuration(args, RunMode.UTIL_NO_EXCHANGE))
+        with silent():
+            config = setup_utils_configuration({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)
     except FreqtradeException as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(in_a_line(error)) from None
+    except _STUMBLES as error:
+        raise ConfigError(_stumbled(args["config"], error)) from None
+    if not config["exchange"].get("name"):
+        raise ConfigError('the configuration names no exchange: set "name" in section "exchange"')
+    if not config.get("timeframe"):
+        config["timeframe"] = _strategy_timeframe(config)
+    return cast(Config, config)
+
+
+def load_strategy(config: Config) -> Any:
+    """The strategy that a configuration names, else ours, as freqtrade finds and makes it.
+
+    Raises
+    ------
+    ConfigError
+        There is none of this name, or it does not start.
+    """
+    from freqtrade.resolvers import StrategyResolver  # all of ccxt, which few need
+
+    name = config.get("strategy") or STRATEGY
+    try:
+        with silent():  # freqtrade writes into what it is given
+            return strategy_safe_wrapper(StrategyResolver.load_strategy)(
+                {**deepcopy(config), "strategy": name}
+            )
+    except FreqtradeException as error:
+        text = in_a_line(error)
+        if "Impossible to load" in text:
+            text += " --strategy takes the name of the class, --strategy-path its folder."
+        raise ConfigError(f"strategy {name} cannot be used: {text}") from None
+
+
+def _strategy_timeframe(config: Config) -> str:
+    """The timeframe of the strategy, which freqtrade takes where the configuration names none."""
+    needed = 'the configuration has no "timeframe"'
+    try:
+        timeframe = getattr(load_strategy(config), "timeframe", None)
+    except ConfigError as error:
+        raise ConfigError(
+            f'{needed}, and {error}; set it, e.g. to "5m", or give --timeframe or --strategy'
+        ) from None
+    if not timeframe:
+        raise ConfigError(f'{needed}, and the strategy neither: set it, e.g. to "5m"')
+    return str(timeframe)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing is logged: freqtrade tells what it reads, and what is wrong over many lines."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def in_a_line(error: BaseException) -> str:
+    """What freqtrade says, and of which key where its schema says it."""
+    cause = error.__context__
+    place = getattr(cause, "json_path", "$").removeprefix("$").removeprefix(".")
+    text = f"{place}: {getattr(cause, 'message', error)}" if place else str(error)
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
+    return " ".join(text.split())
+
+
+def _stumbled(files: Sequence[str], error: BaseException) -> str:
+    """Why freqtrade could not go on with these files."""
+    if isinstance(error, OSError):
+        return f"{error.filename or files[-1]}: {error.strerror or error}"
+    problem = in_a_line(error)
+    if "-" not in files:  # what came from there cannot be read again
+        try:
+            with silent():
+                found = load_from_files(list(files))
+                merged = deep_merge_dicts(environment_vars_to_dict(), found)
+                validate_config_schema({**merged, "runmode": RunMode.UTIL_NO_EXCHANGE})
+        except FreqtradeException as told:
+            problem = in_a_line(told)
+        except _STUMBLES:
+            problem = f"it must be one section in braces ({problem})"
+    return f"{', '.join(files)} cannot be used: {problem}"

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freqtrade.configuration import TimeRange
 from freqtrade.data.history import get_datahandler
 from freqtrade.enums import TradingMode
 from freqtrade.exceptions import DDosProtection, FreqtradeException, OperationalException
@@ -16,7 +15,16 @@ from freqtrade.exchange.common import retrier
 from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
 from freqtrade.resolvers import ExchangeResolver
 
-from lstm_model.bot.configuration import PLAIN_PAIR, Config, flow_store, settings_of
+from lstm_model.bot.configuration import (
+    PLAIN_PAIR,
+    Config,
+    flow_store,
+    in_a_line,
+    parsed_timerange,
+    settings_of,
+    silent,
+)
+from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import timeframe_ms
@@ -37,22 +45,20 @@ def flow_span(
     Raises
     ------
     ConfigError
-        No timeframe, both `days` and `timerange`, or a time range that freqtrade cannot read.
+        Both `days` and `timerange`, a time range that freqtrade cannot read, or an empty one.
     """
-    if not config.get("timeframe"):
-        raise ConfigError('no timeframe: give --timeframe, or "timeframe" in the configuration')
     if days is not None and timerange is not None:
         raise ConfigError("give either --days or --timerange, not both")
     settings, newest_ms = settings_of(config), now_ms - _SETTLE_MS
     reach = settings.train_candles + settings.retrain_candles + settings.step_candles
     reach += WARM_UP + settings.lookback
     span_ms = reach * timeframe_ms(config["timeframe"]) if days is None else days * _DAY_MS
-    try:
-        parsed = TimeRange.parse_timerange(timerange)
-    except FreqtradeException as error:
-        raise ConfigError(str(error)) from None
-    start_ms = 1_000 * parsed.startts or newest_ms - span_ms
-    return start_ms, min(1_000 * parsed.stopts or newest_ms, newest_ms)
+    parsed = parsed_timerange(timerange)
+    start_ms = max(1_000 * parsed.startts or newest_ms - span_ms, OLDEST_MS)
+    end_ms = min(1_000 * parsed.stopts or newest_ms, newest_ms)
+    if end_ms <= start_ms:
+        raise ConfigError(f"there is no candle yet in the time range {timerange}: give another")
+    return start_ms, end_ms
 
 
 def download_flow(
@@ -90,9 +96,10 @@ def _download_klines(
 def _exchange(config: Config) -> Iterator[Any]:
     """freqtrade's exchange as `freqtrade download-data` opens it."""
     try:
-        exchange = ExchangeResolver.load_exchange(config, validate=False)
+        with silent():  # that it cannot be reached is told below, without a traceback
+            exchange = ExchangeResolver.load_exchange(config, validate=False)
     except FreqtradeException as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(in_a_line(error)) from None
     try:
         if not exchange.markets:
             raise DataError(f"{exchange.name} does not say what it trades: is it reachable?")

@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lstm_model.commands.terminal import config_option, console, datadir_option, userdir_option
+from lstm_model.commands.terminal import (
+    MOST_MONEY,
+    OF_BOT,
+    Number,
+    check_report,
+    console,
+    load_config,
+    named_configs,
+    report_option,
+    with_options,
+)
 from lstm_model.errors import ConfigError
 
 _INTERRUPTED = 130  # as shells say it of Ctrl-C
-_FOLDER = click.Path(file_okay=False)
+_NAMING = ("datadir", "strategy", "strategy_path", "recursive_strategy_search", "timeframe")
+
+
+class _Stake(Number):
+    """An amount, or `unlimited`."""
+
+    name = "stake"
+
+    def __init__(self) -> None:
+        super().__init__(0.0, MOST_MONEY, above=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if value == "unlimited" else super().convert(value, param, ctx)
+
+
 _OPTIONS = (
-    config_option,
-    userdir_option,
-    datadir_option,
-    click.option("-s", "--strategy", help="The class of yours; the configuration's by default."),
-    click.option("--strategy-path", type=_FOLDER, help="Where to look for it, too."),
+    *OF_BOT,
     click.option("--recursive-strategy-search", is_flag=True, help="In folders below, too."),
     click.option("--timerange", metavar="FROM-TO",
                  help="As freqtrade writes it, e.g. 20240101-20240701; all there is by default."),
-    click.option("-i", "-t", "--timeframe", help="The strategy's by default."),
     click.option("--timeframe-detail", help="Of smaller candles to look into."),
     click.option("-p", "--pairs", multiple=True, metavar="PAIR",
                  help="Repeat for more; the whitelist by default."),
-    click.option("--fee", type=click.FloatRange(0.0, 1.0),
+    click.option("--fee", type=Number(0.0, 1.0),
                  help="Of one side, as a fraction; the exchange's by default."),
     click.option("--dry-run-wallet", "--starting-balance",
-                 type=click.FloatRange(0.0, min_open=True),
+                 type=Number(0.0, MOST_MONEY, above=True),
                  help="The configuration's by default."),
-    click.option("--stake-amount", help="The configuration's by default; a number or unlimited."),
-    click.option("--max-open-trades", type=int, help="The configuration's by default."),
+    click.option("--stake-amount", type=_Stake(), metavar="AMOUNT|unlimited",
+                 help="The configuration's by default."),
+    click.option("--max-open-trades", type=click.IntRange(-1, 1_000_000),
+                 help="The configuration's by default; -1: any number."),
     click.option("--enable-protections", is_flag=True, help="As in freqtrade, off by default."),
 )  # fmt: skip
 
 
-def _as_in_freqtrade(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a backtest."""
-    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
-
-
 @click.command()
-@_as_in_freqtrade
-@click.option("--slippage", default=0.0, show_default=True, type=click.FloatRange(0.0, 0.1),
+@with_options(*_OPTIONS)
+@click.option("--slippage", default=0.0, show_default=True, type=Number(0.0, 0.1),
               help="Lost on the value of each order, as a fraction, e.g. 0.0005.")  # fmt: skip
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path),
-              help="Also write a page of HTML.")  # fmt: skip
+@report_option
 def compare(
     slippage: float, report: Path | None, configs: tuple[str, ...], userdir: str | None,
     **options: Any,
@@ -64,8 +77,9 @@ def compare(
     from lstm_model.rivals.report import render_page
     from lstm_model.rivals.rivalry import contest
 
-    if report is not None and not report.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {report} does not exist: make it, or name another")
+    configs = named_configs(configs, userdir)
+    check_report(report)
+    _check(load_config(configs, userdir, **{name: options[name] for name in _NAMING}), options)
     try:
         with Screen(console) as screen:
             rivalry = contest(_arguments(configs, userdir, options), slippage, screen)
@@ -77,6 +91,16 @@ def compare(
     if report is not None:
         report.write_text(render_page(rivalry), encoding="utf-8")
         console.print(f"Report: {report}", markup=False)
+
+
+def _check(config: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse what the first or a later backtest would stumble over."""
+    from lstm_model.bot import configuration
+
+    configuration.parsed_timerange(options["timerange"])
+    if not config.get("strategy"):
+        raise ConfigError("no strategy to compare: give --strategy, the name of its class")
+    configuration.load_strategy(config)
 
 
 def _arguments(

@@ -12,16 +12,8 @@ import click
 import numpy as np
 from rich.table import Table
 
-from lstm_model.commands.reasons import Question, asked_of, days_option
-from lstm_model.commands.terminal import (
-    config_option,
-    console,
-    datadir_option,
-    load_config,
-    plain_table,
-    some,
-    userdir_option,
-)
+from lstm_model.commands.reasons import Question, asked_of
+from lstm_model.commands.terminal import console, days_option, of_bot, plain_table, some
 from lstm_model.durations import MIN_TRAINING_WINDOWS
 from lstm_model.market.candles import Candles, Floats, Ints, utc_minute
 from lstm_model.model.forecast import SPANS
@@ -43,13 +35,11 @@ _LEGEND = (
 
 
 @click.command()
-@config_option
-@userdir_option
-@datadir_option
+@of_bot
 @days_option(30)
-def coverage(configs: tuple[str, ...], userdir: str | None, datadir: str | None, days: int) -> None:
+def coverage(config: dict[str, Any], days: int) -> None:
     """Hold the bot's intervals against the candles that came, beside three others."""
-    with asked_of(load_config(configs, userdir, datadir=datadir), days) as asked:
+    with asked_of(config, days) as asked:
         judged, settings = list(_judged(asked)), asked.settings
     made, matured = sum(pair.made for pair in judged), sum(pair.matured for pair in judged)
     if not made:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.errors import ConfigError
+from lstm_model.files import refuse_unwritable
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -30,6 +31,8 @@ _LOG_LINE = re.compile(
 )
 _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
+_KILL_S = 5.0  # chosen: a terminal that was closed is not waited for, a training is told to end
+_CONFIGS = ("config.json", "user_data/config-loopback.json")
 
 # Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
 _LSTM = {
@@ -57,7 +60,7 @@ class Demo:
         self._log = self._folder / "demo.log"
         self._overlay = self._folder / "demo.json"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._log.write_text("")
+        self._log.write_text("", encoding="utf-8")
         self._overlay.write_text(json.dumps(self._configuration(url), indent=4))
 
     def prepare(self) -> None:
@@ -133,7 +136,7 @@ class Demo:
         }
 
     def _common(self) -> list[str]:
-        files = ("config.json", "user_data/config-loopback.json", str(self._overlay))
+        files = (*_CONFIGS, str(self._overlay))
         options = [word for file in files for word in ("-c", file)]
         return [*options, "--userdir", str(self._userdir)]
 
@@ -158,29 +161,29 @@ class Demo:
 
     @contextmanager
     def _child(self, command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-        environment = {**os.environ, "COLUMNS": str(_COLUMNS), "PYTHONUNBUFFERED": "1"}
+        options = {"COLUMNS": str(_COLUMNS), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         child = subprocess.Popen(  # noqa: S603 - the command is ours
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
+            encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
+            env={**os.environ, **options}, start_new_session=True,
         )  # fmt: skip
         try:
             yield child
             child.wait(_STOP_S)
         finally:
             if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+                _end(child)
 
     def _lines(self, child: subprocess.Popen[str]) -> Iterator[str]:
         """Everything the child says, which also goes to demo.log."""
-        with self._log.open("a") as log:
+        with self._log.open("a", encoding="utf-8") as log:
             for line in child.stdout or ():
                 log.write(line)
                 yield line.rstrip("\n")
 
     def _expect(self, child: subprocess.Popen[str], title: str, codes: Sequence[int]) -> None:
         if child.returncode not in codes:
-            tail = "\n".join(self._log.read_text().splitlines()[-12:])
+            tail = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-12:])
             raise ConfigError(
                 f'"{title}" ended with code {child.returncode}; see {self._log}. Its end:\n{tail}'
             )
@@ -193,12 +196,16 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
     ------
     ConfigError
         A step failed, or this is not the folder that holds config.json.
+    StoreError
+        `folder` cannot be written.
     """
-    if not Path("config.json").is_file():
-        raise ConfigError("there is no config.json here: run the demo from the repository's root")
+    for name in _CONFIGS:
+        if not Path(name).is_file():
+            raise ConfigError(f"there is no {name} here: run the demo from the repository's root")
+    refuse_unwritable(folder.absolute())
     with console.status(f"Preparing the {market} market"):
         opened = open_market(market, seed=1, days=_DAYS + 1)
-    with LoopbackExchange(opened, port=0) as exchange:
+    with LoopbackExchange(opened, port=0) as exchange, ended_by_signals():
         console.print(f"Loopback exchange on {exchange.url}, market: {market}")
         demo = Demo(console, folder, exchange.url)
         for step in (demo.prepare, demo.download, demo.train, demo.backtest):
@@ -206,6 +213,39 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
         demo.trade(minutes)
         console.print(demo.summary())
     console.print(_CLOSING.get(market, "Everything above was a replay of recorded data."))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a closed terminal or a plain kill end what was started, too, as Ctrl-C does."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)  # as shells say it
+
+    numbers = [
+        number for name in ("SIGTERM", "SIGHUP")  # Windows lacks the second
+        if (number := getattr(signal, name, None)) is not None
+        and signal.getsignal(number) is not signal.SIG_IGN  # as `nohup` has it
+    ]  # fmt: skip
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End it and what it has started: asked first, then made to."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait(_KILL_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _freqtrade(*arguments: str) -> list[str]:

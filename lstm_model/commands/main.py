@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from lstm_model.commands.options import settings_table, times_table
 from lstm_model.commands.reasons import reasons
 from lstm_model.commands.replay import replay, verify
 from lstm_model.commands.terminal import (
-    config_option,
+    MOST_INVENTED_DAYS,
+    Number,
     console,
-    datadir_option,
-    load_config,
-    userdir_option,
+    days_option,
+    of_bot,
+    seed_option,
+    write_what_fits,
 )
 from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import utc_minute
@@ -31,13 +34,19 @@ __all__ = ["card_verdict", "main", "print_card"]
 
 
 class _Group(click.Group):
-    """Prints our errors as one line, without a traceback."""
+    """Prints our errors, and what the system refuses, as one line without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        write_what_fits()
         try:
             return super().invoke(ctx)
         except LstmModelError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from None
 
 
 @click.group(cls=_Group)
@@ -64,17 +73,21 @@ def init(userdir: Path) -> None:
 @main.command()
 @click.option("--market", default="synthetic", show_default=True,
               help="synthetic, random-walk, or a folder of candles or trades.")  # fmt: skip
-@click.option("--port", default=8787, show_default=True)
-@click.option("--seed", default=1, show_default=True)
-@click.option("--days", default=30, show_default=True, help="History before today.")
+@click.option("--port", default=8787, show_default=True, type=click.IntRange(0, 65_535),
+              help="0: any that is free.")  # fmt: skip
+@seed_option
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, MOST_INVENTED_DAYS),
+              help="History before today.")  # fmt: skip
 @click.option("--fault", "specs", multiple=True, metavar="NAME=VALUE",
               help="What goes wrong: gaps=0.01, silence=60:5, ...; repeat.")  # fmt: skip
 def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...]) -> None:
     """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted."""
     from lstm_model.practice.exchange import open_market, run_exchange
     from lstm_model.practice.faults import parse_faults
+    from lstm_model.practice.serving import check_free
 
     faults = parse_faults(specs)
+    check_free(port)  # before a market is prepared for it
     console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
     opened = open_market(market, seed, days)
     if specs:
@@ -85,15 +98,12 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
 
 
 @main.command()
-@config_option
-@userdir_option
-@datadir_option
-def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) -> None:
+@of_bot
+def train(config: dict[str, Any]) -> None:
     """Let the learner take the steps that are due now: train, judge, promote."""
     from lstm_model.bot import assembly
     from lstm_model.learning.wording import describe, named
 
-    config = load_config(configs, userdir, datadir=datadir)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("Training", total=1.0)
@@ -109,23 +119,20 @@ def train(configs: tuple[str, ...], userdir: str | None, datadir: str | None) ->
 
 
 @main.command("download-flow")
-@config_option
-@userdir_option
-@datadir_option
-@click.option("-t", "--timeframe", help="Of the candles; the configuration's by default.")
-@click.option("--days", type=click.IntRange(1), help="How far back; by default as far as the model "
-              "in force learns. Backtests reach further: give their start.")  # fmt: skip
+@of_bot
+@days_option(None, "How far back; by default as far as the model in force learns. Backtests reach "
+             "further: give their start.")  # fmt: skip
 @click.option("--timerange", metavar="FROM-TO", help="As freqtrade writes it, e.g. 20240101-.")
 @click.option("-p", "--pairs", "pairs", multiple=True, metavar="PAIR",
               help="Repeat for more; the whitelist by default.")  # fmt: skip
 def download_flow(
-    configs: tuple[str, ...], userdir: str | None, datadir: str | None, timeframe: str | None,
-    days: int | None, timerange: str | None, pairs: tuple[str, ...],
-) -> None:  # fmt: skip
+    config: dict[str, Any], days: int | None, timerange: str | None, pairs: tuple[str, ...]
+) -> None:
     """Get the past order flow of candles: who bought and sold how much, for "order_flow"."""
     from lstm_model.bot import flow_source
 
-    config = load_config(configs, userdir, datadir=datadir, timeframe=timeframe, pairs=list(pairs))
+    if pairs:
+        config["pairs"] = list(pairs)
     span = flow_source.flow_span(config, time.time_ns() // 1_000_000, days, timerange)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
@@ -157,8 +164,10 @@ def settings() -> None:
 
 
 @main.command()
-@click.option("--minutes", default=3.0, show_default=True, help="How long to trade.")
-@click.option("--folder", default=".demo", show_default=True, type=click.Path(path_type=Path))
+@click.option("--minutes", default=3.0, show_default=True, help="How long to trade.",
+              type=Number(0.0, 10_080.0, above=True))  # fmt: skip
+@click.option("--folder", default=".demo", show_default=True,
+              type=click.Path(file_okay=False, path_type=Path))  # fmt: skip
 @click.option("--market", default="synthetic", show_default=True)
 def demo(minutes: float, folder: Path, market: str) -> None:
     """Download, train, backtest and paper-trade on the loopback exchange, then sum up."""

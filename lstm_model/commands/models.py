@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from lstm_model.commands.terminal import config_option, console, load_config, some, userdir_option
+from lstm_model.commands.terminal import OF_BOT, console, load_config, of_bot, some, with_options
 from lstm_model.errors import StoreError
 from lstm_model.market.candles import utc_minute
 from lstm_model.settings import Settings
@@ -19,8 +19,9 @@ from lstm_model.store.lineage import Lineage, head_record, versions_in_use
 from lstm_model.store.models import ModelStore
 
 _last_option = click.option(
-    "--last", default=20, show_default=True, type=click.IntRange(1), help="How many of the newest."
-)
+    "--last", default=20, show_default=True, type=click.IntRange(1, 1_000_000),
+    help="How many of the newest.",
+)  # fmt: skip
 
 _SERVED = (
     "A running bot serves it within seconds; `freqtrade-lstm models unpin` lets the gate choose "
@@ -42,10 +43,9 @@ class _Bot:
     lineage: Lineage
 
     @classmethod
-    def of(cls, configs: Sequence[str], userdir: str | None) -> _Bot:
+    def of(cls, config: dict[str, Any]) -> _Bot:
         from lstm_model.bot import assembly, configuration
 
-        config = load_config(configs, userdir)
         settings = configuration.settings_of(config)
         store = ModelStore(configuration.store_folder(config, settings))
         return cls(config, settings, store, assembly.open_lineage(config, settings))
@@ -70,24 +70,22 @@ class _Bot:
 def _for_bot(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that name a bot, and the function the bot."""
 
-    @config_option
-    @userdir_option
+    @of_bot
     @functools.wraps(function)
-    def command(configs: tuple[str, ...], userdir: str | None, **others: Any) -> None:
-        function(_Bot.of(configs, userdir), **others)
+    def command(config: dict[str, Any], **others: Any) -> None:
+        function(_Bot.of(config), **others)
 
     return command
 
 
 @click.group(invoke_without_command=True)
-@config_option
-@userdir_option
+@with_options(*OF_BOT)
 @_last_option
 @click.pass_context
-def models(ctx: click.Context, configs: tuple[str, ...], userdir: str | None, last: int) -> None:
+def models(ctx: click.Context, /, last: int, **named: Any) -> None:
     """List stored models, newest last; or show, pin and prune them."""
     if ctx.invoked_subcommand is None:
-        _list(_Bot.of(configs, userdir), last)
+        _list(_Bot.of(load_config(**named)), last)
     else:  # options given before the subcommand hold for it
         ctx.default_map = {ctx.invoked_subcommand: ctx.params}
 

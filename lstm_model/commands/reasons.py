@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.table import Table
 
-from lstm_model.commands.terminal import (
-    config_option,
-    console,
-    load_config,
-    plain_table,
-    userdir_option,
-)
+from lstm_model.commands.terminal import console, days_option, of_bot, plain_table
 from lstm_model.market.candles import utc_minute
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal
 from lstm_model.trading.sizing import REASONS
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 _DAY_MS = 86_400_000
 
@@ -48,13 +40,6 @@ class Question:
         return f"from {utc_minute(self.start_ms)} to {utc_minute(self.end_ms)} UTC"
 
 
-def days_option(days: int) -> Callable[[Command], Command]:
-    """`--days`, with this default."""
-    return click.option(
-        "--days", default=days, show_default=True, type=click.IntRange(1), help="How far back."
-    )
-
-
 @contextmanager
 def asked_of(config: dict[str, Any], days: int) -> Iterator[Question]:
     """The question of a configuration's journal, open for as long as it is needed."""
@@ -71,12 +56,11 @@ def asked_of(config: dict[str, Any], days: int) -> Iterator[Question]:
 
 
 @click.command()
-@config_option
-@userdir_option
+@of_bot
 @days_option(7)
-def reasons(configs: tuple[str, ...], userdir: str | None, days: int) -> None:
+def reasons(config: dict[str, Any], days: int) -> None:
     """Count why there was a trade or none, per pair; with the meaning of every reason."""
-    with asked_of(load_config(configs, userdir), days) as asked:
+    with asked_of(config, days) as asked:
         counts = asked.journal.count_verdicts(asked.timeframe, asked.start_ms, asked.end_ms)
     if not counts:
         console.print(f"No candle was judged {asked.span}. A bot that runs judges every candle.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 import time
@@ -17,11 +16,22 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lstm_model.commands.terminal import (
+    MOST_INVENTED_DAYS,
+    MOST_MONEY,
+    Number,
+    check_report,
     config_option,
     console,
     datadir_option,
+    days_option,
     load_config,
+    named_configs,
+    report_option,
+    seed_option,
+    strategy_option,
+    timeframe_option,
     userdir_option,
+    with_options,
 )
 from lstm_model.market.candles import utc_minute
 
@@ -31,6 +41,7 @@ if TYPE_CHECKING:  # freqtrade takes a second to import, which other commands wo
     from lstm_model.replay.reproduction import Finding
     from lstm_model.replay.run import Replay, Wish
 
+_MOST_S = 86_400  # chosen: a bot that looks once a day misses every candle but those of a day
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}
 _FORMS = ("%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y%m%dT%H%M")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -62,10 +73,11 @@ class _Duration(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        match = re.fullmatch(r"(\d+)([smh]?)", str(value))
-        if not match or not int(match[1]):
-            self.fail(f'"{value}" is no duration; give 60s, 5m or 1h')
-        return int(match[1]) * _UNITS_S[match[2]]
+        match = re.fullmatch(r"([0-9]{1,9})([smh]?)", str(value))
+        seconds = int(match[1]) * _UNITS_S[match[2]] if match else 0
+        if not 0 < seconds <= _MOST_S:
+            self.fail(f'"{value}" is no duration up to 24h; give one like 60s, 5m or 1h')
+        return seconds
 
 
 _OPTIONS = (
@@ -78,30 +90,25 @@ _OPTIONS = (
     click.option("--history", type=_FOLDER, help="Older candles, if the data is of trades."),
     click.option("-p", "--pairs", multiple=True, metavar="PAIR",
                  help="Repeat for more; the whitelist by default."),
-    click.option("-t", "--timeframe", help="The configuration's by default."),
+    timeframe_option,
     click.option("--timeframe-detail", metavar="TIMEFRAME",
                  help="Finer candles for what happens inside a candle, on both sides, e.g. 1m; the "
                  "configuration's by default."),
-    click.option("-s", "--strategy", help="The configuration's, else LSTMStrategy."),
+    strategy_option,
     click.option("--step", "step_s", default="60s", show_default=True, type=_Duration(),
                  help="Longest time between two looks of the bot."),
-    click.option("--wallet", type=click.FloatRange(0.0, min_open=True),
+    click.option("--wallet", type=Number(0.0, MOST_MONEY, above=True),
                  help="dry_run_wallet by default."),
-    click.option("--seed", default=1, show_default=True, help="Of an invented market."),
+    seed_option,
     click.option("--days-before", default=30, show_default=True,
-                 type=click.IntRange(1), help="Days of history of an invented market."),
+                 type=click.IntRange(1, MOST_INVENTED_DAYS),
+                 help="Days of history of an invented market."),
     click.option("--incident", "incidents", multiple=True, metavar="KIND@TIME[/DURATION]",
                  help="What goes wrong, e.g. outage@2024-07-01T06:00/30m; repeat."),
     click.option("--folder", type=_FOLDER, help="Where all is left; user_data/replay/... else."),
     click.option("--overwrite", is_flag=True, help="Replace an older replay in the folder."),
-    click.option("--report", type=click.Path(dir_okay=False, path_type=Path),
-                 help="Also write a page of HTML."),
+    report_option,
 )  # fmt: skip
-
-
-def _with_window(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a replay."""
-    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
 
 
 def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
@@ -113,13 +120,15 @@ def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
         raise click.UsageError(f"{', '.join(lacking)} must be given")
     if options["end_ms"] <= options["start_ms"]:
         raise click.UsageError("--to must be later than --from")
+    options["configs"] = named_configs(options["configs"], options["userdir"])
     return Wish(**options, incidents=tuple(parse_incident(text) for text in incidents))
 
 
 @click.command()
-@_with_window
+@with_options(*_OPTIONS)
 def replay(report: Path | None, **options: Any) -> None:
     """Run the real bot, in a dry run, over the past: as fast as it goes, the same every time."""
+    check_report(report)
     prepared = _prepared(_wish(**options))
     facts = _replayed(prepared, report)
     files = prepared.files
@@ -130,13 +139,12 @@ def replay(report: Path | None, **options: Any) -> None:
 
 
 @click.command()
-@_with_window
+@with_options(*_OPTIONS)
 @click.option("--journal", "of_journal", is_flag=True,
               help="Instead: compute anew what the configured bot has journaled.")  # fmt: skip
-@click.option("--days", default=7, show_default=True, type=click.IntRange(1),
-              help="How far back, of --journal.")  # fmt: skip
+@days_option(7, "How far back, of --journal.")
 @datadir_option
-@click.option("--tolerance", default=0.3, show_default=True, type=click.FloatRange(0.0),
+@click.option("--tolerance", default=0.3, show_default=True, type=Number(0.0, 100.0),
               help="Percentage points by which fills may change a profit: of a trade as a share of "
               "its stake, in all as a share of the wallet.")  # fmt: skip
 def verify(
@@ -149,10 +157,12 @@ def verify(
     trade has no cause.
     """
     if of_journal:
-        sys.exit(_check_journal(options["configs"], options["userdir"], datadir, days))
+        named = {name: options[name] for name in ("configs", "userdir", "strategy", "timeframe")}
+        sys.exit(_check_journal(load_config(**named, datadir=datadir), days))
     from lstm_model.commands.comparison_view import renderables
     from lstm_model.replay.proof import prove
 
+    check_report(report)
     prepared = _prepared(_wish(**options))
     if _was_stopped(prepared, _replayed(prepared, report)):
         sys.exit(_INTERRUPTED)
@@ -164,14 +174,11 @@ def verify(
     sys.exit(0 if comparison.ok else 1)
 
 
-def _check_journal(
-    configs: tuple[str, ...], userdir: str | None, datadir: str | None, days: int
-) -> int:
+def _check_journal(config: dict[str, Any], days: int) -> int:
     """Compute the journal's forecasts again and say what came out; the exit status."""
     from lstm_model.replay.proof import journaled
 
     found: dict[str, list[Finding]] = defaultdict(list)
-    config = load_config(configs, userdir, datadir=datadir)
     with console.status("Computing the forecasts again ..."):
         for finding in journaled(config, time.time_ns() // 1_000_000 - days * _DAY_MS):
             found[finding.kind].append(finding)

@@ -1,12 +1,14 @@
 """Puts the strategies and a configuration into a user's own user_data folder.
 
 Nothing of theirs is overwritten: where a file differs, ours is written beside it. Who has no
-config.json yet gets a whole one, for a dry run; who has one gets an example of the `lstm` section.
+config.json yet gets a whole one, for a dry run; who has one gets an example of the `lstm` section,
+with pairs to train on where the list of pairs is made by the running bot.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,6 +27,8 @@ STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
 _TIMEFRAME = "5m"  # of our strategies
 _ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
+_MOST_DAYS = 6_000  # chosen: no exchange has older candles
+_FEW = ("BTC", "ETH", "SOL")  # to train on where a list of pairs is made by the running bot
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def scaffold(userdir: Path) -> list[Action]:
     ------
     ConfigError
         If `userdir` does not exist, this installation lacks a strategy file, or the user's own
-        `lstm` section is wrong.
+        `lstm` section is wrong or names no pairs where it has to.
     DataError
         If the user's timeframe is none.
     StoreError
@@ -77,9 +81,10 @@ def scaffold(userdir: Path) -> list[Action]:
     contents = {f"strategies/{name}": _strategy_source(name) for name in STRATEGY_FILES}
     theirs, whole = _Theirs.of(userdir), _packaged("example.json")
     days_to_download(theirs.section, theirs.timeframe)  # refuses what is wrong before it writes
+    theirs.check_pairs()
     if theirs.path is None or _holds(userdir / CONFIG_FILE, whole):
         contents[CONFIG_FILE] = whole
-    elif theirs.section is None:
+    elif theirs.section is None and theirs.has_exchange:
         contents[SECTION_FILE] = _section_alone(theirs)
     return [_place(userdir / name, content) for name, content in contents.items()]
 
@@ -99,16 +104,19 @@ def next_commands(userdir: Path) -> list[str]:
     theirs = _Theirs.of(userdir)
     own = theirs.path or userdir / CONFIG_FILE
     files = [own] if theirs.section is not None else [userdir / SECTION_FILE, own]
-    words = ["--userdir", str(userdir)]
-    for file in files:
-        words += ["-c", str(file)]
-    common, days = shlex.join(words), days_to_download(theirs.section, theirs.timeframe)
+    place = shlex.join(["--userdir", str(userdir)])
+    if not theirs.has_exchange:  # nothing can be downloaded or traded by it
+        whole = f"freqtrade new-config {shlex.join(['-c', str(own)])}"
+        return [whole, f"freqtrade-lstm init {place}"]
+    common = " ".join([place, *(shlex.join(["-c", str(file)]) for file in files)])
+    days = days_to_download(theirs.section, theirs.timeframe)
     download = f"freqtrade download-data {common} --timeframes {theirs.timeframe} --days {days}"
+    few, strategy = theirs.few, "--strategy LSTMStrategy"
     return [
-        download,
+        f"{download} --pairs {shlex.join(few)}" if few else download,
         *(f"{download} --pairs {shlex.quote(leader)}" for leader in theirs.leader_apart),
-        f"freqtrade-lstm train {common}",
-        f"freqtrade trade --dry-run {common} --strategy LSTMStrategy",
+        f"freqtrade-lstm train {common} {strategy}",
+        f"freqtrade trade --dry-run {common} {strategy}",
     ]
 
 
@@ -124,7 +132,7 @@ def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
     settings = parse_settings(section, candle_ms)
     wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
     wanted_ms = wanted * candle_ms + REACH_DAYS * DAY_MS
-    return -(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS
+    return min(-(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS, _MOST_DAYS)
 
 
 class _Theirs(NamedTuple):
@@ -136,44 +144,88 @@ class _Theirs(NamedTuple):
     section : of ours in it, None without
     timeframe : theirs, else that of our strategies
     names_timeframe : whether it is theirs
-    leader_apart : the pair that all forecasts see, where it is not among theirs
+    has_exchange : whether it names one, as every command needs
+    pairs : those that it names; empty where a running bot makes their list
+    few : to train on where a bot makes the list: theirs, else some that are traded everywhere
+    no_pairs : why there are no `pairs`
     """
 
     path: Path | None
     section: Any
     timeframe: Any
     names_timeframe: bool
-    leader_apart: tuple[str, ...]
+    has_exchange: bool
+    pairs: tuple[str, ...]
+    few: tuple[str, ...]
+    no_pairs: str
 
     @classmethod
     def of(cls, userdir: Path) -> _Theirs:
-        from lstm_model.bot.configuration import read_config
+        from lstm_model.bot import configuration
 
         places = (userdir / CONFIG_FILE, Path(CONFIG_FILE))  # as freqtrade looks for it
         path = next((place for place in places if place.exists() or place.is_symlink()), None)
-        try:
-            config = {} if path is None else read_config(path)
-        except ConfigError:
-            config = {}  # freqtrade will say what is wrong with it
-        named = "timeframe" in config
-        timeframe = config.get("timeframe", _TIMEFRAME)
-        return cls(path, config.get("lstm"), timeframe, named, _leader_apart(config))
+        if path is None:  # ours will be theirs
+            return cls(None, None, _TIMEFRAME, True, True, tuple(_everywhere({})), (), "")
+        config = _as_it_stands(path)
+        exchange, section = _braces(config, "exchange"), _braces(config, "lstm")
+        listed = exchange.get("pair_whitelist")
+        exchange["pair_whitelist"] = list(map(str, listed if isinstance(listed, list) else ()))
+        config["exchange"] = exchange
+        pairs = tuple(configuration.configured_pairs({"exchange": exchange}, ()))
+        few = tuple(section.get("train_pairs") or (() if section else _everywhere(config)))
+        is_made = configuration.makes_pairs(config)
+        return cls(
+            path, config.get("lstm"), config.get("timeframe", _TIMEFRAME), "timeframe" in config,
+            bool(exchange.get("name")), pairs, few if is_made and not pairs else (),
+            configuration.no_pairs(config),
+        )  # fmt: skip
+
+    def check_pairs(self) -> None:
+        """Refuse a configuration that names no pairs, neither to trade nor to train on."""
+        if self.has_exchange and not (self.pairs or self.few):
+            raise ConfigError(f"no pair to train on: {self.no_pairs}")
+
+    @property
+    def leader_apart(self) -> tuple[str, ...]:
+        """The pair that all forecasts see, if freqtrade would not download it with theirs."""
+        named = self.section.get("leader") if isinstance(self.section, dict) else None
+        plain = sorted(self.pairs or self.few)
+        leader = leader_of(named, plain)
+        return () if leader is None or leader in plain else (leader,)
 
 
-def _leader_apart(config: dict[str, Any]) -> tuple[str, ...]:
-    """The leader of their pairs, if freqtrade would not download it with them."""
-    exchange, section = config.get("exchange"), config.get("lstm")
-    pairs = exchange.get("pair_whitelist") if isinstance(exchange, dict) else None
-    named = section.get("leader") if isinstance(section, dict) else None
-    plain = sorted(pair for pair in pairs or () if "/" in str(pair))
-    leader = leader_of(named, plain)
-    return () if leader is None or leader in plain else (leader,)
+def _as_it_stands(path: Path) -> dict[str, Any]:
+    """Their configuration; empty where freqtrade cannot read it, which it will say."""
+    from lstm_model.bot.configuration import read_config
+
+    try:
+        return read_config(path)
+    except ConfigError:
+        return {}
+
+
+def _braces(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of it; empty where it is none."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _everywhere(config: dict[str, Any]) -> list[str]:
+    """A few pairs that every exchange trades."""
+    money = str(config.get("stake_currency") or "USDT")
+    settled = f":{money}" if config.get("trading_mode") == "futures" else ""
+    return [f"{coin}/{money}{settled}" for coin in _FEW]
 
 
 def _section_alone(theirs: _Theirs) -> bytes:
-    """An example of our section, and the timeframe where they name none."""
+    """An example of our section, and what they do not name: a timeframe, pairs to train on."""
     timeframe = "" if theirs.names_timeframe else f'    "timeframe": "{_TIMEFRAME}",\n'
-    return f"{{\n{timeframe}{example_section(4)}\n}}\n".encode()
+    section = example_section(4)
+    if theirs.few:
+        opened, rest = section.split("\n", 1)
+        section = f'{opened}\n        "train_pairs": {json.dumps(theirs.few)},\n{rest}'
+    return f"{{\n{timeframe}{section}\n}}\n".encode()
 
 
 def _packaged(name: str) -> bytes:

@@ -7,9 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Ctrl-C, a plain kill, and a terminal that is closed, of which Windows says nothing.
+_ENDING = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+
 
 class Interruption:
-    """SIGINT and SIGTERM, heard where a replay can end cleanly; the second ends it at once."""
+    """Signals heard where a replay can end cleanly; the second ends it at once."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -21,7 +24,7 @@ class Interruption:
             yield
             return
         numbers = [
-            number for number in (signal.SIGINT, signal.SIGTERM)
+            number for number in _ENDING
             if signal.getsignal(number) is not signal.SIG_IGN  # as shells do in the background
         ]  # fmt: skip
         before = {number: signal.signal(number, self._ask) for number in numbers}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
@@ -37,13 +38,33 @@ async def serve(
         await runner.cleanup()
 
 
+def check_free(port: int) -> None:
+    """Refuse a port of this machine that is taken, before anything is made to serve on it.
+
+    Raises
+    ------
+    ConfigError
+        Something listens there, or nobody may.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise _taken(error, "127.0.0.1", port) from None
+
+
+def _taken(error: OSError, host: str, port: int) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(f"port {port} on {host} is taken; choose another one")
+    return ConfigError(f"cannot listen on {host}:{port}: {error}")
+
+
 async def _start(site: web.TCPSite, host: str, port: int) -> None:
     try:
         await site.start()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} on {host} is taken; choose another one") from None
-        raise ConfigError(f"cannot listen on {host}:{port}: {error}") from None
+        raise _taken(error, host, port) from None
 
 
 async def no_endpoint(request: web.Request) -> web.Response:

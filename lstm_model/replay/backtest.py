@@ -21,6 +21,7 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.persistence import CustomDataWrapper, LocalTrade, PairLocks, Trade
 from pandas import DataFrame
 
+from lstm_model.bot.configuration import in_a_line
 from lstm_model.errors import ConfigError
 from lstm_model.replay.accounts import Account, Lock
 from lstm_model.replay.forecasts import opens_of
@@ -94,7 +95,7 @@ def backtest(
         with as_it_was():
             return _run(setup_utils_configuration(args, RunMode.BACKTEST), start_ms, plain)
     except FreqtradeException as error:
-        raise ConfigError(f"the backtest failed: {error}") from None
+        raise ConfigError(f"the backtest failed: {in_a_line(error)}") from None
 
 
 def _run(config: dict[str, Any], start_ms: int, plain: bool) -> BacktestRun:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from lstm_model.bot import configuration
 from lstm_model.errors import ConfigError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import leader_of
+from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
 from lstm_model.practice.incidents import Incident
@@ -110,12 +111,12 @@ class Replay:
     """
 
     def __init__(self, wish: Wish) -> None:
-        config = _quietly_loaded(wish.configs, {"user_data_dir": wish.userdir})
+        config = _configuration(wish)
         self.settings: Settings = configuration.settings_of(config)
-        strategy = wish.strategy or config.get("strategy") or "LSTMStrategy"
-        userdir = Path(config["user_data_dir"])
+        strategy, userdir = config["strategy"], Path(config["user_data_dir"])
         folder = wish.folder or userdir / "replay" / _name(wish, strategy)
         self.wish, self.files = wish, Leavings(folder)
+        _check_room(self.files, overwrite=wish.overwrite)
         scenario = _scenario(wish, config, self.settings)
         self.plan = Plan(
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
@@ -123,7 +124,8 @@ class Replay:
             silenced=tuple(name for name in _TELLING if name in config),
             options=_own_beginning(self.settings, scenario.start_ms),
         )  # fmt: skip
-        _make_room(self.files, overwrite=wish.overwrite)
+        _clear(self.files)
+        self._others = {path for path in vars(self.files).values() if path.exists()}
         self.write_candles(self.files.before, scenario.start_ms)
         self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
         self._fee_fraction: float | None = None
@@ -142,10 +144,15 @@ class Replay:
             watch(moment)
 
         began_s, forward = time.monotonic(), FastForward(self.plan, look)
+        finished = None
         try:
             finished = forward.run()
         except FreqtradeException as error:
-            raise ConfigError(f"{error} (more in {self.files.log})") from None
+            text = configuration.in_a_line(error)
+            raise ConfigError(f"{text} (more in {self.files.log})") from None
+        finally:
+            if finished is None and not forward.equity:  # it never began
+                _remove(self.files, {*self._others, self.files.log})
         return Ran(
             self.plan.scenario.end_ms if finished else forward.now_ms,
             time.monotonic() - began_s, tuple(forward.equity), tuple(forward.missed),
@@ -177,7 +184,7 @@ class Replay:
     def config(self) -> dict[str, Any]:
         """The configuration that the bot ran with."""
         overrides = {"user_data_dir": str(self.plan.userdir), "datadir": str(self.files.before)}
-        return _quietly_loaded([*self.plan.configs, str(self.files.overlay)], overrides)
+        return configuration.load_config([*self.plan.configs, str(self.files.overlay)], overrides)
 
     def rows(self) -> dict[str, list[JournalRow]]:
         """Pair -> what the bot has written down about the candles of the window."""
@@ -222,14 +229,17 @@ def trades() -> list[TradeFacts]:
     return [TradeFacts.of(trade.to_json()) for trade in Trade.get_trades([]).all()]
 
 
-def _quietly_loaded(files: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
-    """A configuration; what freqtrade says while it reads it belongs into no progress."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    logging.disable(logging.INFO)
-    try:
-        return configuration.load_config(files, given)
-    finally:
-        logging.disable(logging.NOTSET)
+def _configuration(wish: Wish) -> dict[str, Any]:
+    """What the bot will run with, its strategy and timeframe in it; they are there."""
+    named = {
+        "user_data_dir": wish.userdir, "strategy": wish.strategy, "timeframe": wish.timeframe
+    }  # fmt: skip
+    config = configuration.load_config(
+        wish.configs, {name: value for name, value in named.items() if value}
+    )
+    config["strategy"] = config.get("strategy") or configuration.STRATEGY
+    configuration.load_strategy(config)
+    return config
 
 
 def _name(wish: Wish, strategy: str) -> str:
@@ -241,17 +251,16 @@ def _name(wish: Wish, strategy: str) -> str:
 
 
 def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenario:
-    timeframe = wish.timeframe or config.get("timeframe")
-    if not timeframe:
-        raise ConfigError('no timeframe: give --timeframe, or "timeframe" in the configuration')
     pairs = wish.pairs or tuple(configuration.configured_pairs(config, ()))
+    if not pairs:
+        raise ConfigError(f"no pair to replay: {configuration.no_pairs(config)}; or give --pairs")
     needed = WARM_UP + settings.lookback
     detail = wish.timeframe_detail
     if detail is None:
         detail = config.get("timeframe_detail") or ""
     leader = leader_of(settings.leader, sorted(settings.train_pairs or pairs))
     return open_scenario(
-        wish.data, pairs, Window(timeframe, wish.start_ms, wish.end_ms, needed, detail),
+        wish.data, pairs, Window(config["timeframe"], wish.start_ms, wish.end_ms, needed, detail),
         history=wish.history, seed=wish.seed, days_before=wish.days_before,
         beside=[leader] if leader else [],
     )  # fmt: skip
@@ -264,6 +273,8 @@ def _wallet(wish: Wish, config: dict[str, Any]) -> float:
             'a replay begins with stake currency alone, but "dry_run_wallet" names several: give '
             "--wallet"
         )
+    if not 0.0 < amount < math.inf:
+        raise ConfigError(f'"dry_run_wallet" must be above 0, found {amount}: give --wallet')
     return float(amount)
 
 
@@ -274,16 +285,25 @@ def _own_beginning(settings: Settings, start_ms: int) -> dict[str, Any]:
     return {"learn_from": settings.learn_from} if is_earlier else {}
 
 
-def _make_room(files: Leavings, *, overwrite: bool) -> None:
-    """A folder without a replay in it."""
-    if not files.overlay.exists():
-        return
-    if not overwrite:
+def _check_room(files: Leavings, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot take the replay, before anything is made for it."""
+    refuse_unwritable(files.folder)
+    if files.overlay.exists() and not overwrite:
         raise ConfigError(
             f"{files.folder} holds a replay already: give --overwrite to replace it, or another "
             "--folder"
         )
+
+
+def _clear(files: Leavings) -> None:
+    """Make it a folder without a replay in it."""
+    if files.overlay.exists():
+        _remove(files, set())
+
+
+def _remove(files: Leavings, but: Collection[Path]) -> None:
+    """Take away what a replay leaves."""
     journals = files.folder.glob(f"{files.database.name}-*")  # SQLite's own, of the old database
     for path in (*vars(files).values(), *journals):
-        if path != files.folder:
+        if path != files.folder and path not in but:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from freqtrade.util import get_dry_run_wallet
 
+from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.risk import LSTMRisk
 from lstm_model.bot.theirs import or_else
@@ -169,7 +170,7 @@ def backtest_as(make: Make, config_args: Mapping[str, Any], watch: Watch) -> Ran
     except StrategyError as error:
         raise ConfigError(f"the strategy failed: {_where(error)}") from None
     except (FreqtradeException, ImportError, OSError) as error:
-        raise ConfigError(f"the backtest failed: {error}{_advice(str(error))}") from None
+        raise ConfigError(f"the backtest failed: {in_a_line(error)}{_advice(str(error))}") from None
 
 
 def _where(error: StrategyError) -> str:
@@ -187,15 +188,13 @@ def _advice(text: str) -> str:
     """What to do, where freqtrade does not say so."""
     if "No data found" in text:
         return " Get the candles by `freqtrade download-data` with the same -c and --timerange."
-    if "Impossible to load Strategy" in text:
-        return " --strategy takes the name of the class, --strategy-path its folder."
     return ""
 
 
 def _set_up(args: dict[str, Any], log: logging.Handler) -> dict[str, Any]:
     """Read the configuration, and let all be logged to one handler alone."""
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)
+    logging.disable(logging.CRITICAL)
     try:
         config = setup_utils_configuration(args, RunMode.BACKTEST)
     finally:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.durations import MIN_RECENT_WINDOWS
+from lstm_model.durations import DAY_MS, MIN_RECENT_WINDOWS, OLDEST_MS
 from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import MASKS, WARM_UP, feature_names, too_slow
 from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
@@ -159,12 +159,14 @@ class Material:
                 _warn_of_unknown_flow(candles)
 
     def _no_history(self) -> str:
+        candle_ms, oldest = timeframe_ms(self.timeframe), np.datetime64(OLDEST_MS, "ms")
         end = np.datetime64(self.boundary_ms, "ms").astype("datetime64[D]")
-        days = self.settings.train_candles * timeframe_ms(self.timeframe) // 86_400_000 + 1
+        days = self.settings.train_candles * candle_ms // DAY_MS + 1
+        begin = max(end - days, oldest.astype("datetime64[D]"))
         return (
             f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
             f"train on; about {days} days are wanted. Run `freqtrade download-data --timeframes "
-            f"{self.timeframe} --timerange {str(end - days).replace('-', '')}-` with your config."
+            f"{self.timeframe} --timerange {str(begin).replace('-', '')}-` with your config."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +58,26 @@ def test_the_learner_moves_the_bar() -> None:
     assert task.description.startswith("Backtest 2, with [LSTMRisk]: and more")
 
 
-def test_what_is_given_is_handed_on_as_freqtrade_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+MINE = """
+from freqtrade.strategy import IStrategy
+
+class Mine(IStrategy):
+    minimal_roi, stoploss, timeframe = {"0": 0.1}, -0.1, "1h"
+    def populate_indicators(self, dataframe, metadata): return dataframe
+    def populate_entry_trend(self, dataframe, metadata): return dataframe
+    def populate_exit_trend(self, dataframe, metadata): return dataframe
+"""
+
+
+def test_what_is_given_is_handed_on_as_freqtrade_names_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("u", "p"):
+        Path(name).mkdir()
+    Path("p", "mine.py").write_text(MINE)
+    Path("a.json").write_text('{"dry_run": true}')
+    Path("b.json").write_text('{"exchange": {"name": "binance"}}')
     heard: dict[str, Any] = {}
 
     def contest(args: dict[str, Any], slippage: float, watch: Any) -> None:
@@ -81,7 +101,7 @@ def test_what_is_given_is_handed_on_as_freqtrade_names_it(monkeypatch: pytest.Mo
         "config": ["a.json", "b.json"], "user_data_dir": "u", "datadir": "d", "strategy": "Mine",
         "strategy_path": "p", "timerange": "20240101-", "timeframe": "1h",
         "timeframe_detail": "5m", "pairs": ["BTC/USDT", "ETH/USDT"], "fee": 0.002,
-        "enable_protections": True, "dry_run_wallet": 500.0, "stake_amount": "50",
+        "enable_protections": True, "dry_run_wallet": 500.0, "stake_amount": 50.0,
         "max_open_trades": 2, "slippage": 0.001,
     }  # fmt: skip
 

@@ -1,7 +1,9 @@
 """`freqtrade-lstm init` adds files to a user's folder and overwrites nothing of theirs."""
 
+import json
 import shlex
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from lstm_model.commands.scaffold import (
     CONFIG_FILE,
     SECTION_FILE,
     STRATEGY_FILES,
+    days_to_download,
     next_commands,
     scaffold,
 )
@@ -20,6 +23,11 @@ from lstm_model.errors import ConfigError, DataError, StoreError
 from lstm_model.settings import Settings, parse_settings
 
 MAIN, _, EXAMPLE = STRATEGY_FILES
+
+
+def theirs(pairs: Sequence[str] = ("BTC/USDT",), **others: object) -> str:
+    """A configuration of a user's."""
+    return json.dumps({"exchange": {"name": "binance", "pair_whitelist": pairs}, **others})
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +79,15 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
 
 
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
+    link = tmp_path / CONFIG_FILE
+    link.symlink_to(tmp_path / "gone")
+    assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
+    assert not (tmp_path / "gone").exists()
+    link.unlink()
+    link.write_text(theirs())
     (tmp_path / SECTION_FILE).symlink_to(tmp_path / "absent")
-    (tmp_path / CONFIG_FILE).symlink_to(tmp_path / "gone")
     assert scaffold(tmp_path)[-1].path == tmp_path / f"{SECTION_FILE}.new"
     assert not (tmp_path / "absent").exists()
-    assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "lstm_model/commands/example.json"])
@@ -98,7 +110,7 @@ def test_who_has_no_config_gets_a_whole_one_for_a_dry_run(tmp_path: Path) -> Non
     assert (tmp_path / CONFIG_FILE).read_text().splitlines() == theirs
 
 
-@pytest.mark.parametrize("text", ['{"timeframe": "5m"} // mine', "broken", ""])
+@pytest.mark.parametrize("text", [theirs(timeframe="5m") + " // mine", theirs()])
 def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: str) -> None:
     (tmp_path / CONFIG_FILE).write_text(text)
     assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
@@ -108,11 +120,56 @@ def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: s
     assert parse_settings(example["lstm"]) == Settings()
 
 
-@pytest.mark.parametrize("text", ["null", "[1, 2]", "5", '"x"'])
-def test_a_config_that_is_no_configuration_is_theirs_too(tmp_path: Path, text: str) -> None:
-    (tmp_path / CONFIG_FILE).write_text(text)
-    assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
-    assert next_commands(tmp_path)[0].endswith("--timeframes 5m --days 850")
+@pytest.mark.parametrize(
+    "text",
+    ["null", "[1, 2]", "5", '"x"', "broken", "", "{}", '{"timeframe": "5m"}', '{"exchange": []}',
+     '{"exchange": {}}', '{"exchange": {"name": ""}}', '{"pairlists": [5], "stake_currency": 7}'],
+)  # fmt: skip
+def test_a_config_that_nothing_can_be_downloaded_by_has_to_become_whole_first(
+    tmp_path: Path, text: str
+) -> None:
+    config = tmp_path / CONFIG_FILE
+    config.write_text(text)
+    assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
+    assert next_commands(tmp_path) == [
+        f"freqtrade new-config -c {config}", f"freqtrade-lstm init --userdir {tmp_path}"
+    ]  # fmt: skip
+
+
+DYNAMIC = theirs(
+    [], stake_currency="EUR", pairlists=[{"method": "VolumePairList"}], trading_mode="futures"
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "few"),
+    [
+        (DYNAMIC, ["BTC/EUR:EUR", "ETH/EUR:EUR", "SOL/EUR:EUR"]),  # as `new-config` writes it
+        (theirs([".*/USDT"]), ["BTC/USDT", "ETH/USDT", "SOL/USDT"]),
+    ],
+)
+def test_where_the_running_bot_makes_the_list_of_pairs_a_few_are_named_to_train_on(
+    tmp_path: Path, config: str, few: list[str]
+) -> None:
+    download, *_ = words_of(tmp_path / "u", config)
+    assert download[download.index("--pairs") + 1 :] == few
+    example = read_config(tmp_path / "u" / SECTION_FILE)
+    assert example["lstm"]["train_pairs"] == few
+
+
+def test_pairs_have_to_be_named_to_trade_or_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"exchange\.pair_whitelist is empty; name some"):
+        words_of(tmp_path / "t", theirs([]))
+    with pytest.raises(ConfigError, match=r"VolumePairList, which only a running bot asks; name"):
+        words_of(tmp_path / "u", '{"lstm": {"horizon": 3}, ' + DYNAMIC[1:])
+    named = '{"lstm": {"train_pairs": ["ADA/EUR:EUR"], "leader": ""}, ' + DYNAMIC[1:]
+    assert words_of(tmp_path / "v", named)[0][-2:] == ["--pairs", "ADA/EUR:EUR"]
+
+
+def test_no_more_days_are_asked_for_than_any_exchange_has(tmp_path: Path) -> None:
+    assert days_to_download(None, "1d") < days_to_download(None, "30d") == 6_000
+    section = {"train_candles": 2_000_000}
+    assert days_to_download(section, "1d") == 6_000
 
 
 @pytest.mark.parametrize("section", ["[1]", '"x"', "5", '{"horizn": 3}'])
@@ -126,7 +183,7 @@ def test_a_section_that_is_wrong_is_refused_before_anything_is_written(
 
 
 def test_a_config_beside_the_user_data_is_theirs_and_not_taken_over(tmp_path: Path) -> None:
-    Path(CONFIG_FILE).write_text('{"timeframe": "15m", "dry_run": false}')
+    Path(CONFIG_FILE).write_text(theirs(timeframe="15m", dry_run=False))
     assert scaffold(tmp_path)[-1].path == tmp_path / SECTION_FILE
     assert not (tmp_path / CONFIG_FILE).exists()
     for command in next_commands(tmp_path):
@@ -134,14 +191,14 @@ def test_a_config_beside_the_user_data_is_theirs_and_not_taken_over(tmp_path: Pa
 
 
 def test_what_their_configuration_adds_counts(tmp_path: Path) -> None:
-    (tmp_path / "more.json").write_text('{"timeframe": "1h", "lstm": {"train_candles": 2000}}')
+    (tmp_path / "more.json").write_text(theirs(timeframe="1h", lstm={"train_candles": 2000}))
     (tmp_path / CONFIG_FILE).write_text('{"add_config_files": ["more.json"]}')
     assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
     assert next_commands(tmp_path)[0].endswith("--timeframes 1h --days 200")
 
 
 def test_who_has_our_section_keeps_theirs(tmp_path: Path) -> None:
-    (tmp_path / CONFIG_FILE).write_text('{"lstm": {"horizon": 3}}')
+    (tmp_path / CONFIG_FILE).write_text(theirs(lstm={"horizon": 3}))
     assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
     assert not (tmp_path / SECTION_FILE).exists()
 
@@ -206,10 +263,10 @@ def test_the_next_commands_download_what_is_wanted_and_start_a_dry_run(tmp_path:
 
 
 def test_in_the_next_commands_their_config_wins_and_names_the_timeframe(tmp_path: Path) -> None:
-    download, _, trade = words_of(tmp_path / "theirs", '{"timeframe": "1h"}')
+    download, _, trade = words_of(tmp_path / "theirs", theirs(timeframe="1h"))
     assert download[-4:] == ["--timeframes", "1h", "--days", "850"]
     assert configs_of(trade) == [SECTION_FILE, CONFIG_FILE]  # the later one wins
-    section = '{"timeframe": "1h", "lstm": {"train_candles": 2000}}'
+    section = theirs(timeframe="1h", lstm={"train_candles": 2000})
     download, _, trade = words_of(tmp_path / "less", section)
     assert download[-2:] == ["--days", "200"]
     assert configs_of(trade) == [CONFIG_FILE]
@@ -225,10 +282,10 @@ def test_a_timeframe_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "leader"),
     [
-        ('{"exchange": {"pair_whitelist": ["ETH/USDT", "ADA/USDT"]}}', "BTC/USDT"),
-        ('{"exchange": {"pair_whitelist": ["ETH/USDT", "BTC/USDT"]}}', ""),
-        ('{"exchange": {"pair_whitelist": ["ETH/USDT"]}, "lstm": {"leader": ""}}', ""),
-        ('{"exchange": {"pair_whitelist": ["A/EUR"]}, "lstm": {"leader": "X/EUR"}}', "X/EUR"),
+        (theirs(["ETH/USDT", "ADA/USDT"]), "BTC/USDT"),
+        (theirs(["ETH/USDT", "BTC/USDT"]), ""),
+        (theirs(["ETH/USDT"], lstm={"leader": ""}), ""),
+        (theirs(["A/EUR"], lstm={"leader": "X/EUR"}), "X/EUR"),
     ],
 )
 def test_a_leader_that_is_none_of_their_pairs_is_downloaded_too(

@@ -151,7 +151,6 @@ def test_what_freqtrade_refuses_is_one_line(tmp_path: Path) -> None:
 
 def test_advice_is_given_where_freqtrade_gives_none() -> None:
     assert "download-data" in variant._advice("No data found. Terminating.")
-    assert "--strategy-path" in variant._advice("Impossible to load Strategy 'Mine'.")
     assert variant._advice("Config file not found") == ""
 
 
