@@ -134,7 +134,7 @@ def rollback(bot: _Bot) -> None:
 
 
 @models.command()
-@click.option("--keep", type=click.IntRange(1),
+@click.option("--keep", type=click.IntRange(1, 1_000_000),
               help='How many to keep; "keep_models" of the configuration by default.')  # fmt: skip
 @_for_bot
 def prune(bot: _Bot, keep: int | None) -> None:
