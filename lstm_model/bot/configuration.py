@@ -325,19 +325,26 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def _misshapen(files: Sequence[str]) -> str:
+    """What of these files has another shape than a configuration; empty if freqtrade finds none."""
+    try:
+        with silent():
+            found = deep_merge_dicts(environment_vars_to_dict(), load_from_files(list(files)))
+            if not isinstance(found.get("exchange", {}), dict):
+                return f"exchange must be a section in braces, found {found['exchange']!r}"
+            validate_config_schema({**found, "runmode": RunMode.UTIL_NO_EXCHANGE})
+    except FreqtradeException as told:
+        return in_a_line(told)
+    except _STUMBLES as error:
+        return f"every file must be one section in braces ({in_a_line(error)})"
+    return ""
+
+
 def _stumbled(files: Sequence[str], error: BaseException) -> str:
     """Why freqtrade could not go on with these files."""
     if isinstance(error, OSError):
         return f"{error.filename or files[-1]}: {error.strerror or error}"
     problem = in_a_line(error)
     if "-" not in files:  # what came from there cannot be read again
-        try:
-            with silent():
-                found = load_from_files(list(files))
-                merged = deep_merge_dicts(environment_vars_to_dict(), found)
-                validate_config_schema({**merged, "runmode": RunMode.UTIL_NO_EXCHANGE})
-        except FreqtradeException as told:
-            problem = in_a_line(told)
-        except _STUMBLES:
-            problem = f"it must be one section in braces ({problem})"
+        problem = _misshapen(files) or problem
     return f"{', '.join(files)} cannot be used: {problem}"

@@ -237,6 +237,13 @@ def _configuration(wish: Wish) -> dict[str, Any]:
     config = configuration.load_config(
         wish.configs, {name: value for name, value in named.items() if value}
     )
+    market = config["exchange"]["name"], str(config["trading_mode"])
+    if market != ("binance", "spot"):
+        raise ConfigError(
+            f"a replay's exchange speaks as Binance's spot market does, the configuration names "
+            f'{" ".join(market)}: give one more -c, with "trading_mode": "spot" and "exchange": '
+            '{"name": "binance"}'
+        )
     config["strategy"] = config.get("strategy") or configuration.STRATEGY
     configuration.load_strategy(config)
     return config

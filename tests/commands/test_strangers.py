@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -24,19 +25,21 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from permissions import permissions_count
+from places import STRATEGIES
 
 from lstm_model.commands.main import main
 from lstm_model.commands.terminal import Number
 
 COMPLETE = {
     "dry_run": True, "stake_currency": "USDT", "stake_amount": 10, "max_open_trades": 3,
-    "exchange": {"name": "kraken", "pair_whitelist": ["BTC/USDT"]},
+    "exchange": {"name": "binance", "pair_whitelist": ["BTC/USDT"]},
     "pairlists": [{"method": "StaticPairList"}], "timeframe": "5m",
     "entry_pricing": {"price_side": "same"}, "exit_pricing": {"price_side": "same"},
 }  # fmt: skip
 # What keeps a command from serving or replaying for real: then options around it are right.
 HARMLESS = {
     "exchange": ["--market", "nowhere"],
+    "download-flow": ["-c", "user_data/config.json", "-c", "kraken.json"],
     "replay": ["--from", "2024-07-01", "--to", "2024-07-02", "--data", "nowhere"],
     "verify": ["--from", "2024-07-01", "--to", "2024-07-02", "--data", "nowhere"],
 }
@@ -91,7 +94,7 @@ def words_of(path: tuple[str, ...], given: Sequence[str]) -> list[str]:
 @contextmanager
 def within_seconds() -> Iterator[None]:
     def late(number: int, frame: object) -> None:
-        raise TimeoutError("it does not end")
+        raise AssertionError("it does not end")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(LONG_S)
@@ -102,9 +105,9 @@ def within_seconds() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def call(words: Sequence[str]) -> Result:
+def call(words: Sequence[str], charset: str = "latin-1") -> Result:
     with within_seconds():
-        return CliRunner(env={"COLUMNS": "10000"}).invoke(main, list(words))
+        return CliRunner(charset, {"COLUMNS": "10000"}).invoke(main, list(words))
 
 
 def complaint(done: Result) -> str | None:
@@ -119,13 +122,13 @@ def complaint(done: Result) -> str | None:
         return None
     if done.exit_code == 1 and len(lines) == len(wrong) == 1 and len(wrong[0]) > len("Error: xxx"):
         return None
-    if done.exit_code == 0 and not lines:
+    if done.exit_code in (0, 1) and not lines and (done.stdout.strip() or not done.exit_code):
         return None
     return f"ended with {done.exit_code} and {lines}"
 
 
-def check(words: Sequence[str]) -> int:
-    done = call(words)
+def check(words: Sequence[str], charset: str = "latin-1") -> int:
+    done = call(words, charset)
     problem = complaint(done)
     assert problem is None, f"{list(words)} {problem}\n{done.output[-2_000:]}"
     return done.exit_code
@@ -133,11 +136,12 @@ def check(words: Sequence[str]) -> int:
 
 def empty(folder: Path) -> None:
     (folder / "a file").write_text("mine")
+    (folder / "kraken.json").write_text('{"exchange": {"name": "kraken"}}')
 
 
 def userdir(folder: Path, config: Mapping[str, Any] = COMPLETE) -> None:
     empty(folder)
-    (folder / "user_data" / "strategies").mkdir(parents=True)
+    shutil.copytree(STRATEGIES, folder / "user_data" / "strategies")
     (folder / "user_data" / "config.json").write_text(json.dumps(config))
 
 
@@ -230,7 +234,7 @@ def fuzz(calls: int, seconds: float, seed: int, folder: Path) -> int:
             for _ in range(100):
                 if made >= calls:
                     break
-                check(at_random(chance))
+                check(at_random(chance), chance.choice(("utf-8", "latin-1", "ascii")))
                 made += 1
     return made
 
