@@ -75,8 +75,8 @@ def refuse_unwritable(path: Path) -> None:
         It, or what it would be made in, is not writable or no folder.
     """
     there = next(place for place in (path, *path.parents) if place.exists())
-    is_place = there == path or there.is_dir()
-    if not is_place or not os.access(there, os.W_OK):
+    is_place, effective = there == path or there.is_dir(), os.access in os.supports_effective_ids
+    if not is_place or not os.access(there, os.W_OK, effective_ids=effective):
         why = "it is not writable" if is_place else "it is no folder"
         raise StoreError(f"cannot write {path} because of {there}: {why}; name another place")
 

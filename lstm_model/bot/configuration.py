@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from freqtrade.configuration import TimeRange, setup_utils_configuration
-from freqtrade.configuration.config_validation import validate_config_schema
+from freqtrade.configuration.config_validation import (
+    validate_config_consistency,
+    validate_config_schema,
+)
 from freqtrade.configuration.environment_vars import environment_vars_to_dict
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
@@ -288,6 +291,22 @@ def load_strategy(config: Config) -> Any:
         if "Impossible to load" in text:
             text += " --strategy takes the name of the class, --strategy-path its folder."
         raise ConfigError(f"strategy {name} cannot be used: {text}") from None
+
+
+def check_startable(config: Config) -> None:
+    """Refuse what a bot of the configuration would not start with.
+
+    Raises
+    ------
+    ConfigError
+        What freqtrade has against it, or against its strategy.
+    """
+    whole = {**load_strategy(config).config, "runmode": RunMode.DRY_RUN}  # the strategy's are in it
+    try:
+        with silent():
+            validate_config_consistency(whole)
+    except FreqtradeException as error:
+        raise ConfigError(in_a_line(error)) from None
 
 
 def _strategy_timeframe(config: Config) -> str:

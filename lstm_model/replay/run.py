@@ -117,10 +117,11 @@ class Replay:
         folder = wish.folder or userdir / "replay" / _name(wish, strategy)
         self.wish, self.files = wish, Leavings(folder)
         _check_room(self.files, overwrite=wish.overwrite)
+        wallet = _wallet(wish, config)
         scenario = _scenario(wish, config, self.settings)
         self.plan = Plan(
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
-            _wallet(wish, config), incidents=wish.incidents,
+            wallet, incidents=wish.incidents,
             silenced=tuple(name for name in _TELLING if name in config),
             options=_own_beginning(self.settings, scenario.start_ms),
         )  # fmt: skip
@@ -244,8 +245,13 @@ def _configuration(wish: Wish) -> dict[str, Any]:
             f'{" ".join(market)}: give one more -c, with "trading_mode": "spot" and "exchange": '
             '{"name": "binance"}'
         )
+    pairs = list(wish.pairs) or configuration.configured_pairs(config, ())
+    if not pairs:
+        raise ConfigError(f"no pair to replay: {configuration.no_pairs(config)}; or give --pairs")
+    config["pairs"] = config["exchange"]["pair_whitelist"] = pairs
+    config["pairlists"] = [{"method": "StaticPairList"}]  # as `FastForward` has it
     config["strategy"] = config.get("strategy") or configuration.STRATEGY
-    configuration.load_strategy(config)
+    configuration.check_startable(config)
     return config
 
 
@@ -258,9 +264,7 @@ def _name(wish: Wish, strategy: str) -> str:
 
 
 def _scenario(wish: Wish, config: dict[str, Any], settings: Settings) -> Scenario:
-    pairs = wish.pairs or tuple(configuration.configured_pairs(config, ()))
-    if not pairs:
-        raise ConfigError(f"no pair to replay: {configuration.no_pairs(config)}; or give --pairs")
+    pairs = tuple(config["pairs"])
     needed = WARM_UP + settings.lookback
     detail = wish.timeframe_detail
     if detail is None:

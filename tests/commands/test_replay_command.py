@@ -1,0 +1,146 @@
+"""What `replay` and `verify` refuse before the work, and what a start that failed leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from permissions import permissions_count
+from places import STRATEGIES
+
+from lstm_model.commands.main import main
+from lstm_model.replay import run
+
+WORDS = ("--from", "2024-07-01", "--to", "2024-07-02", "--data", "synthetic", "--days-before", "1")
+PLAIN: dict[str, Any] = {
+    "dry_run": True, "stake_currency": "USDT", "stake_amount": 10, "timeframe": "5m",
+    "exchange": {"name": "binance", "pair_whitelist": ["BTC/USDT"]}, "max_open_trades": 1,
+    "entry_pricing": {"price_side": "same"}, "exit_pricing": {"price_side": "same"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(STRATEGIES, "user_data/strategies")
+    return configured(tmp_path)
+
+
+def configured(folder: Path, **changes: Any) -> Path:
+    config = {name: value for name, value in {**PLAIN, **changes}.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def no_market(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A market takes time: none is opened for what is refused."""
+
+    def opened(*args: Any, **others: Any) -> None:
+        pytest.fail("the market was opened")
+
+    monkeypatch.setattr(run, "open_scenario", opened)
+
+
+def replay(*words: str) -> Result:
+    return CliRunner().invoke(main, ["replay", *WORDS, *words])
+
+
+def refused(*words: str) -> str:
+    done = replay(*words)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.usefixtures("no_market")
+def test_a_page_that_cannot_be_written_is_refused_before_the_replay(user: Path) -> None:
+    assert "the folder of missing/x.html does not exist: make it" in refused(
+        "--report", "missing/x.html"
+    )
+    (user / "closed").mkdir(mode=0o555)
+    with permissions_count():
+        told = refused("--report", "closed/x.html")
+    assert "closed/x.html because of" in told
+    assert "it is not writable" in told
+
+
+@pytest.mark.usefixtures("no_market")
+@pytest.mark.parametrize("folder", ["closed/here", "closed/a/b", "file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_replay(
+    user: Path, folder: str
+) -> None:
+    (user / "closed").mkdir(mode=0o555)
+    (user / "file").write_text("mine")
+    if folder == "file":  # click says so
+        assert replay("--folder", folder).exit_code == 2
+        return
+    with permissions_count():
+        assert f"cannot write {user / folder} because of" in refused("--folder", folder)
+
+
+@pytest.mark.usefixtures("no_market")
+@pytest.mark.parametrize(
+    ("changes", "words", "told"),
+    [
+        ({"exchange": {"name": "kraken", "pair_whitelist": ["BTC/EUR"]}}, [], "names kraken spot"),
+        ({"trading_mode": "futures", "margin_mode": "isolated"}, [], "names binance futures"),
+        ({"exchange": {"name": "binance", "pair_whitelist": []}}, [], "or give --pairs"),
+        ({"exchange": {"name": "binance", "pair_whitelist": [".*/USDT"]}}, [], "is a pattern"),
+        ({"pairlists": [{"method": "VolumePairList", "number_assets": 2}],
+          "exchange": {"name": "binance"}}, [], "come from VolumePairList"),
+        ({"dry_run_wallet": {"USDT": 5}}, [], "several: give --wallet"),
+        ({"dry_run_wallet": 0}, [], "must be above 0, found 0"),
+        ({"dry_run_wallet": -1}, [], "must be above 0, found -1"),
+        ({}, ["--strategy", "Nowhere"], "strategy Nowhere cannot be used: Impossible to load"),
+        ({}, ["-c", "-"], "several times: give a file, not -"),
+        ({}, ["-t", "99999999999999999999d"], "d\" is unknown; give one of"),
+        ({"exit_pricing": None}, [], "exit_pricing: None is not of type 'object'"),
+        ({"exit_pricing": ...}, [], "'exit_pricing' is a required property"),
+        ({"stake_amount": ...}, [], "'stake_amount' is a required property"),
+        ({"lstm": []}, [], "must be a section in braces"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_replayed_is_refused_before_a_market_is_opened(
+    user: Path, changes: dict[str, Any], words: list[str], told: str
+) -> None:
+    configured(user, **changes)
+    assert told in refused(*words)
+
+
+def test_a_timeframe_that_only_the_strategy_names_is_replayed(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = []
+    monkeypatch.setattr(
+        run, "open_scenario", lambda data, pairs, window, **_: windows.append(window)
+    )
+    configured(user, timeframe=...)
+    replay()
+    replay("-t", "1h")
+    assert [window.timeframe for window in windows] == ["5m", "1h"]
+
+
+def test_a_start_that_failed_leaves_the_folder_free_and_what_was_there(user: Path) -> None:
+    folder = user / "here"
+    (folder / "live").mkdir(parents=True)
+    (folder / "live" / "mine").write_text("mine")
+    Path("user_data/strategies/late.py").write_text(LATE)
+    for _ in range(2):
+        told = refused("--folder", "here", "--strategy", "Late")
+        assert f"nobody is at home (more in {folder / 'bot.log'})" in told
+        assert {path.name for path in folder.iterdir()} == {"live", "bot.log"}
+        assert (folder / "live" / "mine").read_text() == "mine"
+
+
+LATE = """
+from lstm_strategy import LSTMStrategy
+
+class Late(LSTMStrategy):
+    def bot_start(self, **kwargs): raise ValueError("nobody is at home")
+"""
