@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from lstm_model.practice.dialect import Json
 from lstm_model.practice.faults import Faults
+from lstm_model.practice.interruption import ENDING
 from lstm_model.practice.mischief import Cut, Line, Log, Mischief
 from lstm_model.practice.recorded import recorded_market
 from lstm_model.practice.rest import answer
@@ -60,7 +60,7 @@ def run_exchange(
     ready: Callable[[str], None] | None = None,
     faults: Faults | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` is called with the URL once requests are answered.
+    """Serve until it is told to end; `ready` is called with the URL once requests are answered.
 
     Raises
     ------
@@ -75,7 +75,7 @@ async def _run_until_signal(
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         loop.add_signal_handler(number, stop.set)
     async with serve(server.application(), port, host) as taken_port:
         if ready:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Ctrl-C, a plain kill, and a terminal that is closed, of which Windows says nothing.
-_ENDING = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+ENDING = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 
 class Interruption:
@@ -24,7 +24,7 @@ class Interruption:
             yield
             return
         numbers = [
-            number for number in _ENDING
+            number for number in ENDING
             if signal.getsignal(number) is not signal.SIG_IGN  # as shells do in the background
         ]  # fmt: skip
         before = {number: signal.signal(number, self._ask) for number in numbers}

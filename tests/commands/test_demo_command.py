@@ -1,0 +1,121 @@
+"""Commands as processes: a closed terminal, a taken port, a closed pipe, a plain console."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from e2e import Running
+from places import ROOT
+
+from lstm_model.commands.main import main
+
+# A demo whose dry run comes first: a training and a backtest before would take minutes.
+DEMO = """
+import sys
+from pathlib import Path
+from lstm_model.commands.demo import Demo, ended_by_signals
+from lstm_model.commands.terminal import console
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+
+with LoopbackExchange(open_market("synthetic", days=1)) as exchange, ended_by_signals():
+    demo = Demo(console, Path(sys.argv[1]), exchange.url)
+    demo.prepare()
+    print("prepared", flush=True)
+    demo.trade(10.0)
+"""
+
+
+def soon(condition: Callable[[], bool], within_s: float) -> bool:
+    until_s = time.monotonic() + within_s
+    while time.monotonic() < until_s:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_who_ends_the_demo_ends_the_bot_that_it_has_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    demo = Running([sys.executable, "-c", DEMO, str(tmp_path / "demo")], tmp_path / "log")
+    log = tmp_path / "demo" / "demo.log"
+    try:
+        trades = soon(lambda: log.exists() and "Bot heartbeat" in log.read_text(), 90.0)
+        assert trades, demo.text
+        assert any("freqtrade trade" in command for command in demo.descendants())
+    finally:
+        code = demo.stop(number)
+    assert code in (128 + number, -number, 1)
+    assert soon(lambda: not demo.descendants(), 10.0), demo.descendants()
+
+
+@pytest.mark.e2e
+def test_who_ends_the_exchange_ends_it_cleanly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lstm_model", "exchange", "--port", "0", "--days", "1"]
+    exchange = Running(command, tmp_path / "log")
+    try:
+        assert exchange.wait_for(lambda text: "Serving on http://127.0.0.1:" in text, 60.0)
+    finally:
+        code = exchange.stop(signal.SIGHUP)
+    assert code == 0, exchange.text
+    assert exchange.tracebacks() == []
+
+
+def test_a_port_that_is_taken_is_refused_before_a_market_is_made() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = CliRunner().invoke(main, ["exchange", "--port", port, "--days", "730"])
+    assert done.exit_code == 1
+    assert done.output == f"Error: port {port} on 127.0.0.1 is taken; choose another one\n"
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "user_data/config-loopback.json"])
+def test_a_demo_elsewhere_is_refused_before_a_market_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "user_data").mkdir()
+    for name in {"config.json", "user_data/config-loopback.json"} - {lacking}:
+        shutil.copy(ROOT / name, name)
+    done = CliRunner().invoke(main, ["demo"])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: there is no {lacking} here: run the demo from")
+
+
+def test_a_console_that_does_not_know_a_character_shows_another(tmp_path: Path) -> None:
+    (tmp_path / "é漢☃").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "lstm_model", "init", "--userdir", "é漢☃"], cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"written: \xe9??/config.json\n" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["settings"], ["init", "--userdir", "u"]])
+def test_a_closed_pipe_is_no_failure_to_tell_of(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "u").mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)  # as of `| true`
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lstm_model", *words], cwd=tmp_path, stdout=writing,
+            stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
