@@ -2,15 +2,21 @@
 
 import json
 import shlex
+import shutil
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from freqtrade.commands import Arguments
+from freqtrade.configuration import setup_utils_configuration
+from freqtrade.enums import RunMode
 from places import ROOT
 
-from lstm_model.bot.configuration import read_config
+from lstm_model.bot.configuration import check_startable, load_config, read_config
 from lstm_model.commands import scaffold as scaffold_module
+from lstm_model.commands.main import main
 from lstm_model.commands.scaffold import (
     CONFIG_FILE,
     SECTION_FILE,
@@ -295,3 +301,42 @@ def test_a_leader_that_is_none_of_their_pairs_is_downloaded_too(
     assert len(downloads) == (2 if leader else 1)
     assert downloads[-1][-2:] == (["--pairs", leader] if leader else downloads[0][-2:])
     assert all(words[:2] == ["freqtrade", "download-data"] for words in downloads)
+
+
+# As `freqtrade new-config` writes it, without a timeframe.
+NEW = {
+    "dry_run": True, "stake_currency": "USDT", "stake_amount": "unlimited", "max_open_trades": 3,
+    "entry_pricing": {"price_side": "same"}, "exit_pricing": {"price_side": "same"},
+    "pairlists": [{"method": "VolumePairList", "number_assets": 20, "sort_key": "quoteVolume"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "pair"),
+    [
+        (None, "BTC/USDT"),
+        (theirs([], **NEW), "BTC/USDT"),
+        (theirs([], **NEW, lstm={"train_pairs": ["XRP/USDT"]}), "XRP/USDT"),
+        (theirs(["ADA/USDT"], **{**NEW, "pairlists": [{"method": "StaticPairList"}]}), "ADA/USDT"),
+        (theirs(["ADA/USDT"], **{**NEW, "timeframe": "1d"}), "ADA/USDT"),
+    ],
+)
+def test_the_next_commands_work_as_far_as_they_do_without_an_exchange(
+    tmp_path: Path, config: str | None, pair: str
+) -> None:
+    *downloads, train, trade = words_of(tmp_path / "u", config)
+    shutil.copytree(ROOT / "strategies", tmp_path / "u" / "strategies", dirs_exist_ok=True)
+    timeframe = "1d" if config and '"1d"' in config else "5m"
+    for words in downloads:
+        asked = Arguments(words[1:]).get_parsed_arg()
+        found = setup_utils_configuration(asked, RunMode.UTIL_EXCHANGE)
+        assert found["pairs"], "freqtrade knows what to download"
+        assert (found["timeframes"], found["days"] <= 6_000) == ([timeframe], True)
+    trained = CliRunner().invoke(main, train[1:])
+    assert f"Error: no {timeframe} candles of {pair}" in trained.stderr
+    assert (trained.exit_code, isinstance(trained.exception, SystemExit)) == (1, True)
+    asked = Arguments(trade[1:]).get_parsed_arg()
+    given = {name: asked[name] for name in ("user_data_dir", "strategy")}
+    found = load_config(asked["config"], given)
+    check_startable(found)
+    assert found["timeframe"] == timeframe
