@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lstm_model.bot import configuration
+from lstm_model.files import content_of
 from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
 from lstm_model.model.dataset import realized_return
 from lstm_model.model.reliability import Reliability
@@ -58,7 +59,7 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
         intervals=dict(_intervals(replay, rows, ran.end_ms)),
         decisions=[Moment(row.at_ms, row.text) for row in reversed(decisions)],
         incidents=_warnings(replay.files.log),
-        messages=len(replay.files.messages.read_text().splitlines()),
+        messages=len((content_of(replay.files.messages) or b"").splitlines()),  # none: no file
         notes=[*_notes(ran, scenario.end_ms), *detail_notes(scenario)],
     )
 

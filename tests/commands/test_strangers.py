@@ -211,6 +211,13 @@ def test_every_option_is_refused_or_obeyed_whatever_its_value(
                 assert {codes[value] for value in ("", "x", "nan", "1e999", "0x10")} == {2}, name
 
 
+def test_no_candles_are_asked_for_that_are_older_than_any_market(tmp_path: Path) -> None:
+    daily = {**COMPLETE, "timeframe": "1d", "lstm": {"train_candles": 65_000}}
+    with standing_in(lambda folder: userdir(folder, daily), tmp_path):
+        told = call(["train"]).stderr
+    assert "`freqtrade download-data --timeframes 1d --timerange 20090103-`" in told
+
+
 def test_no_number_is_without_bounds() -> None:
     """Nor does any let nan or infinity pass."""
     for path, command in COMMANDS.items():

@@ -22,6 +22,7 @@ from places import ROOT
 from series import STEP_MS, make_candles, to_frame
 
 from lstm_model.bot import configuration, flow_source
+from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import FLOW, TRADE, Records, timeframe_ms, unknown_flow
 from lstm_model.market.flow_history import (
@@ -447,9 +448,12 @@ def test_a_span_that_cannot_be_read_is_refused(
         flow_source.flow_span(config_of(tmp_path), NOW_MS, days, timerange)
 
 
-def test_without_a_timeframe_it_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--timeframe"):
-        flow_source.flow_span(config_of(tmp_path) | {"timeframe": None}, NOW_MS, None, None)
+def test_a_span_begins_no_earlier_than_any_market_and_has_candles(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    for days, timerange in ((36_500, None), (None, "18491118-")):
+        assert flow_source.flow_span(config, NOW_MS, days, timerange)[0] == OLDEST_MS
+    with pytest.raises(ConfigError, match="no candle yet in the time range 20300101-20300102"):
+        flow_source.flow_span(config, NOW_MS, None, "20300101-20300102")
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # freqtrade's, with pandas 3
