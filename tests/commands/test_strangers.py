@@ -46,7 +46,7 @@ HARMLESS = {
 NO_NUMBERS = ("", "x", "nan", "inf", "-inf", "1e999", "-1", "0", "1.5", "9" * 30, "0x10", "٣", "--")
 NO_PATHS = ("", "-", "no/such", "a file", "/dev/null", "/proc/x/y", "e\u0301☃", "x" * 300, "a b")
 NO_TEXTS = ("", "-", "--", "x", "../x", "☃", "[red]x[/red]", "%s{}", "'; --", "x" * 3_000, "1e9")
-LONG_S = 20  # far more than any of these takes
+LONG_S = 120  # far more than any of these takes, the imports of the first among it
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
