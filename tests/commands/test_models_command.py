@@ -264,13 +264,13 @@ def test_a_bot_that_learns_can_be_told_meanwhile(user: User) -> None:
         ({"timeframe": "1h"}, "made for timeframe 1h, not 5m"),
         ({"feature_names": feature_names(True)}, "made for other features: .*and 1 more"),
         ({"feature_names": feature_names(False)[::-1]}, "other features: in another order"),
-        ({"settings": parse_settings({"lookback": 32}).model_dump()}, "lookback 32, not 60"),
+        ({"settings": parse_settings({"lookback": 32}).model_dump()}, "lookback 32, not 16"),
         ({"settings": parse_settings({"horizon": 6}).model_dump()}, "horizon 6, not 12"),
         (
             {"settings": parse_settings({"levels": [0.1, 0.5, 0.9]}).model_dump()},
             r"made for levels \[0.1, 0.5, 0.9\], not \[0.05",
         ),
-        ({"settings": {}}, "lookback None, not 60"),
+        ({"settings": {}}, "lookback None, not 16"),
     ],
 )
 def test_a_model_made_for_something_else_is_not_pinned(

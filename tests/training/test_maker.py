@@ -369,8 +369,8 @@ def test_a_mean_of_zero_is_worth_nothing_and_disturbs_nothing(
 ) -> None:
     """As `learn_mean` leaves it where no penalty gains anything; warnings are errors here."""
 
-    def nothing(weights: Any, windows: Windows, settings: Settings) -> Any:
-        made = learn_mean(weights, windows, settings)
+    def nothing(weights: Any, windows: Windows) -> Any:
+        made = learn_mean(weights, windows)
         return {n: 0.0 * a if n.startswith("mean/") else a for n, a in made.items()}
 
     monkeypatch.setattr(lstm_model.training.maker, "learn_mean", nothing)
@@ -809,10 +809,10 @@ def test_a_fine_tuning_can_give_a_mean_back_that_its_parent_had_lost(
 def test_a_fine_tuning_that_spoilt_the_mean_does_not_serve_it(
     tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoilt(weights: Any, windows: Windows, settings: Settings) -> Any:
+    def spoilt(weights: Any, windows: Windows) -> Any:
         if "mean/bias" in weights:
             windows = windows._replace(target=-windows.target)
-        return learn_mean(weights, windows, settings)
+        return learn_mean(weights, windows)
 
     monkeypatch.setattr(lstm_model.training.maker, "learn_mean", spoilt)
     assert entering(tuned_to(tmp_path, 1.0)[0]).worth == Worth(0.0, 0.0)
