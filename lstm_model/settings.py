@@ -164,7 +164,7 @@ class Settings(BaseModel):
     )
     train_memory_mb: int = Field(
         4_096, ge=256, le=1_000_000,
-        description="Megabytes above which the training process is killed.",
+        description="Megabytes above which a training is killed; sooner where fewer are left.",
     )  # fmt: skip
     require_skill: bool = Field(
         True, description="Enter only while the model's out-of-sample skill is significant."

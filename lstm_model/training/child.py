@@ -1,12 +1,13 @@
 """One training process, seen from its parent.
 
-stdin   a job folder a line, as JSON; the process ends when it is closed
-stdout  what it tells, one JSON object a line; other lines are of no interest
-stderr  its log, quoted when it fails
+stdin            a job folder a line, as JSON; the process ends when it is closed
+stdout, stderr   what it tells, one JSON object a line; the other lines are its log, quoted when it
+                 fails. One pipe for both keeps their order, and needs no disk, which may be full.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -15,17 +16,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from lstm_model import machine
 from lstm_model.errors import TrainingError
 
 _EXIT_S = 30.0  # chosen: TensorFlow unloads in about one
+_DUMP_S = 1.0  # chosen: to write where it stands takes a process milliseconds
+_LOG_LINES = 1_000  # chosen: holds where many threads stand
+_LOG_LINE_CHARS = 300
 _LOG_TAIL_LINES = 15
+_FRAMES_SHOWN = 4
+_ELSEWHERE = "`freqtrade-lstm train` on another computer, with the same store_dir, does the work"
 
 CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
@@ -45,15 +53,24 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
-        self._has_worked = False
-        self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            encoding="utf-8", errors="replace", env=_environment(os.environ),
-            cwd=tempfile.gettempdir(), start_new_session=True,
-        )  # fmt: skip
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True, name="training-progress").start()
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._has_worked, self._megabytes, self._kills = False, 0.0, machine.memory_kills()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, encoding="utf-8", errors="replace", env=_environment(os.environ),
+                cwd=tempfile.gettempdir(), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise TrainingError(f"the training process cannot be started: {error}") from error
+        try:
+            threading.Thread(target=self._read, daemon=True, name="training-progress").start()
+        except RuntimeError as error:  # the system has no thread left for us
+            self.kill()
+            if self._process.stdout:
+                self._process.stdout.close()
+            raise TrainingError(f"the training process cannot be followed: {error}") from error
 
     @property
     def pid(self) -> int:
@@ -68,8 +85,7 @@ class Child:
     def send(self, folder: Path) -> None:
         """Hand over a job. Whether the process takes it, its messages tell."""
         if self._has_worked:  # of its first job it may have said before why it cannot do it
-            self._log.seek(0)  # its file is ours too: the log begins anew with every job
-            self._log.truncate()
+            self._log.clear()
         self._has_worked = True
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(OSError):  # it has just ended
@@ -77,18 +93,34 @@ class Child:
             self._process.stdin.flush()
 
     def message(self, wait_s: float) -> dict[str, Any] | None:
-        """The next message; empty when there is none yet or it is not one, None at the end."""
+        """The next message; empty when there is none yet, None at the end."""
         try:
-            line = self._lines.get(timeout=wait_s)
+            return self._messages.get(timeout=wait_s)
         except queue.Empty:
             return {}
-        return None if line is None else _message(line)
 
     def megabytes(self) -> float:
         """Its resident memory (10^6 bytes); one that ended has none."""
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # macOS denies a look at the dead
-            return float(psutil.Process(self.pid).memory_info().rss / 1e6)
+            self._megabytes = float(psutil.Process(self.pid).memory_info().rss / 1e6)
+            return self._megabytes
         return 0.0
+
+    def processor_s(self) -> float:
+        """Processor time it has taken so far; one that ended takes no more."""
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            times = psutil.Process(self.pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+
+    def standing(self) -> str:
+        """Where it stands, if it can still say so; it does not outlive the question for long."""
+        if sys.platform != "win32":
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGUSR1)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DUMP_S)
+        return _standing(list(self._log)) or "it could not say where it stood"
 
     def ending(self) -> TrainingError:
         """Why there are no more messages.
@@ -102,7 +134,32 @@ class Child:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             raise TrainingError("the training process said its last word but did not end") from None
-        return TrainingError(f"the training process ended with code {code}: {self._log_tail()}")
+        log = list(self._log)
+        if code < 0:
+            cause = "; ".join(filter(None, [self._cause(-code), _standing(log)]))
+        else:
+            cause = f"ended with code {code}: {log[-1] if log else 'it wrote no message'}"
+        tail = ["The end of its log:", *log[-_LOG_TAIL_LINES:]] if log else []
+        return TrainingError("\n".join([f"the training process {cause}", *tail]))
+
+    def _cause(self, number: int) -> str:
+        """Why a signal ended it, as far as that can be known."""
+        name = _signal_name(number)
+        if name == "SIGKILL":
+            return f"was ended by SIGKILL, {self._killed()}"
+        if name == "SIGILL":
+            return f"was ended by SIGILL, {_unknown_instruction(machine.processor_flags())}"
+        return f"was ended by {name}, {_MEANINGS.get(name, 'which somebody sent')}"
+
+    def _killed(self) -> str:
+        counted = machine.memory_kills() - self._kills
+        known = f"the kernel ended {counted} process(es) for want of memory meanwhile"
+        guessed = "by somebody, or by the kernel for want of memory"
+        taken = f"it took {self._megabytes:,.0f} MB when last looked at"
+        if (room := machine.tightest_room()) is None:
+            return f"{known if counted else guessed}; {taken}"
+        bound = f"{room.bound} allows {room.limit_mb:,.0f} MB in all"
+        return f"{known if counted else guessed}; {taken}, {bound}"
 
     def crash(self) -> None:
         """End it and whatever it started; harmless when it has ended."""
@@ -111,7 +168,8 @@ class Child:
         elif self.alive:
             with suppress(ProcessLookupError, PermissionError):  # macOS, when it ends just now
                 os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it
+            self._process.wait(_EXIT_S)
 
     def kill(self) -> None:
         """The same for good: nothing of it is open any more."""
@@ -119,21 +177,56 @@ class Child:
         if self._process.stdin:
             with suppress(OSError):  # a job that it did not take
                 self._process.stdin.close()
-        self._log.close()
 
     def _read(self) -> None:
         if self._process.stdout:
             with self._process.stdout as stdout:
                 for line in stdout:
-                    self._lines.put(line)
-        self._lines.put(None)
+                    if message := _message(line):
+                        self._messages.put(message)
+                    elif line.strip():
+                        self._log.append(line.rstrip()[:_LOG_LINE_CHARS])
+        self._messages.put(None)
 
-    def _log_tail(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        if not lines:
-            return "it wrote no message"
-        return f"{lines[-1]}\nThe end of its log:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
+
+_MEANINGS = {
+    "SIGABRT": "because a library of it gave up",
+    "SIGBUS": "because memory behind a file was not there: damaged, or its disk full",
+    "SIGFPE": "because of a division that cannot be",
+    "SIGSEGV": "because a library of it is at fault",
+    "SIGXCPU": "because it may take no more processor time (ulimit -t)",
+}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those without a name
+        return f"signal {number}"
+
+
+def _unknown_instruction(flags: Collection[str]) -> str:
+    """What is known of a processor that was given an instruction it does not have."""
+    if not flags:
+        return f"because TensorFlow is built for processors newer than this one; {_ELSEWHERE}"
+    known = ", ".join(sorted(flag for flag in flags if flag.startswith(("avx", "fma", "asimd"))))
+    return (
+        "because TensorFlow is built for instructions that this processor does not have (of AVX, "
+        f"FMA and ASIMD, /proc/cpuinfo lists {known or 'none'}); {_ELSEWHERE}"
+    )
+
+
+def _standing(log: Sequence[str]) -> str:
+    """The innermost calls in a dump of faulthandler, of the thread at fault; "" without one."""
+    starts = [n for n, line in enumerate(log) if "(most recent call first)" in line]
+    if not starts:
+        return ""
+    current = [n for n in starts if log[n].startswith("Current thread")]
+    calls = itertools.takewhile(
+        lambda line: line.startswith("  File "), log[(current or starts)[-1] + 1 :]
+    )
+    told = [call.strip() for call in calls if "<frozen importlib" not in call]
+    return "it stood in " + ", called by ".join(told[:_FRAMES_SHOWN])
 
 
 def _message(line: str) -> dict[str, Any]:

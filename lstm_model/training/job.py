@@ -6,8 +6,14 @@ result.npz, result.json, network.keras       the other way round
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +25,15 @@ from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
 
 _NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
+
+# What reading a file raises that is missing, cut short or has other bytes: zipfile takes a flipped
+# bit for encryption (RuntimeError) or another compression, NumPy parses a header before its sum is
+# checked (TokenError).
+_DAMAGE = (
+    OSError, EOFError, MemoryError, RuntimeError, LookupError, ArithmeticError, AttributeError,
+    SyntaxError, TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    struct.error,
+)  # fmt: skip
 
 
 def is_trained(name: str) -> bool:
@@ -192,22 +207,32 @@ class TrainingResult:
         TrainingError
             Something is missing or damaged, or a weight is not finite.
         """
-        network = workdir / "network.keras"
-        try:
-            result: dict[str, Any] = json.loads((workdir / "result.json").read_text())
+        with _usable(workdir / "result.json") as path:
+            result: dict[str, Any] = json.loads(path.read_text())
             history = tuple(Epoch(**epoch) for epoch in result.pop("history"))
-            weights = _read_weights(workdir / "result.npz")
-            if not network.is_file():
-                raise FileNotFoundError(network)
+        with _usable(workdir / "result.npz") as path:
+            weights = _read_weights(path)
+        with _usable(workdir / "network.keras") as network:
+            network.stat()
+        with _usable(workdir / "result.json"):
             found = cls(weights, network, history=history, seconds=seconds, **result)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"the training left no usable result: {error}") from error
         broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
         if broken:
             raise TrainingError(f"the trained weights are not finite: {', '.join(broken)}")
         return found
 
 
+@contextmanager
+def _usable(path: Path) -> Iterator[Path]:
+    """Say of a result's file that is missing or damaged which it is."""
+    try:
+        yield path
+    except _DAMAGE as error:
+        what = str(error) or type(error).__name__
+        raise TrainingError(f"the training left no usable result, {path}: {what}") from error
+
+
 def _read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    with np.load(path, allow_pickle=False) as arrays:
+    content = io.BytesIO(path.read_bytes())  # np.load leaves a file open that is damaged
+    with np.load(content, allow_pickle=False) as arrays:
         return {name: np.asarray(arrays[name], np.float32) for name in arrays.files}

@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import queue
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
-from lstm_model.training.fit import Workshop, fit_members, write_result
-from lstm_model.training.graph import Job
-from lstm_model.training.network import use_threads
-from lstm_model.training.parity import Parity
 
+if TYPE_CHECKING:
+    from lstm_model.training.fit import Workshop
+    from lstm_model.training.graph import Job
+
+_MOST_WILLING = "1000"  # of what a process can write; the default is 0
+# Keras imports them where they are installed, for inputs that it is never given here. Without them
+# a process starts in two thirds of the time and with a fifth less memory, and no library of theirs
+# can be at odds with TensorFlow's.
+_NOT_NEEDED = ("pandas", "pyarrow", "sklearn")
 _INITIAL = "initial/"  # how the arrays of the initial weights are called in job.npz
 
 
 def _read_job(workdir: Path) -> Job:
+    from lstm_model.training.graph import Job
+    from lstm_model.training.parity import Parity
+
     options = json.loads((workdir / "job.json").read_text())
     settings = Settings.model_validate_json(json.dumps(options["settings"]))
     with np.load(workdir / "job.npz", allow_pickle=False) as stored:
@@ -37,6 +48,22 @@ def _read_job(workdir: Path) -> Job:
     names = [name for name in arrays if name.startswith(_INITIAL)]
     initial = {name.removeprefix(_INITIAL): arrays.pop(name) for name in names}
     return Job(settings, **arrays, initial=initial or None, parity=Parity.at(options["parity"]))
+
+
+def _stand_back() -> None:
+    """Have the kernel end this process first when memory runs out.
+
+    A training can be made anew; a bot has trades open.
+    """
+    with contextlib.suppress(OSError):  # there is no such file elsewhere than on Linux
+        Path("/proc/self/oom_score_adj").write_text(_MOST_WILLING)
+
+
+def _tell_where_it_stands() -> None:
+    """Write the calls of all threads into the log: at a fault, and when the parent asks."""
+    faulthandler.enable()
+    if sys.platform != "win32":
+        faulthandler.register(signal.SIGUSR1)
 
 
 def _lower_priority() -> None:
@@ -65,16 +92,56 @@ def _folders() -> queue.Queue[Path]:
 
 
 def _report_line(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
+    """In one write and on a line of its own, whatever else was amid a line."""
+    sys.stdout.write(f"\n{json.dumps(message)}\n")
     sys.stdout.flush()
+
+
+def _able(threads: int) -> Callable[[Path], dict[str, Any]]:
+    """What does a job and says its last word. TensorFlow is imported last, and may not be there."""
+    for name in _NOT_NEEDED:
+        sys.modules[name] = None  # type: ignore[assignment]  # its import fails, as if not there
+    try:
+        from lstm_model.training.fit import Workshop
+        from lstm_model.training.network import use_threads
+    except ImportError as error:
+        problem = {"problem": _lacking(error)}
+        return lambda workdir: problem
+    use_threads(threads)
+    workshop = Workshop()
+    return lambda workdir: _work(workshop, workdir)
+
+
+def _lacking(error: ImportError) -> str:
+    """What cannot be imported and what to do about it."""
+    if error.name in ("tensorflow", "keras"):
+        return (
+            f"TensorFlow is not installed for {sys.executable} (no module {error.name}): install "
+            "it there by `pip install 'tensorflow>=2.21,<2.22'`; it exists for Python 3.10 to 3.13"
+        )
+    first: BaseException = error
+    while first.__context__ is not None:  # TensorFlow wraps what the system said
+        first = first.__context__
+    said = " ".join(str(first).split())
+    return (
+        f"TensorFlow is installed but cannot be imported by {sys.executable}: {said}. Install it "
+        "anew by `pip install --force-reinstall 'tensorflow>=2.21,<2.22'`, or see "
+        "https://www.tensorflow.org/install/errors"
+    )
 
 
 def _work(workshop: Workshop, workdir: Path) -> dict[str, Any]:
     """Job folder in, result files out, progress on stdout; the last word."""
+    from lstm_model.training.fit import fit_members, write_result
+
     try:
         write_result(workdir, workshop, fit_members(workshop, _read_job(workdir), _report_line))
     except TrainingError as error:
         return {"problem": str(error)}
+    except OSError as error:
+        return {"problem": f"the training process cannot read or write in {workdir}: {error}"}
+    except MemoryError as error:
+        return {"problem": f"the training process was given no more memory: {error}"}
     return {"done": str(workdir)}
 
 
@@ -85,12 +152,13 @@ def main() -> None:
     parser.add_argument("--background", action="store_true")
     asked = parser.parse_args()
     folders = _folders()
+    _stand_back()
+    _tell_where_it_stands()
     if asked.background:
         _lower_priority()
-    use_threads(asked.threads)
-    workshop = Workshop()
+    work = _able(asked.threads)
     while True:
-        _report_line(_work(workshop, folders.get()))
+        _report_line(work(folders.get()))
 
 
 if __name__ == "__main__":

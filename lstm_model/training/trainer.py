@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from lstm_model import machine
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
 from lstm_model.training.child import Child
@@ -26,7 +27,9 @@ from lstm_model.training.job import Progress, TrainingJob, TrainingResult
 
 _HEARTBEAT_S = 1.0  # progress is repeated this often while the child has nothing new to say
 _POLL_S = 0.1
-_MEMORY_LOOK_S = 1.0  # chosen: a training that grows does so over many batches
+_LOOK_S = 0.5  # chosen: a training that grows does so over many batches
+_LIFELESS_S = 120.0  # chosen: a disk that is slow gives something to work on long before
+_RESERVE_MB = 64.0  # chosen: for the bot to grow by until the next look
 _IDLE_S = 60.0  # chosen: the next training of a walk follows within seconds, the next walk in hours
 _THREADS_EACH = 2  # chosen: of a study's trainings; a batch keeps few more busy
 _MOST_AT_ONCE = 4  # chosen: each takes up to 1 GB, and its panel as much again in the study
@@ -71,10 +74,16 @@ class Trainer:
     ----------
     program : of a training process; the options of its `Kind` follow
     idle_s : without work, after which one ends
+    lifeless_s : without a word and without taking processor time, after which one is ended
+    root : below which the operating system says what memory is left
     """
 
-    def __init__(self, program: Sequence[str] = _COMMAND, idle_s: float = _IDLE_S) -> None:
+    def __init__(
+        self, program: Sequence[str] = _COMMAND, idle_s: float = _IDLE_S,
+        lifeless_s: float = _LIFELESS_S, root: Path = machine.ROOT,
+    ) -> None:  # fmt: skip
         self._program, self._idle_s = tuple(program), idle_s
+        self._lifeless_s, self._root = lifeless_s, root
         self._changed = threading.Condition()
         self._idle: dict[Child, tuple[Kind, threading.Timer]] = {}
         self._busy: set[Child] = set()
@@ -102,14 +111,20 @@ class Trainer:
         Raises
         ------
         TrainingError
-            When the child fails, takes longer than `train_timeout_s` or more memory than
-            `train_memory_mb`, is stopped, or leaves a result that is incomplete or not finite.
-            Then its process is ended.
+            When the child fails, takes longer than `train_timeout_s`, more memory than
+            `train_memory_mb` or all that is left, shows no life, is stopped, or leaves a result
+            that is incomplete or not finite. Then its process is ended. Or when the folder cannot
+            be written.
         """
-        workdir = workdir.resolve()
-        workdir.mkdir(parents=True, exist_ok=True)
-        job.write(workdir)
-        watch = _Watch(progress or _ignore, _stop_check(stop), job.settings)
+        try:
+            workdir = workdir.resolve()
+            workdir.mkdir(parents=True, exist_ok=True)
+            job.write(workdir)
+        except (OSError, RuntimeError) as error:  # the latter of links in a circle
+            raise TrainingError(f"the job cannot be written to {workdir}: {error}") from error
+        watch = _Watch(
+            progress or _ignore, _stop_check(stop), job.settings, self._lifeless_s, self._root
+        )
         with self._taken(job.settings, background, ahead, watch) as child:
             started_s = time.monotonic()
             child.send(workdir)
@@ -202,7 +217,10 @@ class Trainer:
         timer = threading.Timer(self._idle_s, self._retire, (child,))
         timer.daemon = True
         self._idle[child] = kind, timer
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # the system has no thread left for us
+            self._end(child)
 
     def _retire(self, child: Child) -> None:
         with self._changed:
@@ -219,9 +237,11 @@ class _Watch:
     """Tells how one training gets on, and ends it when it has to end."""
 
     def __init__(
-        self, progress: ProgressCallback, stopped: Callable[[], bool], settings: Settings
-    ) -> None:
+        self, progress: ProgressCallback, stopped: Callable[[], bool], settings: Settings,
+        lifeless_s: float, root: Path,
+    ) -> None:  # fmt: skip
         self._progress, self._stopped, self._settings = progress, stopped, settings
+        self._lifeless_s, self._root = lifeless_s, root
         self._latest, self._told_s = Progress(), -_HEARTBEAT_S
 
     def wait(self) -> None:
@@ -231,15 +251,16 @@ class _Watch:
 
     def follow(self, child: Child) -> None:
         """Pass the child's progress on until it has done its job."""
-        started_s, looked_s = time.monotonic(), -_MEMORY_LOOK_S
+        started_s, looked_s, pulse = time.monotonic(), -_LOOK_S, _Pulse(self._lifeless_s)
         self._tell(Progress(), is_new=True)
         while (message := child.message(_POLL_S)) is not None:
             self.check_stop()
             now_s = time.monotonic()
             _check_time(now_s - started_s, self._settings.train_timeout_s)
-            if now_s - looked_s >= _MEMORY_LOOK_S:
+            if message or now_s - looked_s >= _LOOK_S:
                 looked_s = now_s
-                _check_memory(child.megabytes(), self._settings.train_memory_mb)
+                pulse.feel(child, bool(message), now_s)
+                self._check_memory(child.megabytes())
             update = Progress.of(message)
             self._tell(update or self._latest, update is not None)
             if "problem" in message:
@@ -247,6 +268,22 @@ class _Watch:
             if "done" in message:
                 return
         raise child.ending()
+
+    def _check_memory(self, found_mb: float) -> None:
+        """Refuse more memory than the settings allow, and the last that is left."""
+        limit_mb, room = self._settings.train_memory_mb, machine.tightest_room(self._root)
+        if found_mb > limit_mb:
+            raise TrainingError(
+                f"the training process took more than train_memory_mb = {limit_mb} MB (found "
+                f"{found_mb:.0f} MB) and was ended"
+            )
+        if room is not None and room.left_mb < _RESERVE_MB:
+            raise TrainingError(
+                f"the training process took {found_mb:.0f} MB, and of the {room.limit_mb:,.0f} MB "
+                f"that {room.bound} allows in all only {room.left_mb:.0f} MB were left; it was "
+                "ended before the kernel ends the bot. Give it more memory, or train on less: "
+                "pool_candles, train_candles"
+            )
 
     def _tell(self, latest: Progress, is_new: bool) -> None:
         now_s = time.monotonic()
@@ -277,13 +314,27 @@ def _check_time(elapsed_s: float, limit_s: int) -> None:
         )
 
 
-def _check_memory(found_mb: float, limit_mb: int) -> None:
-    """Refuse more than `limit_mb` (10^6 bytes) of resident memory."""
-    if found_mb > limit_mb:
-        raise TrainingError(
-            f"the training process took more than train_memory_mb = {limit_mb} MB (found "
-            f"{found_mb:.0f} MB) and was ended"
-        )
+class _Pulse:
+    """Ends a process that has neither said anything nor taken processor time for too long.
+
+    Time in which nobody looked, because the whole machine was halted, does not count.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s, self._still_s = limit_s, 0.0
+        self._processor_s, self._felt_s = 0.0, time.monotonic()
+
+    def feel(self, child: Child, spoke: bool, now_s: float) -> None:
+        """Look whether there is life."""
+        before_s, self._processor_s = self._processor_s, child.processor_s()
+        passed_s, self._felt_s = now_s - self._felt_s, now_s
+        moves = spoke or self._processor_s > before_s
+        self._still_s = 0.0 if moves else self._still_s + min(passed_s, 2.0 * _LOOK_S)
+        if self._still_s > self._limit_s:
+            raise TrainingError(
+                f"the training process showed no life for {self._still_s:.0f} s, neither a word "
+                f"nor processor time taken, and was ended: {child.standing()}"
+            )
 
 
 TRAINER = Trainer()

@@ -138,7 +138,7 @@ def test_trainings_that_were_killed_at_any_moment_are_made_again_to_the_same(
             except TrainingError as error:
                 problems.append(str(error))
     assert problems
-    assert all("ended with code -9" in problem for problem in problems)
+    assert all("ended by SIGKILL" in problem for problem in problems)
     assert walk(tmp_path, Trainer(), 2) == lived
 
 

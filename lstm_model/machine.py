@@ -1,0 +1,148 @@
+"""What the operating system leaves a process: memory, within its cgroups, and which processor.
+
+Read from files below a root, as Linux lays them out; where there are none, nothing is known.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+ROOT = Path("/")
+
+_UNBOUND = 2**60  # version 1 of cgroups writes "no limit" as a number beyond any memory
+_CACHE = ("inactive_file", "active_file", "slab_reclaimable")  # what the kernel takes back first
+
+
+class Room(NamedTuple):
+    """How much memory (10^6 bytes) one bound leaves for all that it holds.
+
+    Attributes
+    ----------
+    bound : what sets it: the folder of a cgroup, or "this machine"
+    limit_mb : of all processes together
+    left_mb : until the kernel ends one of them; files that it keeps in memory count as left
+    """
+
+    bound: str
+    limit_mb: float
+    left_mb: float
+
+
+def tightest_room(root: Path = ROOT) -> Room | None:
+    """The bound that leaves this process least; None where nothing is known of any.
+
+    It looks at the machine, at this process's cgroup and at those around it, of either version.
+    """
+    return min(_rooms(root), key=lambda room: room.left_mb, default=None)
+
+
+def processor_flags(root: Path = ROOT) -> frozenset[str]:
+    """Which instructions the processor has, in Linux's words; empty where that is not known."""
+    for line in _lines(root / "proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def memory_kills(root: Path = ROOT) -> int:
+    """How many processes the kernel has ended for want of memory since it started."""
+    return int(_table(root / "proc/vmstat").get("oom_kill", 0))
+
+
+def _rooms(root: Path) -> Iterator[Room]:
+    kilobytes = _table(root / "proc/meminfo")
+    swap = 1024 * kilobytes.get("SwapFree", 0.0)
+    if "MemAvailable" in kilobytes:
+        left = 1024 * kilobytes["MemAvailable"] + swap
+        yield Room("this machine", 1024e-6 * kilobytes.get("MemTotal", 0.0), left / 1e6)
+    for folder in _groups(root):
+        with suppress(OSError, ValueError):  # it may have gone, or not be ours to read
+            limit, left = _of_group(folder, swap)
+            if limit < _UNBOUND:
+                yield Room(f"the cgroup {folder}", limit / 1e6, max(0.0, left) / 1e6)
+
+
+def _of_group(folder: Path, swap: float) -> tuple[float, float]:
+    """Limit and what is left (bytes), with what may be swapped out."""
+    if (folder / "memory.limit_in_bytes").exists():
+        return _of_version_1(folder, swap)
+    # Beyond `high` the kernel ends nobody, but has all of them all but stand still.
+    limit = min(_bytes(folder / "memory.max"), _bytes(folder / "memory.high"))
+    with suppress(OSError):  # where the kernel does not count it
+        swap = min(
+            swap, _bytes(folder / "memory.swap.max") - _bytes(folder / "memory.swap.current")
+        )
+    used = _bytes(folder / "memory.current") - _cached(folder, "")
+    return limit, limit - used + swap
+
+
+def _of_version_1(folder: Path, swap: float) -> tuple[float, float]:
+    limit, cached = _bytes(folder / "memory.limit_in_bytes"), _cached(folder, "total_")
+    left = limit - _bytes(folder / "memory.usage_in_bytes") + swap
+    with suppress(OSError):  # memory and swap together, where the kernel counts that
+        both = _bytes(folder / "memory.memsw.limit_in_bytes")
+        left = min(left, both - _bytes(folder / "memory.memsw.usage_in_bytes"))
+    return limit, left + cached
+
+
+def _cached(folder: Path, prefix: str) -> float:
+    stat = _table(folder / "memory.stat")
+    return sum(stat.get(f"{prefix}{name}", 0.0) for name in _CACHE)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's cgroup and of those around it, as far as they are mounted."""
+    found = [
+        line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") > 1
+    ]
+    first = [path for _, names, path in found if "memory" in names.split(",")]
+    second = [path for number, names, path in found if (number, names) == ("0", "")]
+    for path in first or second:
+        for within, mounted in _mounts(root, "memory" if first else ""):
+            folder = mounted / _below(PurePosixPath(path), within)
+            yield folder
+            while folder != mounted:
+                folder = folder.parent
+                yield folder
+
+
+def _mounts(root: Path, controller: str) -> Iterator[tuple[PurePosixPath, Path]]:
+    """Which cgroup is mounted at which folder: version 1 of a controller, or version 2."""
+    for line in _lines(root / "proc/self/mountinfo"):
+        mount, _, system = (part.split(" ") for part in line.partition(" - "))
+        if len(mount) < 5 or len(system) < 3:
+            continue
+        is_first = system[0] == "cgroup" and controller in system[2].split(",")
+        if is_first if controller else system[0] == "cgroup2":
+            spelt = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), mount[4])
+            yield PurePosixPath(mount[3]), root / spelt.lstrip("/")
+
+
+def _below(path: PurePosixPath, within: PurePosixPath) -> PurePosixPath:
+    """The way to a cgroup from the one that is mounted; in a container that may be itself."""
+    if ".." in path.parts or not path.is_relative_to(within):
+        return PurePosixPath()
+    return path.relative_to(within)
+
+
+def _lines(path: Path) -> list[str]:
+    with suppress(OSError):
+        return path.read_text(errors="replace").splitlines()
+    return []
+
+
+def _table(path: Path) -> dict[str, float]:
+    """Lines such as "MemTotal:  24683652 kB", by their first word."""
+    words = [line.replace(":", " ").split() for line in _lines(path)]
+    return {row[0]: float(row[1]) for row in words if len(row) > 1 and row[1].isdecimal()}
+
+
+def _bytes(path: Path) -> float:
+    text = path.read_text().strip()
+    return math.inf if text == "max" else float(text)

@@ -1,0 +1,170 @@
+"""What memory is left, by the files in which Linux says so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lstm_model.machine import Room, memory_kills, processor_flags, tightest_room
+
+MB = 1_000_000
+MOUNTED = "30 23 0:26 {within} /sys/fs/cgroup{at} rw,relatime shared:4 - {kind} {kind} rw{more}\n"
+SECOND = MOUNTED.format(within="/", at="", kind="cgroup2", more=",nsdelegate")
+FIRST = MOUNTED.format(within="{}", at="/memory", kind="cgroup", more=",memory")
+
+
+def lay_out(root: Path, files: dict[str, object]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(content))
+    return root
+
+
+def second(folder: str, limit: object, taken_mb: float, **more: object) -> dict[str, object]:
+    """One cgroup of version 2."""
+    files = {"max": limit, "current": int(taken_mb * MB), "high": "max", **more}
+    at = f"sys/fs/cgroup/{folder}".rstrip("/")
+    return {f"{at}/memory.{name.replace('_', '.')}": content for name, content in files.items()}
+
+
+def first(folder: str, limit: int, taken_mb: float, **more: object) -> dict[str, object]:
+    """One cgroup of version 1."""
+    files = {"limit_in_bytes": limit, "usage_in_bytes": int(taken_mb * MB), **more}
+    at = f"sys/fs/cgroup/memory/{folder}".rstrip("/")
+    return {f"{at}/memory.{name}": content for name, content in files.items()}
+
+
+def found(root: Path) -> tuple[str, float, float]:
+    room = tightest_room(root)
+    assert room is not None
+    return room.bound.removeprefix(f"the cgroup {root}/sys/fs/cgroup"), room.limit_mb, room.left_mb
+
+
+def test_a_container_sees_its_own_limit(tmp_path: Path) -> None:
+    """In its namespace its cgroup is the root, which has no files where there is no container."""
+    files = {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": SECOND}
+    assert tightest_room(lay_out(tmp_path, files)) is None
+    assert found(lay_out(tmp_path, second("", 1_000 * MB, 700.0))) == ("", 1_000.0, 300.0)
+
+
+def test_the_cgroups_around_count_too(tmp_path: Path) -> None:
+    """systemd limits a user; the service within has a limit of its own."""
+    lay_out(tmp_path, {
+        "proc/self/cgroup": "0::/user.slice/bot.service\n", "proc/self/mountinfo": SECOND,
+        **second("user.slice", 2_000 * MB, 1_900.0),
+        **second("user.slice/bot.service", 1_000 * MB, 700.0),
+    })  # fmt: skip
+    assert found(tmp_path) == ("/user.slice", 2_000.0, 100.0)
+    lay_out(tmp_path, second("user.slice", "max", 1_900.0))
+    assert found(tmp_path) == ("/user.slice/bot.service", 1_000.0, 300.0)
+    lay_out(tmp_path, second("user.slice/bot.service", "max", 700.0))
+    assert tightest_room(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "left_mb"),
+    [
+        ({"stat": f"anon 5\ninactive_file {90 * MB}\nactive_file {10 * MB}\nslab 7\n"}, 400.0),
+        ({"stat": f"slab_reclaimable {20 * MB}\nfile {80 * MB}\nshmem {80 * MB}\n"}, 320.0),
+        ({"high": 800 * MB}, 100.0),
+        ({"swap_max": 100 * MB, "swap_current": 40 * MB}, 360.0),
+        ({"swap_max": 0, "swap_current": 0}, 300.0),
+        ({"swap_max": "max", "swap_current": 0}, 500.0),
+        ({"current": 1_100 * MB, "swap_max": 0, "swap_current": 0}, 0.0),
+    ],
+)
+def test_files_kept_in_memory_and_swap_are_left(
+    tmp_path: Path, more: dict[str, object], left_mb: float
+) -> None:
+    swap_kb = 200 * MB / 1024 if "swap_max" in more else 0.0
+    meminfo = f"MemTotal: 9999999 kB\nSwapFree: {swap_kb:.0f} kB\n"
+    files = {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": SECOND, "proc/meminfo": meminfo}
+    lay_out(tmp_path, {**files, **second("", 1_000 * MB, 700.0, **more)})
+    assert found(tmp_path)[2] == pytest.approx(left_mb, abs=0.001)
+
+
+CONTROLLERS = "9:name=systemd:{0}\n4:cpu,memory:{0}\n0::{0}\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "within", "folder"),
+    [
+        ("/docker/abc", "/", "docker/abc"),  # on the machine itself
+        ("/docker/abc", "/docker/abc", ""),  # in a container without a namespace of its own
+        ("/", "/", ""),  # in one with a namespace
+        ("/../other", "/", ""),  # moved out of its namespace
+        ("/elsewhere", "/docker/abc", ""),
+    ],
+)
+def test_version_1_is_read_too(tmp_path: Path, path: str, within: str, folder: str) -> None:
+    cache = f"cache 1\ntotal_inactive_file {50 * MB}\ninactive_file 3\n"
+    lay_out(tmp_path, {
+        "proc/self/cgroup": CONTROLLERS.format(path), "proc/self/mountinfo":
+        SECOND.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified") + FIRST.format(within),
+        **first("", 9_223_372_036_854_771_712, 5_000.0),
+        **first(folder, 1_000 * MB, 900.0, stat=cache),
+    })  # fmt: skip
+    assert found(tmp_path) == (f"/memory/{folder}".rstrip("/"), 1_000.0, 150.0)
+
+
+def test_memory_and_swap_together_bound_version_1(tmp_path: Path) -> None:
+    both = {"memsw.limit_in_bytes": 1_100 * MB, "memsw.usage_in_bytes": 980 * MB}
+    lay_out(tmp_path, {
+        "proc/self/cgroup": CONTROLLERS.format("/"), "proc/self/mountinfo": FIRST.format("/"),
+        "proc/meminfo": "SwapFree: 1000000 kB\n", **first("", 1_000 * MB, 700.0, **both),
+    })  # fmt: skip
+    assert found(tmp_path)[2] == 120.0
+
+
+def test_the_machine_itself_bounds_as_well(tmp_path: Path) -> None:
+    meminfo = "MemTotal: 1000000 kB\nMemFree: 1 kB\nMemAvailable: 50000 kB\nSwapFree: 10000 kB\n"
+    lay_out(tmp_path, {"proc/meminfo": meminfo})
+    assert tightest_room(tmp_path) == Room("this machine", 1_024.0, 61.44)
+
+
+def test_a_mount_with_a_blank_in_its_name_is_found(tmp_path: Path) -> None:
+    mounted = SECOND.replace("/sys/fs/cgroup", "/my\\040groups")
+    lay_out(tmp_path, {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": mounted})
+    for name, content in second("", 500 * MB, 100.0).items():
+        lay_out(tmp_path, {name.replace("sys/fs/cgroup", "my groups"): content})
+    assert found(tmp_path)[1:] == (500.0, 400.0)
+
+
+def test_where_nothing_is_known_there_is_no_bound(tmp_path: Path) -> None:
+    assert tightest_room(tmp_path) is None
+    assert processor_flags(tmp_path) == frozenset()
+    assert memory_kills(tmp_path) == 0
+
+
+@given(st.lists(st.text("0123: /-maxcgroupry\n", max_size=60), min_size=6, max_size=6))
+def test_files_of_any_form_are_read_without_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    names = ("proc/self/cgroup", "proc/self/mountinfo", "proc/meminfo", "proc/vmstat",
+             "proc/cpuinfo", "sys/fs/cgroup/memory.max")  # fmt: skip
+    root = lay_out(tmp_path_factory.mktemp("root"), dict(zip(names, texts, strict=True)))
+    lay_out(root, {"proc/self/cgroup": f"0::/\n{texts[0]}"})
+    lay_out(root, {"proc/self/mountinfo": SECOND + texts[1]})
+    tightest_room(root), processor_flags(root), memory_kills(root)
+
+
+def test_flags_and_kills_are_read(tmp_path: Path) -> None:
+    lay_out(tmp_path, {
+        "proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu sse avx\n\nprocessor\t: 1\n",
+        "proc/vmstat": "nr_free_pages 7\noom_kill 3\n",
+    })  # fmt: skip
+    assert processor_flags(tmp_path) == {"fpu", "sse", "avx"}
+    assert memory_kills(tmp_path) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no such files")
+def test_of_this_machine_it_is_known() -> None:
+    room = tightest_room()
+    assert room is not None
+    assert 0.0 < room.left_mb <= room.limit_mb * 2
+    assert processor_flags()
