@@ -183,7 +183,7 @@ def wait_for_learning() -> None:
 
 
 def learning_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "lstm-learning"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lstm-learning")]
 
 
 def facts(outlook: Outlook, row: int) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def running_bot(tmp_path: Path) -> Iterator[Bot]:
 class Failing(InstantTraining):
     """A training that always fails, and counts how often it was tried."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error, self.tried = error, 0
 
     def run(self, *_: Any, **__: Any) -> None:

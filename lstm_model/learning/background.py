@@ -7,9 +7,11 @@ import math
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from lstm_model.durations import HOUR_MS
 from lstm_model.errors import LstmModelError, StoreError, TrainingError
 from lstm_model.learning.chain import Learning, Step
 from lstm_model.learning.learner import Wish
@@ -26,7 +28,8 @@ from lstm_model.training.trainer import TRAINER
 
 logger = logging.getLogger(__name__)
 
-_RETRY_MS = 600_000  # chosen: after a walk that failed
+_RETRY_MS = 600_000  # chosen: after a walk that failed; twice as long after each that follows
+_DOUBLINGS = 4  # chosen: who has made room on the disk need not wait for hours
 _ASK_DISK_MS = 60_000  # chosen: reading the candles of a hundred pairs takes the learner seconds
 _NAMED = 5  # chosen: of pairs in a message
 _STEPS_READY = 64  # chosen: a first start walks at most `retrain_candles / step_candles` of them
@@ -54,8 +57,12 @@ class BackgroundLearning:
         self._pins_read_ns = -1
         self._fresh_start = False
         self._retry_at_ms = self._ask_disk_ms = 0
+        self._failures = 0  # in a row
+        self._tried_ms = 0
+        self._told_ms: dict[str, int] = {}  # by what kind of failure
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._walking: Future[None] | None = None
 
     def start(self, now_ms: int) -> None:
         """Take the lineage for this process and load its champion.
@@ -99,16 +106,13 @@ class BackgroundLearning:
         nothing_new = len(lacking) == len(seen)
         if self._waits(due_ms, now_ms, lacking, nothing_new):
             return
-        self._retry_at_ms = now_ms + _RETRY_MS  # if it fails, whatever the reason
-        self._thread = threading.Thread(
-            target=self._walk, args=(due_ms, now_ms if nothing_new else None), name="lstm-learning"
-        )
-        self._thread.start()
+        self._tried_ms = now_ms
+        self._begin(due_ms, now_ms if nothing_new else None)
 
     @property
     def busy(self) -> bool:
         """Whether a walk is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._walking is not None
 
     def _waits(self, due_ms: int, now_ms: int, lacking: Sequence[str], nothing_new: bool) -> bool:
         """Whether candles before the boundary are still to come, by what the bot has seen.
@@ -148,8 +152,8 @@ class BackgroundLearning:
     def stop(self) -> None:
         """End a running training; returns when no thread and no training process is left."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._threads is not None:
+            self._threads.shutdown()
         TRAINER.end_idle()
         self._lineage.release()
 
@@ -231,23 +235,58 @@ class BackgroundLearning:
         if version != before:
             self._tell("The gate chooses again" if version is None else f"Pinned: {version} serves")
 
+    def _begin(self, due_ms: int, ask_disk_ms: int | None) -> None:
+        """Walk in a thread of its own; whatever ends it is heard."""
+        self._threads = ThreadPoolExecutor(1, "lstm-learning")
+        try:
+            self._walking = self._threads.submit(self._walk, due_ms, ask_disk_ms)
+        except RuntimeError as error:  # the system has no thread left
+            self._fail(error)
+            return
+        self._threads.shutdown(wait=False)
+        self._walking.add_done_callback(self._hear)
+
     def _walk(self, due_ms: int, ask_disk_ms: int | None) -> None:
-        """Runs in its own thread: one step after the other until the newest that is due.
+        """One step after the other until the newest that is due.
 
         `ask_disk_ms` is the time now if candles may be missing that can only be on disk.
         """
+        if ask_disk_ms is not None and self._lacks_candles(due_ms, ask_disk_ms):
+            self._ask_disk_ms = ask_disk_ms + _ASK_DISK_MS
+            return
+        for step in self._missing(due_ms):
+            self._take(step)
+        self._failures = 0
+
+    def _hear(self, walking: Future[None]) -> None:
+        """The walk has ended, in its thread."""
         try:
-            if ask_disk_ms is not None and self._lacks_candles(due_ms, ask_disk_ms):
-                self._retry_at_ms, self._ask_disk_ms = 0, ask_disk_ms + _ASK_DISK_MS
-                return
-            for step in self._missing(due_ms):
-                self._take(step)
-            self._retry_at_ms = 0
-        except (LstmModelError, OSError, ValueError, MemoryError) as error:
-            if not self._stopping.is_set():
-                what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"
-                meanwhile = "the last good model keeps serving" if self.steps else "no model yet"
-                self._tell(f"{what}, {meanwhile}: {error}")
+            if error := walking.exception():
+                self._fail(error)
+            else:
+                self._retry_at_ms = 0
+        finally:
+            self._walking = None
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the log all and the user a line, of each kind at most one an hour; try again."""
+        if self._stopping.is_set():
+            return
+        pause_ms = _RETRY_MS * 2 ** min(self._failures, _DOUBLINGS)
+        self._failures, self._retry_at_ms = self._failures + 1, self._tried_ms + pause_ms
+        kind, foreseen = type(error).__name__, isinstance(error, LstmModelError)
+        what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"
+        meanwhile = "the last good model keeps serving" if self.steps else "no model yet"
+        logger.error("%s, %s: %s", what, meanwhile, error, exc_info=None if foreseen else error)
+        if self._tried_ms < self._told_ms.get(kind, -HOUR_MS) + HOUR_MS:
+            return
+        self._told_ms[kind] = self._tried_ms
+        first = str(error).partition("\n")[0]
+        reason = first if foreseen or isinstance(error, OSError) else f"{kind}: {first}"
+        self.news.append(
+            f"{what}, {meanwhile}: {reason.removesuffix(': ')}; tried again in "
+            f"{pause_ms // 60_000} minutes"
+        )
 
     def _missing(self, due_ms: int) -> Iterator[Step]:
         origin_ms = self._learning.origin_of(due_ms)

@@ -27,9 +27,9 @@ from lstm_model.training.job import Progress, TrainingJob, TrainingResult
 
 _HEARTBEAT_S = 1.0  # progress is repeated this often while the child has nothing new to say
 _POLL_S = 0.1
-_LOOK_S = 0.5  # chosen: a training that grows does so over many batches
+_LOOK_S = 0.25  # chosen: TensorFlow takes 200 MB a second while it is imported
 _LIFELESS_S = 120.0  # chosen: a disk that is slow gives something to work on long before
-_RESERVE_MB = 64.0  # chosen: for the bot to grow by until the next look
+_RESERVE_MB = 100.0  # chosen: for bot and training to grow by until the next look
 _IDLE_S = 60.0  # chosen: the next training of a walk follows within seconds, the next walk in hours
 _THREADS_EACH = 2  # chosen: of a study's trainings; a batch keeps few more busy
 _MOST_AT_ONCE = 4  # chosen: each takes up to 1 GB, and its panel as much again in the study

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from live_world import (  # noqa: F401 - three fixtures
     wait_for_learning,
 )
 
-from lstm_model.errors import DataError, StoreError, TrainingError
+from lstm_model.errors import DataError, LstmModelError, StoreError, TrainingError
 from lstm_model.learning.chain import Run, Step
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import Panel, Panels
@@ -398,30 +399,99 @@ def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> 
 
 # ---------------------------------------------------------------- what fails is tried again
 
+UNFORESEEN = [
+    ValueError("something unforeseen"), MemoryError("no memory"), RuntimeError("no thread"),
+    zipfile.BadZipFile("File is not a zip file"), EOFError(), KeyError("gaps/bias"),
+    AssertionError(), SystemExit(3), KeyboardInterrupt(), ReferenceError("gone"),
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("error", "what"),
     [
-        (TrainingError("the training process ended with code 1"), "Training failed"),
+        (TrainingError("the process ended\nThe end of its log:\n..."), "Training failed"),
         (StoreError("the models cannot be written"), "Learning stopped"),
         (OSError(errno.ENOSPC, "No space left on device"), "Learning stopped"),
-        (ValueError("something unforeseen"), "Learning stopped"),
-        (MemoryError("no memory"), "Learning stopped"),
+        *((error, f"Learning stopped|{type(error).__name__}") for error in UNFORESEEN),
     ],
 )
 def test_a_first_training_that_fails_is_told_and_tried_again_later_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, error: Exception,
-    what: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining,
+    caplog: pytest.LogCaptureFixture, error: BaseException, what: str,
 ) -> None:  # fmt: skip
+    """Whatever it is: the user hears a line, the log has the whole, with where it came from."""
     bot, failing = Bot(tmp_path / "live").start(), Failing(error)
     monkeypatch.setattr(TRAINER, failing)
     assert not any(said["version"] for said in bot.run(FIRST, FIRST + 2).values())
     assert failing.tried == 1
-    assert bot.news == [f"{what}, no model yet: {error}"]
+    what, _, kind = what.partition("|")
+    first, *_ = str(error).splitlines() or [""]
+    reason = ": ".join(filter(None, [kind, first]))
+    assert bot.news == [f"{what}, no model yet: {reason}; tried again in 10 minutes"]
+    assert str(error) in caplog.text
+    assert ("Traceback" in caplog.text) == (not isinstance(error, LstmModelError))
     assert bot.decisions() == []
     monkeypatch.setattr(TRAINER, training)
     assert is_forecast(bot.close_candle(FIRST + 2))[-1]  # ten minutes later
     bot.stop()
+
+
+def test_what_goes_on_failing_is_tried_at_growing_pauses_and_told_once_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
+) -> None:
+    """Minutes of the tries: 0, 10, 30, 70, 150, 310, and so on; what does not repeat is told."""
+    bot, failing = Bot(tmp_path / "live").start(), Failing(KeyError("gaps/bias"))
+    monkeypatch.setattr(TRAINER, failing)
+    bot.run(FIRST, FIRST + 3)
+    assert (failing.tried, len(bot.news)) == (2, 1)
+    failing.error = EOFError("a second")
+    bot.run(FIRST + 3, FIRST + 10)
+    assert (failing.tried, len(bot.news)) == (3, 2)
+    failing.error = KeyError("gaps/bias")
+    bot.run(FIRST + 10, FIRST + 20)
+    assert (failing.tried, len(bot.news)) == (4, 3)
+    assert bot.news[-1].endswith("tried again in 80 minutes")
+    bot.run(FIRST + 20, FIRST + 130)
+    assert failing.tried == 8  # at 150, 310, 470 and 630 minutes
+    assert bot.news[-1].endswith("tried again in 160 minutes")
+    monkeypatch.setattr(TRAINER, training)
+    assert is_forecast(bot.close_candle(FIRST + 200))[-1]
+    bot.stop()
+
+
+def test_what_fails_after_it_went_well_is_tried_again_soon_while_the_champion_serves(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
+) -> None:
+    champion = bot.close_candle(FIRST).version[-1]
+    failing = Failing(AssertionError())
+    monkeypatch.setattr(TRAINER, failing)
+    said = bot.run(1_700, 1_703)
+    assert failing.tried == 2
+    assert {row["version"] for row in said.values()} == {champion}
+    told = [line for line in bot.news if "tried again" in line]
+    assert told == [
+        "Learning stopped, the last good model keeps serving: AssertionError; tried again in "
+        "10 minutes"
+    ]
+    monkeypatch.setattr(TRAINER, training)
+    bot.look(1_708)
+    assert 1_700 in bot.steps
+
+
+def test_where_no_thread_can_be_started_the_bot_goes_on_and_tries_again(
+    bot: Bot, training: InstantTraining
+) -> None:
+    before = threading.stack_size(1 << 46)  # more than there are addresses
+    try:
+        bot.look(FIRST)
+    finally:
+        threading.stack_size(before)
+    assert not bot.engine.busy
+    assert bot.news == [
+        "Learning stopped, no model yet: RuntimeError: can't start new thread; tried again in "
+        "10 minutes"
+    ]
+    assert is_forecast(bot.close_candle(FIRST + 2))[-1]
 
 
 def test_a_later_training_that_fails_costs_a_message_and_is_tried_again_a_step_later(
@@ -477,7 +547,7 @@ def test_a_walk_that_fails_goes_on_later_from_where_it_was(
         bot.look(SWITCH)
         bot.look(SWITCH + 1)
     assert [line for line in bot.news if "the last good model keeps serving" in line] == [
-        f"Learning stopped, the last good model keeps serving: {error}"
+        f"Learning stopped, the last good model keeps serving: {error}; tried again in 10 minutes"
     ]
     assert list(bot.steps) == [ORIGIN, ORIGIN + PERIOD]
     bot.look(SWITCH + 2)
