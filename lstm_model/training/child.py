@@ -208,11 +208,11 @@ def _signal_name(number: int) -> str:
 def _unknown_instruction(flags: Collection[str]) -> str:
     """What is known of a processor that was given an instruction it does not have."""
     if not flags:
-        return f"because TensorFlow is built for processors newer than this one; {_ELSEWHERE}"
+        return f"most likely because TensorFlow needs a newer processor than this; {_ELSEWHERE}"
     known = ", ".join(sorted(flag for flag in flags if flag.startswith(("avx", "fma", "asimd"))))
     return (
-        "because TensorFlow is built for instructions that this processor does not have (of AVX, "
-        f"FMA and ASIMD, /proc/cpuinfo lists {known or 'none'}); {_ELSEWHERE}"
+        "most likely because TensorFlow is built for instructions that this processor does not "
+        f"have (of AVX, FMA and ASIMD, /proc/cpuinfo lists {known or 'none'}); {_ELSEWHERE}"
     )
 
 

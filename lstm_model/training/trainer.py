@@ -27,7 +27,7 @@ from lstm_model.training.job import Progress, TrainingJob, TrainingResult
 
 _HEARTBEAT_S = 1.0  # progress is repeated this often while the child has nothing new to say
 _POLL_S = 0.1
-_LOOK_S = 0.25  # chosen: TensorFlow takes 200 MB a second while it is imported
+_LOOK_S = 0.25  # measured: while TensorFlow is imported it takes up to 25 MB in that time
 _LIFELESS_S = 120.0  # chosen: a disk that is slow gives something to work on long before
 _RESERVE_MB = 100.0  # chosen: for bot and training to grow by until the next look
 _IDLE_S = 60.0  # chosen: the next training of a walk follows within seconds, the next walk in hours
@@ -256,7 +256,8 @@ class _Watch:
         while (message := child.message(_POLL_S)) is not None:
             self.check_stop()
             now_s = time.monotonic()
-            _check_time(now_s - started_s, self._settings.train_timeout_s)
+            if now_s - started_s > self._settings.train_timeout_s:
+                raise self._late(child)
             if message or now_s - looked_s >= _LOOK_S:
                 looked_s = now_s
                 pulse.feel(child, bool(message), now_s)
@@ -268,6 +269,12 @@ class _Watch:
             if "done" in message:
                 return
         raise child.ending()
+
+    def _late(self, child: Child) -> TrainingError:
+        return TrainingError(
+            f"the training took longer than train_timeout_s = {self._settings.train_timeout_s} s "
+            f"and was ended: {child.standing()}"
+        )
 
     def _check_memory(self, found_mb: float) -> None:
         """Refuse more memory than the settings allow, and the last that is left."""
@@ -305,13 +312,6 @@ def _stop_check(stop: Stop | None) -> Callable[[], bool]:
     if stop is None:
         return lambda: False
     return stop.is_set if isinstance(stop, threading.Event) else stop
-
-
-def _check_time(elapsed_s: float, limit_s: int) -> None:
-    if elapsed_s > limit_s:
-        raise TrainingError(
-            f"the training took longer than train_timeout_s = {limit_s} s and was ended"
-        )
 
 
 class _Pulse:

@@ -209,7 +209,7 @@ def test_a_training_that_grows_to_the_limit_of_its_cgroup_is_ended_before(
 ) -> None:
     """The bot has 700 MB of 1,000, and `train_memory_mb` is far."""
     trainer._root = tmp_path / "root"
-    taken = iter([700.0, 800.0, 930.0, *[940.0] * 99])
+    taken = iter([700.0, 800.0, 890.0, *[940.0] * 99])
     lay_out(trainer._root, next(taken))
     with pytest.raises(TrainingError) as caught:
         train(HUNGRY, progress=lambda _: lay_out(trainer._root, next(taken)))
