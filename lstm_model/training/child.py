@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from lstm_model import machine
 from lstm_model.errors import TrainingError
 
 _EXIT_S = 30.0  # chosen: TensorFlow unloads in about one
-_DUMP_S = 1.0  # chosen: to write where it stands takes a process milliseconds
+_DUMP_S = 0.5  # chosen: to write where it stands takes a process milliseconds
 _LOG_LINES = 1_000  # chosen: holds where many threads stand
 _LOG_LINE_CHARS = 300
 _LOG_TAIL_LINES = 15
@@ -118,8 +119,7 @@ class Child:
         if sys.platform != "win32":
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGUSR1)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_DUMP_S)
+            time.sleep(_DUMP_S)
         return _standing(list(self._log)) or "it could not say where it stood"
 
     def ending(self) -> TrainingError:
@@ -165,7 +165,7 @@ class Child:
         """End it and whatever it started; harmless when it has ended."""
         if sys.platform == "win32":
             self._process.kill()
-        elif self.alive:
+        elif self._process.returncode is None:  # else its number may be another's by now
             with suppress(ProcessLookupError, PermissionError):  # macOS, when it ends just now
                 os.killpg(self.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it
