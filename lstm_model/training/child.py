@@ -34,7 +34,7 @@ _LOG_LINES = 1_000  # chosen: holds where many threads stand
 _LOG_LINE_CHARS = 300
 _LOG_TAIL_LINES = 15
 _FRAMES_SHOWN = 4
-_ELSEWHERE = "`freqtrade-lstm train` on another computer, with the same store_dir, does the work"
+_ELSEWHERE = "run the bot on another computer, or with a TensorFlow that is built for this one"
 
 CHILD_ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "-1",
@@ -179,14 +179,16 @@ class Child:
                 self._process.stdin.close()
 
     def _read(self) -> None:
-        if self._process.stdout:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        try:
             with self._process.stdout as stdout:
                 for line in stdout:
                     if message := _message(line):
                         self._messages.put(message)
                     elif line.strip():
                         self._log.append(line.rstrip()[:_LOG_LINE_CHARS])
-        self._messages.put(None)
+        finally:
+            self._messages.put(None)
 
 
 _MEANINGS = {
@@ -232,7 +234,7 @@ def _standing(log: Sequence[str]) -> str:
 def _message(line: str) -> dict[str, Any]:
     try:
         message = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a library can say anything
         return {}
     return message if isinstance(message, dict) else {}
 

@@ -258,16 +258,16 @@ class _Watch:
             now_s = time.monotonic()
             if now_s - started_s > self._settings.train_timeout_s:
                 raise self._late(child)
-            if message or now_s - looked_s >= _LOOK_S:
-                looked_s = now_s
-                pulse.feel(child, bool(message), now_s)
-                self._check_memory(child.megabytes())
             update = Progress.of(message)
             self._tell(update or self._latest, update is not None)
             if "problem" in message:
                 raise TrainingError(str(message["problem"]))
             if "done" in message:
                 return
+            if message or now_s - looked_s >= _LOOK_S:
+                looked_s = now_s
+                pulse.feel(child, bool(message), now_s)
+                self._check_memory(child.megabytes())
         raise child.ending()
 
     def _late(self, child: Child) -> TrainingError:

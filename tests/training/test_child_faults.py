@@ -73,7 +73,7 @@ OF_A_MISSING_PAGE = """
     ("source", "said"),
     [
         (sent("SIGILL"), r"SIGILL, .* instructions that this processor does not have \(of AVX, "
-                         r"FMA and ASIMD, /proc/cpuinfo lists .*\); .*another computer"),
+                         r"FMA and ASIMD, /proc/cpuinfo lists .*\); .*on another computer, or"),
         (sent("SIGKILL"), r"SIGKILL, by somebody, or by the kernel for want of memory; it took "
                           r"\d+ MB when last looked at, .* allows [\d,]+ MB in all$"),
         ("import ctypes\nctypes.string_at(0)", r"SIGSEGV, because a library of it is at fault; it "

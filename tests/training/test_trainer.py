@@ -30,6 +30,7 @@ GOOD_CHILD = """
         sys.stdout.buffer.write(bytes([0xFF, 0x0A]))  # a library says something, not in UTF-8
         sys.stdout.flush()
         print('["a list"]')
+        print("[" * 100_000)
         print(json.dumps({"stage": "compiling"}), flush=True)
         loss = float(job["targets"][job["train_ends"]].mean())
         print(json.dumps({"stage": "training", "epoch": 1, "fraction": 0.5, "loss": loss}))
