@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import sys
 import threading
 import time
 import zipfile
@@ -54,6 +55,7 @@ from lstm_model.store.lineage import Lineage, versions_in_use
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook
 from lstm_model.training.maker import Training
+from lstm_model.training.trainer import Trainer
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
 
@@ -434,6 +436,31 @@ def test_a_first_training_that_fails_is_told_and_tried_again_later_only(
     monkeypatch.setattr(TRAINER, training)
     assert is_forecast(bot.close_candle(FIRST + 2))[-1]  # ten minutes later
     bot.stop()
+
+
+def test_a_real_training_process_whose_result_is_cut_short_is_told_by_the_bot(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "child.py").write_text(
+        "import json, pathlib, sys\n"
+        "folder = pathlib.Path(json.loads(sys.stdin.readline()))\n"
+        "whole = (folder / 'job.npz').read_bytes()\n"
+        "(folder / 'result.npz').write_bytes(whole[: len(whole) // 2])\n"
+        "result = {'epochs': 1, 'best_epoch': 1, 'history': [], 'fallback': None}\n"
+        "(folder / 'result.json').write_text(json.dumps(result))\n"
+        "print(json.dumps({'done': True}), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    trainer = Trainer((sys.executable, str(tmp_path / "child.py")))
+    monkeypatch.setattr(TRAINER, trainer)
+    bot.look(FIRST)
+    trainer.end_idle()
+    (told,) = bot.news[1:]  # after the first, that a training has begun
+    assert re.fullmatch(
+        r"Training failed, no model yet: the training left no usable result, /\S+/result\.npz: "
+        r"File is not a zip file; tried again in 10 minutes",
+        told,
+    )
 
 
 def test_what_goes_on_failing_is_tried_at_growing_pauses_and_told_once_an_hour(
