@@ -63,32 +63,35 @@ def _rooms(root: Path) -> Iterator[Room]:
         yield Room("this machine", 1024e-6 * kilobytes.get("MemTotal", 0.0), left / 1e6)
     for folder in _groups(root):
         with suppress(OSError, ValueError):  # it may have gone, or not be ours to read
-            limit, left = _of_group(folder, swap)
-            if limit < _UNBOUND:
+            if (limit := _limit(folder)) < _UNBOUND:
+                left = limit - _used(folder, limit, swap)
                 yield Room(f"the cgroup {folder}", limit / 1e6, max(0.0, left) / 1e6)
 
 
-def _of_group(folder: Path, swap: float) -> tuple[float, float]:
-    """Limit and what is left (bytes), with what may be swapped out."""
-    if (folder / "memory.limit_in_bytes").exists():
-        return _of_version_1(folder, swap)
+def _is_first(folder: Path) -> bool:
+    """Whether a cgroup is of version 1."""
+    return (folder / "memory.limit_in_bytes").exists()
+
+
+def _limit(folder: Path) -> float:
+    if _is_first(folder):
+        return _bytes(folder / "memory.limit_in_bytes")
     # Beyond `high` the kernel ends nobody, but has all of them all but stand still.
-    limit = min(_bytes(folder / "memory.max"), _bytes(folder / "memory.high"))
-    with suppress(OSError):  # where the kernel does not count it
-        swap = min(
-            swap, _bytes(folder / "memory.swap.max") - _bytes(folder / "memory.swap.current")
-        )
-    used = _bytes(folder / "memory.current") - _cached(folder, "")
-    return limit, limit - used + swap
+    return min(_bytes(folder / "memory.max"), _bytes(folder / "memory.high"))
 
 
-def _of_version_1(folder: Path, swap: float) -> tuple[float, float]:
-    limit, cached = _bytes(folder / "memory.limit_in_bytes"), _cached(folder, "total_")
-    left = limit - _bytes(folder / "memory.usage_in_bytes") + swap
+def _used(folder: Path, limit: float, swap: float) -> float:
+    """Bytes that the kernel cannot take back, less what it may still swap out."""
+    if not _is_first(folder):
+        with suppress(OSError):  # where the kernel does not count it
+            most = _bytes(folder / "memory.swap.max")
+            swap = min(swap, most - _bytes(folder / "memory.swap.current"))
+        return _bytes(folder / "memory.current") - _cached(folder, "") - swap
+    used = _bytes(folder / "memory.usage_in_bytes") - swap
     with suppress(OSError):  # memory and swap together, where the kernel counts that
         both = _bytes(folder / "memory.memsw.limit_in_bytes")
-        left = min(left, both - _bytes(folder / "memory.memsw.usage_in_bytes"))
-    return limit, left + cached
+        used = max(used, limit - both + _bytes(folder / "memory.memsw.usage_in_bytes"))
+    return used - _cached(folder, "total_")
 
 
 def _cached(folder: Path, prefix: str) -> float:
