@@ -168,8 +168,7 @@ class Child:
         elif self._process.returncode is None:  # else its number may be another's by now
             with suppress(ProcessLookupError, PermissionError):  # macOS, when it ends just now
                 os.killpg(self.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it
-            self._process.wait(_EXIT_S)
+        self._process.wait()
 
     def kill(self) -> None:
         """The same for good: nothing of it is open any more."""
