@@ -778,7 +778,7 @@ def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_ser
     assert BOUNDARY not in bot.steps
     assert not disk.threads
     bot.look(BOUNDARY + LAG // 2)
-    assert set(disk.threads) == {"lstm-learning"}
+    assert set(disk.threads) == {"lstm-learning_0"}
     assert bot.steps[BOUNDARY] == chain(tmp_path / "past", series, ORIGIN, BOUNDARY)[-1].address
     [told] = [news for news in bot.news if halted.pair in news]
     assert told.startswith(f"The exchange gives no new candles of {halted.pair}: ")
