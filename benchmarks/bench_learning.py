@@ -53,6 +53,7 @@ from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelStore
+from lstm_model.store.recorder import Recorder
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Outlook, Terms
 from lstm_model.training.job import TrainingJob, TrainingResult
@@ -192,10 +193,11 @@ class Bot:
         self._shown: dict[str, pd.DataFrame] = {}
         self.maker = ModelMaker(settings, TIMEFRAME, self.pairs, ModelStore(root), disk.get)
         self.lineage = Lineage(root, "bench")
-        self.journal = Journal(f"sqlite:///{root / 'journal.sqlite'}")
+        self.journal = Journal(root / "journal.sqlite", "bench")
         learning = Learning(self.maker, StepStore(root), self.pairs)
         terms = Terms(settings, fee_fraction=0.001, can_short=False)
-        self.engine = LiveEngine(learning, terms, self.journal, self.lineage)
+        recorder = Recorder(self.journal, root / "bench.spool")
+        self.engine = LiveEngine(learning, terms, recorder, self.lineage)
         self.news: list[str] = []
 
     def start(self) -> None:

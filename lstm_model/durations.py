@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 MIN_TRAINING_WINDOWS = 1_000  # chosen: below, a network only memorizes
@@ -118,6 +119,17 @@ def _holding(windows: int, horizon: int, fraction: float) -> int:
     """Candles of which a fraction holds so many windows whose outcome is known."""
     # At the end of a block, outcomes reach into the next.
     return math.ceil((windows + horizon + 1) / fraction) + 2 if fraction > 0.0 else 0
+
+
+def midnight_ms(day: str) -> int:
+    """When a day (YYYYMMDD) begins, UTC.
+
+    Examples
+    --------
+    >>> midnight_ms("19700102") == DAY_MS
+    True
+    """
+    return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def in_words(time_ms: int) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lstm_model.durations import LASTING, in_candles
+from lstm_model.durations import LASTING, in_candles, midnight_ms
 from lstm_model.errors import ConfigError, explained
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -31,7 +30,7 @@ _NOT_IN_VERSION = {
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
     "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
     "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits", "stop",
-    "hold_candles", "stop_trails", "stake", "min_move",
+    "hold_candles", "stop_trails", "stake", "min_move", "journal_days",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -276,6 +275,10 @@ class Settings(BaseModel):
         None, description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`."
     )
 
+    journal_days: int | None = Field(
+        400, ge=0, le=36_500, description="Days that the journal keeps; 0 or null: all of them."
+    )
+
     @field_validator("levels", "train_pairs", mode="before")
     @classmethod
     def _accept_json_list(cls, value: Any) -> Any:
@@ -302,7 +305,7 @@ class Settings(BaseModel):
     @classmethod
     def _check_day(cls, day: str | None) -> str | None:
         if day is not None:
-            datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+            midnight_ms(day)
         return day
 
     @model_validator(mode="after")
@@ -331,10 +334,7 @@ class Settings(BaseModel):
     @property
     def learn_from_ms(self) -> int | None:
         """Midnight (UTC) of `learn_from`."""
-        if self.learn_from is None:
-            return None
-        day = datetime.strptime(self.learn_from, "%Y%m%d").replace(tzinfo=UTC)
-        return int(day.timestamp() * 1000)
+        return None if self.learn_from is None else midnight_ms(self.learn_from)
 
     def digest(self) -> str:
         """Hash of the options that decide a trained model; part of its version."""

@@ -41,6 +41,7 @@ from lstm_model.model.reliability import Kept
 from lstm_model.store.journal import Journal
 from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelStore
+from lstm_model.store.recorder import Recorder
 from lstm_model.store.steps import StepStore
 from lstm_model.trading.outlook import Frame, Outlook
 from lstm_model.training import maker
@@ -106,11 +107,24 @@ def armed(root: Path, fatal: int) -> Points:
     for name, target in {"replace": 1, "rename": 1, "fsync": 0, "unlink": 0}.items():
         points.around(os, name, target)
     points.around(shutil, "rmtree", 0)
-    points.around(Journal, "record", None)
-    points.around(Journal, "record_decisions", None)
+    points.around(Journal, "write", None)
+    settle_at_once(Recorder, "record", "record_decisions")
     points.around(maker.TRAINER, "run", None)
     event.listen(Engine, "commit", lambda _: points.reach(f"commit {points.names[-1:]}"))
     return points
+
+
+def settle_at_once(owner: Any, *names: str) -> None:
+    """Let the database have everything before the bot goes on: points then come in one order."""
+    for name in names:
+        call = getattr(owner, name)
+
+        def settled(self: Any, rows: Any, call: Any = call) -> Any:
+            answer = call(self, rows)
+            assert self.settle(30.0)
+            return answer
+
+        setattr(owner, name, settled)
 
 
 class Told(InstantTraining):
@@ -205,7 +219,7 @@ def known_steps(root: Path) -> Facts:
 
 def journalled(root: Path) -> Facts:
     """Forecasts and decisions, without the times at which they were written."""
-    journal = Journal(f"sqlite:///{root / JOURNAL}")
+    journal = Journal(root / JOURNAL, Bot(root).lineage.name)
     rows = [row for pair in PAIRS for row in journal.read(pair, "5m", 0, 2**62)]
     decisions = journal.decisions(Bot(root).lineage.name, 10_000)
     journal.close()
@@ -241,7 +255,9 @@ def comes_back(root: Path, reference: Path) -> Facts:
     facts["steps"] = known_steps(copy)
     facts["intact"] = [card.version for card in ModelStore(copy).cards()]
     bot = Bot(copy, SERIES, SETTINGS).start(row)
-    facts |= {"now": served(bot, row), **journalled(copy)}
+    facts |= {"now": served(bot, row)}
+    assert bot.recorder.settle(30.0)
+    facts |= journalled(copy)
     if head is not None:
         record = StepStore(reference).record(head)
         assert record is not None, "no step of an uninterrupted bot"

@@ -26,6 +26,7 @@ from lstm_model.scoring.evaluation import Baselines
 from lstm_model.settings import Settings
 from lstm_model.store.journal import DecisionRow, Journal
 from lstm_model.store.lineage import Lineage
+from lstm_model.store.recorder import Recorder
 from lstm_model.trading.outlook import Outlook
 from lstm_model.training.maker import Training
 
@@ -102,22 +103,28 @@ class Bot:
 
     def __init__(
         self, root: Path, series: Sequence[Candles] = SERIES, settings: Settings = SETTINGS,
-        journal: Any = None, disk: Callable[[str], Candles | None] | None = None,
+        disk: Callable[[str], Candles | None] | None = None,
         lineage: str = "binance-spot-5m",
     ) -> None:  # fmt: skip
         self.root, self.series = root, {candles.pair: candles for candles in series}
         self.close_ms = 0
         self.learning = make_learning(root, series, settings, disk or self.everything_closed)
         self.maker, self.steps = self.learning.maker, {}
-        url = f"sqlite:///{root / 'journal.sqlite'}"
-        self.journal = Journal(url) if journal is None else journal
+        self._journal = Journal(root / "journal.sqlite", lineage, lock_wait_s=0.2)
+        self.recorder = Recorder(self._journal, root / "spool" / f"{lineage}.spool", "5m")
         self.lineage = Lineage(root, lineage)
         terms = make_terms(settings)
-        self.engine = LiveEngine(self.learning, terms, self.journal, self.lineage)
+        self.engine = LiveEngine(self.learning, terms, self.recorder, self.lineage)
         self.news: list[str] = []
 
     def everything_closed(self, pair: str) -> Candles | None:
         return self.series[pair].between(0, self.close_ms) if pair in self.series else None
+
+    @property
+    def journal(self) -> Journal:
+        """The bot's journal, when it has got all that was said."""
+        self.recorder.settle(10.0)
+        return self._journal
 
     def start(self, row: int = FIRST) -> Bot:
         self.at(row).engine.start(now_ms(row))

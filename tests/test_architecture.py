@@ -40,7 +40,8 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
                  "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
-    "ccxt": "stream.connection", "sqlalchemy": "store.journal replay.fast_forward",
+    "ccxt": "stream.connection", 
+    "sqlalchemy": "store.database store.journal store.journal_tables replay.fast_forward",
     "aiohttp": "stream.connection practice.exchange practice.playback practice.serving "
                "practice.telegram",
     "psutil": "training.child", "talib": "features.closed_candle",

@@ -81,6 +81,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "require_fresh_stream": (True, False),
     "store_dir": ("/elsewhere", False),
     "journal_url": ("sqlite://", False),
+    "journal_days": (30, False),
 }
 
 

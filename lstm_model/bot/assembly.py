@@ -17,18 +17,19 @@ from lstm_model.bot.configuration import (
     Config,
     configured_pairs,
     flow_store,
-    journal_url,
+    journal_of,
     lineage,
     load_candles,
     no_pairs,
     settings_of,
+    spool_path,
     store_folder,
     taker_fee,
     trades_now,
     training_pairs,
 )
 from lstm_model.bot.engine import WalkForwardEngine
-from lstm_model.bot.live import LiveEngine
+from lstm_model.bot.live import SHOWN_CANDLES, LiveEngine
 from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
 from lstm_model.errors import ConfigError
 from lstm_model.learning.chain import Learning, Step
@@ -38,9 +39,9 @@ from lstm_model.learning.wording import decisions
 from lstm_model.market.candles import Records, timeframe_ms
 from lstm_model.market.history import Disk
 from lstm_model.settings import Settings
-from lstm_model.store.journal import Journal
 from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelStore
+from lstm_model.store.recorder import LOCK_WAIT_S, Recorder
 from lstm_model.store.steps import StepStore
 from lstm_model.stream.trade_stream import TradeStream
 from lstm_model.trading.inside import Guard, InsideCandle, OnTrades
@@ -54,7 +55,6 @@ _SECRETS = {
     "secret", "password", "uid", "account_id", "accountId", "wallet_address", "walletAddress",
     "private_key", "privateKey",
 }  # fmt: skip
-_SHOWN_CANDLES = 6_000  # chosen: freqtrade hands over five requests of at most 1,000 candles
 
 
 def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) -> ModelMaker:
@@ -111,7 +111,7 @@ def _known_flow(config: Config) -> Callable[[str], Records]:
     """Stored order flow of a pair: all of it, or what is quick to read at every candle."""
     store, timeframe = flow_store(config), config["timeframe"]
     if trades_now(config):
-        return lambda pair: store.newest(pair, timeframe, _SHOWN_CANDLES)
+        return lambda pair: store.newest(pair, timeframe, SHOWN_CANDLES)
     return lambda pair: store.read(pair, timeframe)
 
 
@@ -143,11 +143,10 @@ def open_engine(
         logger.warning("%s", absent)
     if not trades_now(config):
         return WalkForwardEngine(learning, terms, _begin_ms(config))
-    journal = Journal(journal_url(config, settings))
     leader = learning.maker.history.leader
     inside = partial(_open_inside, config, provider._exchange, terms, leader)
     engine = LiveEngine(
-        learning, terms, journal, open_lineage(config, settings),
+        learning, terms, open_recorder(config, settings), open_lineage(config, settings),
         inside if settings.trade_stream else None,
     )  # fmt: skip
     engine.start(time.time_ns() // 1_000_000)
@@ -177,6 +176,13 @@ def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) 
     """
     maker = model_maker(config, settings, whitelist)
     return Learning(maker, StepStore(maker.store.root), configured_pairs(config, whitelist))
+
+
+def open_recorder(config: Config, settings: Settings) -> Recorder:
+    """What a bot of this configuration writes down by."""
+    journal = journal_of(config, settings, lock_wait_s=LOCK_WAIT_S)
+    path, days = spool_path(config, settings), settings.journal_days
+    return Recorder(journal, path, config["timeframe"], days)
 
 
 def open_lineage(config: Config, settings: Settings) -> Lineage:
@@ -244,7 +250,7 @@ def train_now(
         return Training(progress)
 
     own.acquire()
-    journal = Journal(journal_url(config, settings))
+    journal = journal_of(config, settings)
     try:
         run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
         head = own.head

@@ -30,6 +30,8 @@ from lstm_model.errors import ConfigError
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.settings import Settings, parse_settings
+from lstm_model.store.journal import Journal
+from lstm_model.store.spool import SUFFIX
 
 logger = logging.getLogger(__name__)
 
@@ -218,9 +220,19 @@ def taker_fee(config: Config, exchange: Any, pair: str) -> float:
         return DEFAULT_FEE_FRACTION
 
 
-def journal_url(config: Config, settings: Settings) -> str:
-    """Where forecasts and decisions are written."""
-    return settings.journal_url or f"sqlite:///{store_folder(config, settings) / 'journal.sqlite'}"
+def journal_of(config: Config, settings: Settings, **options: Any) -> Journal:
+    """Where the bot of this configuration writes its forecasts and decisions.
+
+    `options` are those of `Journal`. A path may hold what would mean something in a URL.
+    """
+    place = settings.journal_url or store_folder(config, settings) / "journal.sqlite"
+    return Journal(place, lineage(config, settings), **options)
+
+
+def spool_path(config: Config, settings: Settings) -> Path:
+    """The local file where facts wait for the journal."""
+    name = f"{lineage(config, settings)}{SUFFIX}"
+    return store_folder(config, settings) / "spool" / name
 
 
 def found_config(userdir: str | None) -> Path:

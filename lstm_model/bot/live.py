@@ -6,9 +6,8 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,17 +20,21 @@ from lstm_model.learning.news import Complaints
 from lstm_model.market.candles import LEADING, Candles, Ints, timeframe_ms, utc_text
 from lstm_model.market.history import closed_by_now, until_now
 from lstm_model.model.model import Model
-from lstm_model.store.journal import Journal, JournalRow
+from lstm_model.store.journal import JournalRow
 from lstm_model.store.lineage import Lineage
+from lstm_model.store.recorder import Recorder
 from lstm_model.trading.inside import Guard, InsideCandle
 from lstm_model.trading.outlook import Frame, Outlook, Terms
 from lstm_model.trading.sizing import ERROR, STALE_MODEL
-from lstm_model.trading.told import Told
+from lstm_model.trading.told import Memory
 from lstm_model.trading.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+
+SHOWN_CANDLES = 6_000  # chosen: freqtrade hands over five requests of at most 1,000 candles
+_KNOWN_IN_S = 10.0  # chosen: what a start may wait until the journal has told of a hundred pairs
 
 
 class _Due(NamedTuple):
@@ -47,6 +50,7 @@ class LiveEngine:
 
     Parameters
     ----------
+    journal : kept by this engine alone: it starts and stops it
     lineage : whose head and champions these are
     open_inside : makes what listens to the trade stream between candles; None: candles alone
 
@@ -56,7 +60,7 @@ class LiveEngine:
     """
 
     def __init__(
-        self, learning: Learning, terms: Terms, journal: Journal, lineage: Lineage,
+        self, learning: Learning, terms: Terms, journal: Recorder, lineage: Lineage,
         open_inside: Callable[[Guard], InsideCandle] | None = None,
     ) -> None:  # fmt: skip
         self.terms, self._journal = terms, journal
@@ -66,8 +70,9 @@ class LiveEngine:
         self._learning = BackgroundLearning(learning, terms, lineage, journal)
         self.inside = open_inside(self._guarded) if open_inside else None
         self._verdicts = Verdicts(journal, self._timeframe)
-        self._schedule, self._summed_ms, self._pairs = learning.schedule, 0, learning.pairs
-        self._told: dict[str, Told] = {}
+        self._schedule, self._pairs = learning.schedule, learning.pairs
+        levels, versions = terms.settings.levels, self._learning.versions
+        self._memory = Memory(journal, self._timeframe, levels, versions)
         self._told_ms: dict[str, int] = defaultdict(int)
         self._not_led: set[str] = set()  # pairs whose newest forecast does not know the leader
 
@@ -77,28 +82,34 @@ class LiveEngine:
         return self._learning.busy
 
     def start(self, now_ms: int) -> None:
-        """Load the champion.
+        """Load the champion, and what was forecast before.
 
         Raises
         ------
         StoreError
             The store or the journal cannot be used, or another bot learns here; better known
-            before the bot trades.
+            before the bot trades. Nothing is left open then.
         DataError
             There is no model and nothing to train one on.
         """
-        self._journal.last("", self._timeframe)
-        self._learning.start(now_ms)
-        self._history.prepare(self._pairs)
-        if self.inside:
-            self.inside.stream.start()
+        with ExitStack() as undo:
+            undo.callback(self.stop)
+            self._learning.start(now_ms)
+            self._journal.start()
+            self._remember(now_ms)
+            self._history.prepare(self._pairs)
+            if self.inside:
+                self.inside.stream.start()
+            undo.pop_all()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         """Let the learner go on in the background when a step is due; stream trades of `pairs`."""
+        self._guarded("the journal", lambda: self._journal.tick(now_ms, self._step_ms), None)
         self._guarded("the learner", lambda: self._learning.tick(now_ms, pairs), None)
         if self.inside:
             leader = self.leader if self.led_ms else None  # once freqtrade has candles of it
             self.inside.follow({*pairs, *filter(None, [leader])})
+        self._memory.follow(pairs)
         self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
 
     def tell(self, text: str) -> None:
@@ -115,12 +126,12 @@ class LiveEngine:
             self.inside.stream.stop()
         self._learning.stop()
         self._guarded("what became of candles", self._verdicts.flush, None)
-        self._journal.close()
+        self._journal.stop()
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""
         streamed = self.inside.stream.news if self.inside else deque()
-        for news in (self._learning.news, streamed, self._news):
+        for news in (self._learning.news, streamed, self._news, self._journal.news):
             while news:
                 yield news.popleft()
 
@@ -158,7 +169,7 @@ class LiveEngine:
     def led_ms(self) -> int:
         """Open of the leader's newest closed candle that was seen; 0 before the first."""
         until = self._history.seen_until([self.leader] if self.leader else [])
-        return min(until.values()) - timeframe_ms(self._timeframe) if until else 0
+        return min(until.values()) - self._step_ms if until else 0
 
     def lead(self, candles: Candles) -> None:
         """Take note of the leader's candles, before those of the others are forecast."""
@@ -179,9 +190,19 @@ class LiveEngine:
         return self._guarded(pair, lambda: Candles.from_frame(frame, pair, self._timeframe), None)
 
     def outlook(self, candles: Candles) -> Outlook:
-        """Forecasts for the candles served so far; whatever fails, the answer is "no trade"."""
-        nothing = self.nothing(candles.pair, candles.date_ms)
-        return self._guarded(candles.pair, lambda: self._outlook(candles), nothing)
+        """Forecasts for the candles served so far; whatever fails, the answer is "no trade".
+
+        What was said before stays to be seen: a strategy may hold a position by it.
+        """
+        made = self._guarded(candles.pair, lambda: self._outlook(candles), None)
+        return self._only_known(candles) if made is None else made
+
+    def _only_known(self, candles: Candles) -> Outlook:
+        outlook = self.nothing(candles.pair, candles.date_ms)
+        found = self._memory.known(candles.pair).of(candles.date_ms)
+        outlook.put(found.rows, found.forecast)
+        outlook.version[found.rows] = found.versions
+        return outlook
 
     def nothing(self, pair: str, date_ms: Ints) -> Outlook:
         """What is said of candles of which nothing may be said: no trade."""
@@ -204,11 +225,19 @@ class LiveEngine:
 
     def _sum_up(self, now_ms: int) -> None:
         """Sum up for the user what became of candles: once a step, and on a start."""
-        boundary_ms = self._schedule.last_boundary(now_ms)
-        if boundary_ms > self._summed_ms:  # on a start, what the bot saw before in this step
-            summary = self._verdicts.summary(self._summed_ms or boundary_ms)
-            self._news.extend([summary] if summary else [])
-            self._summed_ms = boundary_ms
+        self._news.extend(self._verdicts.sum_up(self._schedule.last_boundary(now_ms)))
+
+    def _remember(self, now_ms: int) -> None:
+        """Know what was forecast for the candles that will be shown, while the bot has time."""
+        newest_ms = now_ms - now_ms % self._step_ms - self._step_ms
+        self._memory.begin(newest_ms - SHOWN_CANDLES * self._step_ms, newest_ms)
+        self._memory.follow(self._pairs)
+        if self._journal.answers:
+            self._journal.settle(_KNOWN_IN_S)
+
+    @property
+    def _step_ms(self) -> int:
+        return timeframe_ms(self._timeframe)
 
     def _foresee(self, series: Sequence[Candles]) -> None:
         by_version: dict[str, list[_Due]] = defaultdict(list)
@@ -216,7 +245,9 @@ class LiveEngine:
             nothing: tuple[_Due, ...] = ()
             for due in self._guarded(candles.pair, partial(self._due, candles), nothing):
                 by_version[due.model.card.version].append(due)
-        self._keep([row for together in by_version.values() for row in self._at_once(together)])
+        self._memory.keep(
+            [row for together in by_version.values() for row in self._at_once(together)]
+        )
         if self.inside:
             self.inside.rebase(
                 [(due.model, due.candles) for together in by_version.values() for due in together]
@@ -253,7 +284,7 @@ class LiveEngine:
             raise DataError("the exchange gave no candles")
         closed = self._with_flow(closed_by_now(candles))
         self._history.remember(closed)
-        self._keep(self._forecast_new(closed))
+        self._memory.keep(self._forecast_new(closed))
         self._rebase(closed)
         outlook = self._assemble(candles)
         past = self._without_future(candles)
@@ -287,29 +318,9 @@ class LiveEngine:
                 if len(recent) - 1 in rows:
                     self.inside.rebase([(model, recent)])
 
-    def _keep(self, made: Sequence[JournalRow]) -> None:
-        """Into the journal first: what is not written down is not acted upon."""
-        self._journal.record(made)
-        for pair, rows in groupby(made, key=attrgetter("pair")):
-            self._told[pair].add(list(rows))
-
-    def _known(self, candles: Candles) -> Told:
-        """What was forecast for these candles already; older ones are forgotten."""
-        first, end = int(candles.date_ms[0]), int(candles.date_ms[-1]) + 1
-        if candles.pair not in self._told:
-            rows = self._journal.read(candles.pair, self._timeframe, first, end)
-            ours = self._learning.versions()
-            rows = sorted(rows, key=lambda row: row.created_ms, reverse=True)
-            oldest = {row.candle_ms: row for row in rows if row.version in ours}
-            self._told[candles.pair] = told = Told(self.terms.settings.levels)
-            told.add([oldest[candle_ms] for candle_ms in sorted(oldest)])
-        told = self._told[candles.pair]
-        told.forget_before(first)
-        return told
-
     def _first_new(self, candles: Candles) -> int:
         """Number of the first candle after the newest that was forecast."""
-        newest_ms = self._known(candles).newest_ms
+        newest_ms = self._memory.newest_ms(candles.pair)
         return int(np.searchsorted(candles.date_ms, newest_ms, side="right"))
 
     def _recent(self, candles: Candles, first: int) -> Candles:
@@ -348,7 +359,9 @@ class LiveEngine:
     def _assemble(self, candles: Candles) -> Outlook:
         """The known forecasts in the order of the candles."""
         outlook = Outlook(candles.pair, candles.date_ms, self.terms)
-        found = self._known(candles).of(candles.date_ms)
+        told = self._memory.of(candles.pair)
+        told.forget_before(int(candles.date_ms[0]))
+        found = told.of(candles.date_ms)
         outlook.put(found.rows, found.forecast)
         for model, rows in self._learning.in_force(candles):
             outlook.admit(model, rows)
@@ -358,6 +371,8 @@ class LiveEngine:
         rows, versions = found.rows[others], found.versions[others]
         skilled = {version: self._learning.is_skilled(version) for version in set(versions)}
         outlook.credit(rows, versions, skilled)
+        if not self._journal.keeps:  # what is not written down is not acted upon
+            outlook.gate[-1:] = ERROR
         return outlook
 
 

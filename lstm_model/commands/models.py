@@ -153,12 +153,11 @@ def prune(bot: _Bot, keep: int | None) -> None:
 @_for_bot
 def log(bot: _Bot, last: int) -> None:
     """Print what was decided about this bot's models, newest last."""
-    from lstm_model.bot.configuration import journal_url
-    from lstm_model.store.journal import Journal
+    from lstm_model.bot.configuration import journal_of
 
-    journal = Journal(journal_url(bot.config, bot.settings))
+    journal = journal_of(bot.config, bot.settings, read_only=True)
     try:
-        decisions = journal.decisions(bot.lineage.name, last)
+        decisions = [] if journal.is_missing else journal.decisions(bot.lineage.name, last)
     finally:
         journal.close()
     if not decisions:

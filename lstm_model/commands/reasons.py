@@ -46,7 +46,7 @@ def asked_of(config: dict[str, Any], days: int) -> Iterator[Question]:
     from lstm_model.bot import configuration
 
     settings = configuration.settings_of(config)
-    journal = Journal(configuration.journal_url(config, settings))
+    journal = configuration.journal_of(config, settings, read_only=True, whole_market=True)
     journal.check_exists()
     now_ms = time.time_ns() // 1_000_000
     try:

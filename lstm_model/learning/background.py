@@ -19,8 +19,8 @@ from lstm_model.learning.run import Run
 from lstm_model.learning.wording import Teller, decisions, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model
-from lstm_model.store.journal import Journal
 from lstm_model.store.lineage import Lineage, versions_in_use
+from lstm_model.store.recorder import Recorder
 from lstm_model.trading.outlook import Terms
 from lstm_model.training.maker import Training
 from lstm_model.training.material import reach_ms
@@ -45,7 +45,7 @@ class BackgroundLearning:
     """
 
     def __init__(
-        self, learning: Learning, terms: Terms, lineage: Lineage, journal: Journal
+        self, learning: Learning, terms: Terms, lineage: Lineage, journal: Recorder
     ) -> None:
         self.steps: tuple[Step, ...] = ()
         self.news: deque[str] = deque(maxlen=100)

@@ -24,7 +24,6 @@ from lstm_model.replay.money import Purse
 from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
 from lstm_model.replay.run import Replay, trades
 from lstm_model.settings import Settings
-from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
 
 _MOST_STEPS = 10_000  # far more than a window has
@@ -130,7 +129,8 @@ def journaled(config: dict[str, Any], since_ms: int) -> Iterator[Finding]:
         There is no journal, or it cannot be read.
     """
     settings = configuration.settings_of(config)
-    journal, timeframe = Journal(configuration.journal_url(config, settings)), config["timeframe"]
+    journal = configuration.journal_of(config, settings, read_only=True, whole_market=True)
+    timeframe = config["timeframe"]
     journal.check_exists()
     try:
         pairs = journal.pairs(timeframe, since_ms, _FOREVER_MS)

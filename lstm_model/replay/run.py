@@ -199,7 +199,8 @@ class Replay:
     def journal(self) -> Iterator[Journal]:
         """The bot's journal."""
         config = self.config()
-        journal = Journal(configuration.journal_url(config, configuration.settings_of(config)))
+        settings = configuration.settings_of(config)
+        journal = configuration.journal_of(config, settings, read_only=True)
         try:
             yield journal
         finally:

@@ -1,6 +1,7 @@
 """What the journal holds: a forecast, a decision, a verdict; and each as plain database values.
 
-Drivers store NumPy's numbers as blobs, and no score may meet a NaN: both end here.
+Drivers store NumPy's numbers as blobs, no score may meet a NaN, and no database takes every text:
+all three end here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,18 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstm_model.errors import DataError
+
+_MOST = 2**63  # what a database's integers do not reach
+
+
+class Fact(NamedTuple):
+    """Something to write down: the kind names a table, the values are those of its columns."""
+
+    kind: str
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,8 @@ def forecast_values(row: JournalRow) -> dict[str, Any]:
         raise DataError(
             f"{row.pair}: the forecast for candle {row.candle_ms} holds a NaN or infinite number"
         )
-    texts = {name: getattr(row, name) for name in ("pair", "timeframe", "version", "reason")}
-    times = {name: int(getattr(row, name)) for name in ("candle_ms", "created_ms")}
+    texts = {name: _text(getattr(row, name)) for name in ("pair", "timeframe", "version", "reason")}
+    times = {name: _whole(getattr(row, name)) for name in ("candle_ms", "created_ms")}
     lists = {"quantiles": json.dumps(quantiles), "far": json.dumps(far)}
     return {**texts, **times, **floats, **lists}
 
@@ -142,17 +152,34 @@ def decision_values(row: DecisionRow) -> dict[str, Any]:
             f'{row.lineage}: the decision "{row.kind}" about model {row.version} at {row.at_ms} '
             "holds a NaN or infinite number; leave it out (None)"
         )
-    texts = {
-        name: getattr(row, name) for name in ("lineage", "kind", "version", "champion", "text")
-    }
-    times = {name: int(getattr(row, name)) for name in ("at_ms", "candles", "created_ms")}
+    names = ("lineage", "kind", "version", "champion", "text")
+    texts = {name: _text(getattr(row, name)) for name in names}
+    times = {name: _whole(getattr(row, name)) for name in ("at_ms", "candles", "created_ms")}
     return {**texts, **times, **floats}
 
 
 def verdict_values(row: VerdictRow) -> dict[str, Any]:
     """Column -> value of a verdict."""
-    texts = {name: str(getattr(row, name)) for name in ("pair", "timeframe", "reason", "text")}
-    return {**texts, "candle_ms": int(row.candle_ms), "created_ms": int(row.created_ms)}
+    texts = {name: _text(getattr(row, name)) for name in ("pair", "timeframe", "reason", "text")}
+    times = {name: _whole(getattr(row, name)) for name in ("candle_ms", "created_ms")}
+    return {**texts, **times}
+
+
+_NEEDED = {  # the columns without which a fact is none
+    "forecast": "lineage pair timeframe candle_ms version quantiles volatility mean low high "
+    "reason created_ms",
+    "decision": "lineage at_ms kind version champion candles text created_ms",
+    "verdict": "lineage pair timeframe candle_ms reason text created_ms",
+}
+
+
+def is_fact(fact: Fact) -> bool:
+    """Whether it can be one, read from where others may have written."""
+    if not isinstance(fact.kind, str) or not isinstance(fact.values, dict):
+        return False
+    needed = _NEEDED.get(fact.kind, "no such kind").split()
+    plain = all(isinstance(value, str | int | float | None) for value in fact.values.values())
+    return plain and all(fact.values.get(name) is not None for name in needed)
 
 
 _FORECAST_FLOATS = ("volatility", "mean", "low", "high", "mean_error", "lowest", "highest")
@@ -160,6 +187,18 @@ _FORECAST_FLOATS = ("volatility", "mean", "low", "high", "mean_error", "lowest",
 
 def _float(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if not -_MOST <= number < _MOST:
+        raise DataError(f"the number {number} is too large for a journal")
+    return number
+
+
+def _text(value: Any) -> str:
+    """PostgreSQL takes no NUL, and nobody half a surrogate pair."""
+    return str(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _are_finite(numbers: Mapping[Any, float | None]) -> bool:

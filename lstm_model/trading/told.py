@@ -1,4 +1,4 @@
-"""What was forecast for the candles of one pair, ready to be shown again at every candle.
+"""What was forecast for the candles of every pair, ready to be shown again at every candle.
 
 In columns: a thousand rows are put side by side in microseconds, of records it takes milliseconds.
 
@@ -7,15 +7,26 @@ Shapes: N forecasts, K quantile levels, S spans.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_model.errors import StoreError
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.forecast import Forecast, unknown_far
+from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
+from lstm_model.store.recorder import Recorder
+
+logger = logging.getLogger(__name__)
 
 _SINGLE = ("mean", "volatility", "mean_error", "lowest", "highest")
 _UNKNOWN_FAR = tuple(unknown_far(1)[0].tolist())
@@ -67,6 +78,16 @@ class Told:
         self._versions = np.concatenate([self._versions[:stop], versions])
         self._numbers = np.concatenate([self._numbers[:stop], numbers])
 
+    def precede(self, rows: Sequence[JournalRow]) -> None:
+        """Add what was forecast before all that is known, of rows in order of their candles."""
+        if len(self._date_ms):
+            rows = [row for row in rows if row.candle_ms < self._date_ms[0]]
+        older = Told(self._levels)
+        older.add(rows)
+        self._date_ms = np.concatenate([older._date_ms, self._date_ms])
+        self._versions = np.concatenate([older._versions, self._versions])
+        self._numbers = np.concatenate([older._numbers, self._numbers])
+
     def forget_before(self, first_ms: int) -> None:
         """Let go of older candles."""
         start = int(np.searchsorted(self._date_ms, first_ms))
@@ -84,6 +105,91 @@ class Told:
         far = numbers[:, levels + len(_SINGLE) :]
         forecast = Forecast(self._levels, numbers[:, :levels], **single, far=far)
         return Found(rows, forecast, self._versions[at])
+
+
+class Memory:
+    """What was forecast, of every pair: asked of the journal once, and known from then on.
+
+    While the journal does not answer, what was said since the bot began is known all the same. What
+    was said before is not: so older candles are not forecast, as no forecast is made twice.
+
+    Parameters
+    ----------
+    journal : that everything is recorded in
+    versions : whose forecasts count, those of this bot
+    """
+
+    def __init__(
+        self, journal: Recorder, timeframe: str, levels: tuple[float, ...],
+        versions: Callable[[], Collection[str]],
+    ) -> None:  # fmt: skip
+        self._journal, self._timeframe, self._versions = journal, timeframe, versions
+        self._told = defaultdict[str, Told](partial(Told, levels))
+        self._asked: dict[str, Future[list[JournalRow]]] = {}
+        self._whole: set[str] = set()  # pairs of which the journal has told everything ...
+        self._lost: set[str] = set()  # ... and those of which it cannot
+        self._begun_ms = self._oldest_ms = 0
+
+    def begin(self, oldest_ms: int, newest_ms: int) -> None:
+        """Know what the journal lacks yet.
+
+        Parameters
+        ----------
+        oldest_ms : open of the oldest candle that will be shown
+        newest_ms : of the newest that may have been forecast before; later ones were not
+        """
+        self._oldest_ms, self._begun_ms = oldest_ms, newest_ms
+        rows = sorted(self._journal.waiting(), key=attrgetter("pair", "candle_ms"))
+        self._add(row for row in rows if row.version in self._versions())
+
+    def follow(self, pairs: Iterable[str]) -> None:
+        """Ask the journal of pairs that are new."""
+        for pair in pairs:
+            if pair not in self._asked:
+                self._asked[pair] = self._journal.ask(partial(self._read, pair))
+
+    def of(self, pair: str) -> Told:
+        """What is known of a pair; the journal is waited for while the bot has patience."""
+        self.follow([pair])
+        if pair not in self._whole | self._lost and self._journal.wait(self._asked[pair]):
+            self._hear(pair, self._asked[pair])
+        return self._told[pair]
+
+    def known(self, pair: str) -> Told:
+        """The same without asking anybody."""
+        return self._told[pair]
+
+    def newest_ms(self, pair: str) -> int:
+        """Open of the newest candle that was forecast, or may have been; -1 without any."""
+        newest_ms = self.of(pair).newest_ms
+        return newest_ms if pair in self._whole else max(newest_ms, self._begun_ms)
+
+    def keep(self, made: Sequence[JournalRow]) -> None:
+        """Into the journal first: what is not written down is not acted upon."""
+        self._journal.record(made)
+        self._add(made)
+
+    def _hear(self, pair: str, answer: Future[list[JournalRow]]) -> None:
+        try:
+            self._told[pair].precede(self._ours(answer.result()))
+            self._whole.add(pair)
+        except StoreError as error:
+            logger.error("%s: what was forecast before the start is not known: %s", pair, error)
+            self._lost.add(pair)
+
+    def _add(self, rows: Iterable[JournalRow]) -> None:
+        for pair, mine in groupby(rows, key=attrgetter("pair")):
+            self._told[pair].add(list(mine))
+
+    def _read(self, pair: str, journal: Journal) -> list[JournalRow]:
+        return journal.read(pair, self._timeframe, self._oldest_ms, 2**62)
+
+    def _ours(self, rows: Sequence[JournalRow]) -> list[JournalRow]:
+        """Of each candle what was said first, by one of ours."""
+        ours = self._versions()
+        rows = sorted(rows, key=attrgetter("created_ms"), reverse=True)
+        oldest = {row.candle_ms: row for row in rows if row.version in ours}
+        return [oldest[candle_ms] for candle_ms in sorted(oldest)]
 
 
 def _numbers(row: JournalRow) -> list[float | None]:

@@ -7,14 +7,14 @@ an assignment in memory. One transaction takes a whole round of pairs to the jou
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 from lstm_model.store.journal import Journal, VerdictRow
+from lstm_model.store.recorder import Recorder
 from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT
 
-# Chosen, in case the journal fails: more than 100 pairs say in a day of 5m candles.
-MOST_PENDING = 50_000
 _SIGNALS = (ENTER_LONG, ENTER_SHORT)
 _HOUR_MS = 3_600_000
 
@@ -30,21 +30,28 @@ class Verdicts:
 
     Examples
     --------
-    >>> verdicts = Verdicts(Journal("sqlite://"), "5m", clock=lambda: 600_000)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> recorder = Recorder(Journal("sqlite://"), Path(tempfile.mkdtemp()) / "bot.spool")
+    >>> recorder.start()
+    >>> verdicts = Verdicts(recorder, "5m", clock=lambda: 600_000)
     >>> verdicts.note("BTC/USDT", 0, "enter_long")
     >>> verdicts.note("BTC/USDT", 0, "too_small", "a stake of 3 USDT, the exchange wants 5")
     >>> verdicts.note("ETH/USDT", 0, "no_edge")
-    >>> verdicts.summary(since_ms=0)
+    >>> verdicts.summary(since_ms=0).result()
     'No entry signal in 10 min: 2 candles, no_edge 1, too_small 1'
+    >>> recorder.stop()
     """
 
     def __init__(
-        self, journal: Journal, timeframe: str, clock: Callable[[], int] | None = None
+        self, journal: Recorder, timeframe: str, clock: Callable[[], int] | None = None
     ) -> None:
         self._journal, self._timeframe = journal, timeframe
         self._clock = clock or _now_ms
         self._newest: dict[str, tuple[int, set[str]]] = {}  # of each pair: candle, codes it had
         self._pending: dict[tuple[str, int, str], VerdictRow] = {}
+        self._sums: deque[Future[str]] = deque()  # that the journal has not answered yet
+        self._summed_ms = 0
 
     def note(self, pair: str, candle_ms: int, reason: str, text: str = "") -> None:
         """Say what became of a candle. The last word counts; a word said before is not said again.
@@ -63,39 +70,43 @@ class Verdicts:
         said.add(reason)
         row = VerdictRow(pair, self._timeframe, int(candle_ms), reason, text, created_ms)
         self._pending.setdefault((pair, row.candle_ms, reason), row)
-        if len(self._pending) > MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
 
     def flush(self) -> None:
-        """Write down what was noted since the last time, in one transaction.
-
-        Raises
-        ------
-        StoreError
-            The journal cannot be written; the notes are kept for the next time.
-        """
+        """Write down what was noted since the last time, all at once."""
         if self._pending:
             self._journal.record_verdicts(self._pending.values())
             self._pending.clear()
 
-    def summary(self, since_ms: int) -> str:
+    def summary(self, since_ms: int) -> Future[str]:
         """One line on the candles of all pairs that opened from `since_ms` until now, "" if none.
 
         Signals are candles whose last word is an entry; whether freqtrade had room for a trade is
-        in its own messages. The codes of the others follow, the most frequent first.
-
-        Raises
-        ------
-        StoreError
-            The journal cannot be written or read.
+        in its own messages. The codes of the others follow, the most frequent first. It comes when
+        the journal has answered.
         """
         self.flush()
         now_ms = self._clock()
-        counts: Counter[str] = Counter()
-        counted = self._journal.count_verdicts(self._timeframe, since_ms, now_ms + 1)
-        for (_, reason), count in counted.items():
-            counts[reason] += count
-        return _line(counts, _span(now_ms - since_ms))
+
+        def count(journal: Journal) -> str:
+            counts: Counter[str] = Counter()
+            counted = journal.count_verdicts(self._timeframe, since_ms, now_ms + 1)
+            for (_, reason), number in counted.items():
+                counts[reason] += number
+            return _line(counts, _span(now_ms - since_ms))
+
+        return self._journal.ask(count)
+
+    def sum_up(self, boundary_ms: int) -> Iterator[str]:
+        """Sums of the steps until this boundary, each once, when the journal has answered.
+
+        The first, on a start, is of what the bot has seen in the step that is under way.
+        """
+        if boundary_ms > self._summed_ms:
+            self._sums.append(self.summary(self._summed_ms or boundary_ms))
+            self._summed_ms = boundary_ms
+        while self._sums and self._journal.wait(self._sums[0]):
+            if summary := self._sums.popleft().result():
+                yield summary
 
     def _said(self, pair: str, candle_ms: int) -> set[str]:
         """The codes that a pair's newest candle had; those of older ones are in the journal."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import sqlite3
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from instant_training import SETTINGS, InstantTraining
+from journal_faults import locked, wait_until
 from live_world import (  # noqa: F401 - three fixtures
     BOUNDARY,
     FIRST,
@@ -38,17 +43,19 @@ from live_world import (  # noqa: F401 - three fixtures
     learning_has_ended,
     no_trade,
     now_ms,
+    row_of,
     running_bot,
     wait_for_learning,
 )
 from series import STEP_MS, change, drop
 
-from lstm_model.errors import LstmModelError, StoreError
+from lstm_model.errors import StoreError
 from lstm_model.learning.chain import Learning
 from lstm_model.market.candles import Candles
 from lstm_model.model.model import Model
-from lstm_model.store.journal import DecisionRow, Journal, JournalRow, VerdictRow
+from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.store.spool import Spool
 from lstm_model.trading.outlook import Outlook
 from lstm_model.trading.sizing import (
     ENTER_LONG,
@@ -192,76 +199,145 @@ def test_an_unusable_newest_candle_is_not_foreseen(bot: Bot) -> None:
 # ---------------------------------------------------------------- whatever fails: no trade
 
 
-class BrokenJournal:
-    """Works until told to fail."""
-
-    def __init__(self, root: Path) -> None:
-        self._journal = Journal(f"sqlite:///{root / 'journal.sqlite'}")
-        self.broken: dict[str, Exception] = {}
-
-    def _check(self, name: str) -> None:
-        if name in self.broken:
-            raise self.broken[name]
-
-    def last(self, pair: str, timeframe: str) -> JournalRow | None:
-        self._check("last")
-        return self._journal.last(pair, timeframe)
-
-    def read(self, *where: Any) -> list[JournalRow]:
-        self._check("read")
-        return self._journal.read(*where)
-
-    def record(self, rows: list[JournalRow]) -> None:
-        self._check("record")
-        self._journal.record(rows)
-
-    def record_decisions(self, rows: list[DecisionRow]) -> None:
-        self._check("record")
-        self._journal.record_decisions(rows)
-
-    def record_verdicts(self, rows: Iterable[VerdictRow]) -> None:
-        self._check("record")
-        self._journal.record_verdicts(rows)
-
-    def count_verdicts(self, *where: Any) -> dict[tuple[str, str], int]:
-        self._check("read")
-        return self._journal.count_verdicts(*where)
-
-    def close(self) -> None:
-        self._journal.close()
+def hold(bot: Bot) -> Any:
+    """Another process writes into the bot's journal and does not come to an end."""
+    assert bot.recorder.settle(10.0)
+    return locked(bot.root / "journal.sqlite")
 
 
-@pytest.mark.parametrize("name", ["read", "record"])
-@pytest.mark.parametrize("error", [StoreError("disk full"), RuntimeError("boom"), MemoryError()])
-def test_a_journal_that_fails_means_no_trade_until_it_works_again(
-    tmp_path: Path, name: str, error: Exception, caplog: pytest.LogCaptureFixture
+def said_in_file(root: Path, pair: str = PAIR) -> list[JournalRow]:
+    """What another process reads there."""
+    other = Journal(root / "journal.sqlite", "binance-spot-5m", read_only=True)
+    rows = other.read(pair, "5m", 0, 2**62)
+    other.close()
+    return rows
+
+
+def test_a_journal_that_is_locked_changes_nothing_of_what_is_said(
+    bot: Bot, past: Outlook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal = BrokenJournal(tmp_path)
-    bot = Bot(tmp_path / "live", journal=journal).start()
-    bot.look(FIRST)
-    journal.broken[name] = error
-    outlook = bot.close_candle(FIRST)
-    assert no_trade(outlook)
-    assert not is_forecast(outlook).any()
-    assert set(outlook.decision.reason) == {ERROR}
-    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len(failures) == 1
-    assert f"{PAIR}: no forecast" in failures[0].message
-    assert (failures[0].exc_info is None) == isinstance(error, LstmModelError)
-    journal.broken.clear()
-    assert is_forecast(bot.close_candle(FIRST + 1))[-2:].all()
+    said = bot.run(FIRST, FIRST + 2)
+    with hold(bot):
+        began = time.perf_counter()
+        said |= bot.run(FIRST + 2, FIRST + 5)
+        assert time.perf_counter() - began < 4.0
+        assert len(said_in_file(bot.root)) < FRAME
+        outlook = bot.engine.outlook(bot.frame())
+    assert differences(said, past) == []
+    assert differences(said, outlook) == []
+    assert outlook.decision.reason[-1] != ERROR
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert bot.recorder.settle(30.0)
+    rows = [row_of(row.candle_ms) for row in said_in_file(bot.root)]
+    assert rows[-5:] == [*range(FIRST, FIRST + 5)]
+    assert len(set(rows)) == len(rows)
+
+
+def test_a_pair_that_comes_while_the_journal_is_locked_is_forecast_from_then_on(
+    bot: Bot, past: Outlook
+) -> None:
+    before = bot.run(FIRST, FIRST + 2, pair=OTHER)
+    bot.engine._memory._asked.clear()  # as if it had just come to the whitelist
+    bot.engine._memory._told.clear()
+    bot.engine._memory._whole.clear()
+    with hold(bot):
+        during = bot.run(FIRST + 2, FIRST + 4, pair=OTHER)
+        known = is_forecast(bot.engine.outlook(bot.frame(OTHER)))
+        assert known[-2:].all()
+    assert bot.recorder.settle(30.0)
+    again = bot.engine.outlook(bot.frame(OTHER))
+    assert differences(before | during, again) == []
+
+
+def test_a_restart_while_the_journal_is_locked_makes_no_forecast_twice(tmp_path: Path) -> None:
+    bot = Bot(tmp_path / "live").start()
+    said = bot.run(FIRST, FIRST + 3)
+    with hold(bot):
+        said |= bot.run(FIRST + 3, FIRST + 5)
+        bot.stop()
+        again = Bot(tmp_path / "live").start(FIRST + 4)
+        outlook = again.close_candle(FIRST + 4)
+        assert is_forecast(outlook)[-2:].all()  # what waits on the file
+        assert not is_forecast(outlook)[:-2].any()  # nobody can say what was said
+        said |= again.run(FIRST + 5, FIRST + 6)
+    assert again.recorder.settle(30.0)
+    outlook = again.engine.outlook(again.frame())
+    assert differences(said, outlook) == []
+    assert is_forecast(outlook)[-20:].all()
+    again.stop()
+
+
+def test_a_row_that_nobody_understands_costs_what_was_said_before_and_no_more(
+    tmp_path: Path,
+) -> None:
+    bot = Bot(tmp_path / "live").start()
+    bot.run(FIRST, FIRST + 2)
     bot.stop()
+    with closing(sqlite3.connect(tmp_path / "live" / "journal.sqlite")) as file, file:
+        file.execute("UPDATE forecast SET quantiles = 'no json' WHERE pair = ?", (PAIR,))
+    again = Bot(tmp_path / "live").start(FIRST + 1)
+    again.run(FIRST + 2, FIRST + 3)
+    outlook = again.close_candle(FIRST + 3)
+    again.stop()
+    assert is_forecast(outlook)[-2:].all()
+    assert not is_forecast(outlook)[:-2].any()
 
 
-def test_no_forecast_trades_that_the_journal_does_not_hold(tmp_path: Path) -> None:
+def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreError("cannot write, no space left")
+
+    patch.setattr(Spool, "append", refuse)
+
+
+def test_without_journal_and_file_there_is_no_entry_and_what_was_said_stays(
+    bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = bot.run(FIRST, FIRST + 3)
+    with hold(bot), monkeypatch.context() as patch:
+        fill_the_disk(patch)
+        outlook = bot.close_candle(FIRST + 3)
+        assert outlook.decision.reason[-1] == ERROR
+        assert outlook.decision.side[-1] == 0
+        assert differences(said, outlook) == []
+        assert is_forecast(outlook)[-1]  # exits go on with it
+        bot.look(FIRST + 4)
+        assert any(news.startswith("No entries") for news in bot.news)
+    wait_until(lambda: bot.recorder.keeps, 15.0)
+    said |= bot.run(FIRST + 4, FIRST + 5)
+    assert differences(said, past) == []
+    assert bot.recorder.settle(30.0)
+    rows = [row_of(row.candle_ms) for row in said_in_file(bot.root)]
+    assert rows[-5:] == [*range(FIRST, FIRST + 5)]
+
+
+def test_no_forecast_trades_that_nobody_holds(tmp_path: Path) -> None:
     bot = Bot(tmp_path / "live").start()
     outlook = bot.close_candle(FIRST)
-    held = Journal(f"sqlite:///{tmp_path / 'live' / 'journal.sqlite'}")
-    rows = held.read(PAIR, "5m", 0, 2**62)
-    held.close()
+    assert bot.recorder.settle(10.0)
+    rows = said_in_file(tmp_path / "live")
     bot.stop()
     made = outlook.date_ms[is_forecast(outlook)]
     assert [row.candle_ms for row in rows] == made.tolist()
+
+
+@pytest.mark.parametrize("error", [StoreError("boom"), RuntimeError("boom"), MemoryError()])
+def test_whatever_fails_what_was_said_before_stays_to_be_seen(
+    bot: Bot, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = bot.run(FIRST, FIRST + 2)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.bot.live.Frame", fail)
+        outlook = bot.close_candle(FIRST + 2)
+    assert no_trade(outlook)
+    assert set(outlook.decision.reason) == {ERROR}
+    assert [is_forecast(outlook)[place] for place in (-3, -2, -1)] == [True, True, False]
+    seen = {row: facts(outlook, row - FIRST - 3)["lstm_mean"] for row in said}
+    assert seen == {row: fact["lstm_mean"] for row, fact in said.items()}
 
 
 @pytest.mark.parametrize("error", [StoreError("weights are gone"), ValueError("bad shape")])
@@ -321,14 +397,21 @@ def test_a_pinned_model_serves_before_the_first_step(bot: Bot, tmp_path: Path) -
     other.stop()
 
 
-def test_an_unusable_store_or_journal_is_noticed_at_the_start(tmp_path: Path) -> None:
+def test_an_unusable_store_or_journal_is_noticed_at_the_start_and_nothing_stays_open(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match="cannot write"):
-        Bot(tmp_path / "file", journal=BrokenJournal(tmp_path)).start()
-    journal = BrokenJournal(tmp_path)
-    journal.broken["last"] = StoreError("locked")
-    with pytest.raises(StoreError, match="locked"):
-        Bot(tmp_path / "live", journal=journal).start()
+        Bot(tmp_path / "file").start()
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live" / "journal.sqlite").write_bytes(b"no database" * 500)
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with pytest.raises(StoreError, match="file is not a database"):
+        Bot(tmp_path / "live").start()
+    gc.collect()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    (tmp_path / "live" / "journal.sqlite").unlink()
+    Bot(tmp_path / "live").start().stop()  # neither lineage nor file are held
 
 
 def test_before_the_first_model_there_is_no_trade(tmp_path: Path) -> None:
@@ -450,16 +533,14 @@ def test_what_became_of_candles_is_summed_up_once_a_step_and_on_a_start(
     assert summaries(again) == ["1 candle, no_data 1"]
 
 
-def test_a_journal_that_fails_while_it_sums_up_stops_no_bot(tmp_path: Path) -> None:
-    journal = BrokenJournal(tmp_path)
-    bot = Bot(tmp_path / "live", journal=journal).start()
+def test_a_sum_comes_when_the_journal_answers(bot: Bot) -> None:
     bot.look(FIRST)
     bot.engine.note(PAIR, boundary_ms(FIRST), NO_EDGE)
-    journal.broken["record"] = StoreError("locked")
-    bot.look(FIRST + 1)
-    journal.broken.clear()
-    bot.look(BOUNDARY)
-    bot.stop()
+    with hold(bot):
+        bot.look(BOUNDARY)
+        assert summaries(bot) == []
+    assert bot.recorder.settle(30.0)
+    bot.look(BOUNDARY + 1)
     assert summaries(bot) == ["1 candle, no_edge 1"]
 
 

@@ -346,6 +346,7 @@ def test_the_log_tells_the_decisions_of_this_bot_newest_last(user: User) -> None
 
 def test_a_log_of_nothing_says_so(newcomer: User) -> None:
     assert "No decisions" in newcomer.told("log")
+    assert not list(newcomer.folder.rglob("journal*"))
 
 
 def test_options_may_stand_before_the_subcommand_too(user: User) -> None:

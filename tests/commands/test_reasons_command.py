@@ -146,6 +146,23 @@ def test_without_a_journal_it_is_said_what_writes_one(user: User, command: str) 
     assert not user.root.exists()
 
 
+@pytest.mark.parametrize("name", ["a?b", "a%20b #c", "Märkte"])
+def test_the_journal_is_looked_for_where_the_store_is(user: User, name: str) -> None:
+    write_config(user.folder, lstm={"store_dir": name})
+    journal = Journal(user.folder / name / "journal.sqlite", "binance-spot-5m-0")
+    journal.record_verdicts([VerdictRow("BTC/USDT", "5m", NEWEST_MS, "no_edge", "", 1)])
+    journal.close()
+    assert "What became of 1 candles" in user.told("reasons")
+
+
+def test_another_exchange_in_the_same_store_is_not_counted(user: User) -> None:
+    for lineage in ("kraken-spot-5m-0", "binance-futures-5m-0", "binance-spot-5m-0"):
+        journal = Journal(user.root / "journal.sqlite", lineage)
+        journal.record_verdicts([VerdictRow("BTC/USDT", "5m", NEWEST_MS, "no_edge", "", 1)])
+        journal.close()
+    assert "What became of 1 candles" in user.told("reasons")
+
+
 @pytest.mark.parametrize("command", ["reasons", "coverage"])
 def test_without_a_timeframe_it_is_said_what_is_missing(user: User, command: str) -> None:
     write_config(user.folder, timeframe="")

@@ -1,14 +1,17 @@
 """The journal never changes what was said, whoever asks and whoever dies."""
 
 import dataclasses
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 from places import TESTS
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.store import journal as journal_module
+from lstm_model.store import journal_tables
 from lstm_model.store.journal import DecisionRow, Journal, JournalRow, VerdictRow
 
 STEP_MS = 300_000
@@ -37,7 +40,7 @@ rows = st.builds(
     mean=finite,
     low=finite,
     high=finite,
-    reason=st.text(st.characters(exclude_categories=["Cs"])),
+    reason=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
     created_ms=st.integers(0, 2**53),
     mean_error=st.none() | finite,
     lowest=st.none() | finite,
@@ -56,7 +59,7 @@ decisions = st.builds(
     candles=st.integers(0, 2**53),
     gain=st.none() | finite,
     bound=st.none() | finite,
-    text=st.text(st.characters(exclude_categories=["Cs"])),
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
     created_ms=st.integers(0, 2**53),
 )
 
@@ -67,7 +70,7 @@ verdicts = st.builds(
     timeframe=st.sampled_from(["5m", "1h"]),
     candle_ms=st.integers(0, 5).map(lambda number: number * STEP_MS),
     reason=st.sampled_from(["enter_long", "no_edge", "too_small"]),
-    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3),
     created_ms=st.integers(0, 3),
 )
 
@@ -341,23 +344,24 @@ def test_many_may_open_a_journal_of_an_older_release_at_once(old_file: Path) -> 
 def test_a_column_that_another_process_just_added_is_no_error(
     old_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, seen = journal_module._missing, []
+    look, seen = journal_tables._missing, []
 
     def look_too_early(engine: Any, table: Any) -> Any:
         missing = look(engine, table)
         if missing and not seen:
             seen.append(missing)
             with sqlite3.connect(old_file) as other:
-                for column in missing:
+                for column in missing[1:]:
                     other.execute(f"ALTER TABLE forecast ADD COLUMN {column.name} DOUBLE")
             other.close()
         return missing
 
-    monkeypatch.setattr(journal_module, "_missing", look_too_early)
+    monkeypatch.setattr(journal_tables, "_missing", look_too_early)
     journal = Journal(f"sqlite:///{old_file}")
     assert journal.last("BTC/USDT", "5m") == make_row()
     journal.close()
-    assert [column.name for column in seen[0]] == ["mean_error", "lowest", "highest", "far"]
+    added = ["lineage", "mean_error", "lowest", "highest", "far"]
+    assert [column.name for column in seen[0]] == added
 
 
 def test_a_column_that_cannot_be_added_is_an_error(old_file: Path) -> None:
@@ -487,6 +491,159 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path}/file/journal.sqlite")
     with pytest.raises(StoreError, match=r"file/journal\.sqlite is unusable"):
         journal.record([make_row()])
+
+
+# ---------------------------------------------------------------- several bots, any place, reading
+
+
+def test_bots_of_one_store_do_not_hear_of_each_other(tmp_path: Path) -> None:
+    names = ("binance-spot-5m-1", "kraken-spot-5m-1", "binance-futures-5m-1", "binance-spot-5m-2")
+    journals = [Journal(tmp_path / "journal.sqlite", name) for name in names]
+    for number, journal in enumerate(journals):
+        journal.record([make_row(0, mean=float(number))])
+        journal.record_verdicts([make_verdict(0, text=str(number)), make_verdict(number + 1)])
+    for number, journal in enumerate(journals):
+        assert [row.mean for row in journal.read("BTC/USDT", "5m", 0, 1)] == [number]
+        assert journal.last("BTC/USDT", "5m") == make_row(0, mean=float(number))
+        first, second = journal.verdicts("5m", 0, 2**60)
+        assert (first.text, second.candle_ms) == (str(number), (number + 1) * STEP_MS)
+        assert journal.count_verdicts("5m", 0, 2**60) == {("BTC/USDT", "no_edge"): 2}
+        journal.close()
+
+
+def test_a_market_is_seen_through_changes_of_options(tmp_path: Path) -> None:
+    names = ("binance-spot-5m-1", "binance-spot-5m-2", "binance-spot-15m-1", "kraken-spot-5m-1")
+    for number, name in enumerate(names):
+        journal = Journal(tmp_path / "journal.sqlite", name)
+        journal.record([make_row(number)])
+        journal.record_verdicts([make_verdict(number)])
+        journal.close()
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path, "binance-spot-5m-2", read_only=True, whole_market=True)
+    assert journal.read("BTC/USDT", "5m", 0, 2**60) == [make_row(0), make_row(1)]
+    assert journal.verdicts("5m", 0, 2**60) == [make_verdict(0), make_verdict(1)]
+    journal.close()
+
+
+def test_what_an_older_release_wrote_is_everybodys_and_stays(old_file: Path) -> None:
+    with sqlite3.connect(old_file) as database:
+        database.executescript(
+            "CREATE TABLE verdict (pair TEXT, timeframe TEXT, candle_ms BIGINT, reason TEXT, "
+            "text TEXT NOT NULL, created_ms BIGINT NOT NULL, "
+            "PRIMARY KEY (timeframe, candle_ms, pair, reason));"
+            "INSERT INTO verdict VALUES ('BTC/USDT', '5m', 0, 'no_edge', 'an edge of -3 bps', 1);"
+        )
+    database.close()
+    for name in ("binance-spot-5m-1", "kraken-spot-5m-1"):
+        journal = Journal(old_file, name)
+        journal.record([make_row(1)])
+        journal.record_verdicts([make_verdict(1)])
+        assert journal.read("BTC/USDT", "5m", 0, 2**60) == [make_row(0), make_row(1)]
+        assert journal.verdicts("5m", 0, 2**60) == [make_verdict(0), make_verdict(1)]
+        journal.close()
+    with sqlite3.connect(old_file) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+    database.close()
+    assert sorted(name for name in tables if "autoindex" not in name) == [
+        "decision", "forecast", "verdict",
+    ]  # fmt: skip
+
+
+PLACES = ["a?b", "a%20b", "a#b", "a b", "Märkte/日本", "a?mode=memory", "a&b=c;d", "a%b", "file:x"]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_journal_is_where_its_path_says(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / "journal.sqlite"
+    for read_only in (False, True):
+        journal = Journal(path, read_only=read_only)
+        if not read_only:
+            journal.record([make_row()])
+        assert journal.last("BTC/USDT", "5m") == make_row()
+        journal.close()
+    assert {found.name for found in tmp_path.rglob("*") if found.is_file()} == {path.name}
+    assert path.stat().st_size > 0
+
+
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """As somebody who may read everything here and write nothing."""
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_a_journal_in_a_folder_that_cannot_be_written_can_be_read(public_folder: Path) -> None:
+    path = public_folder / "journal.sqlite"
+    journal = Journal(path)
+    journal.record([make_row()])
+    journal.record_verdicts([make_verdict()])
+    journal.close()
+    reading = Journal(path, read_only=True)
+    before = path.read_bytes()
+    with unprivileged(public_folder):
+        assert reading.last("BTC/USDT", "5m") == make_row()
+        assert reading.verdicts("5m", 0, 1) == [make_verdict()]
+        assert reading.decisions("binance-5m") == []
+        with pytest.raises(StoreError, match=r"readonly|read-only"):
+            reading.record([make_row(1)])
+        reading.close()
+    assert path.read_bytes() == before
+    assert [found.name for found in public_folder.iterdir()] == [path.name]
+
+
+def test_a_bots_journal_can_be_read_while_it_writes(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    writing = Journal(path)
+    writing.record([make_row(0)])
+    reading = Journal(path, read_only=True)
+    assert reading.last("BTC/USDT", "5m") == make_row(0)
+    writing.record([make_row(1)])
+    assert reading.last("BTC/USDT", "5m") == make_row(1)
+    reading.close()
+    writing.close()
+
+
+def test_reading_changes_no_journal_of_an_older_release(old_file: Path) -> None:
+    before = old_file.read_bytes()
+    journal = Journal(old_file, "binance-spot-5m-1", read_only=True)
+    assert journal.read("BTC/USDT", "5m", 0, 2**60) == [make_row()]
+    assert journal.pairs("5m", 0, 1) == ["BTC/USDT"]
+    assert journal.count_verdicts("5m", 0, 1) == {}
+    assert journal.decisions("binance-5m") == []
+    journal.close()
+    assert old_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_who_reads_makes_no_journal(tmp_path: Path, write: bool) -> None:
+    journal = Journal(tmp_path / "lstm" / "journal.sqlite", read_only=True)
+    assert journal.is_missing
+    with pytest.raises(StoreError, match="unusable"):
+        journal.record([make_row()]) if write else journal.last("BTC/USDT", "5m")
+    journal.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_no_database_takes_is_refused(journal: Journal) -> None:
+    with pytest.raises(DataError, match="too large"):
+        journal.record([make_row(0, created_ms=2**63)])
 
 
 WRITER = """

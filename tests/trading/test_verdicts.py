@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journal_faults import locked
 
-from lstm_model.errors import StoreError
 from lstm_model.store.journal import Journal, VerdictRow
-from lstm_model.trading import verdicts as verdicts_module
+from lstm_model.store.recorder import Recorder
 from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE, NO_SKILL, REASONS, TOO_SMALL
 from lstm_model.trading.verdicts import Verdicts
 
@@ -21,146 +23,147 @@ DAY_MS = 86_400_000
 NOW_MS = 1_700_006_400_000
 
 
-class Book(Journal):
-    """A journal in memory that counts its transactions and can fail."""
+class Book(Recorder):
+    """Counts what is handed over at once."""
 
-    def __init__(self) -> None:
-        super().__init__("sqlite://")
-        self.batches: list[int] = []
-        self.fails = False
+    def __init__(self, folder: Path) -> None:
+        self.journal, self.batches = Journal(folder / "journal.sqlite", "bot"), list[int]()
+        super().__init__(self.journal, folder / "bot.spool", "5m")
 
     def record_verdicts(self, rows: Iterable[VerdictRow]) -> None:
-        if self.fails:
-            raise StoreError("the disk is full")
         rows = list(rows)
         self.batches.append(len(rows))
         super().record_verdicts(rows)
 
 
-def open_verdicts(journal: Journal, now_ms: int = NOW_MS) -> Verdicts:
-    return Verdicts(journal, "5m", clock=lambda: now_ms)
+def open_verdicts(book: Book, now_ms: int = NOW_MS) -> Verdicts:
+    return Verdicts(book, "5m", clock=lambda: now_ms)
 
 
-def written(journal: Journal) -> list[tuple[str, int, str, str]]:
-    rows = journal.verdicts("5m", 0, 2**60)
+def summed(verdicts: Verdicts, since_ms: int) -> str:
+    return verdicts.summary(since_ms).result(10.0)
+
+
+def written(book: Book) -> list[tuple[str, int, str, str]]:
+    assert book.settle(10.0)
+    rows = book.journal.verdicts("5m", 0, 2**60)
     return [(row.pair, row.candle_ms, row.reason, row.text) for row in rows]
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[Book]:
+    book = Book(folder)
+    book.start()
+    try:
+        yield book
+    finally:
+        book.stop()
+
+
 @pytest.fixture
-def journal() -> Book:
-    return Book()
+def book(tmp_path: Path) -> Iterator[Book]:
+    with opened(tmp_path) as made:
+        yield made
 
 
-def test_a_word_said_again_is_written_once_with_its_first_text(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
+def test_a_word_said_again_is_written_once_with_its_first_text(book: Book) -> None:
+    verdicts = open_verdicts(book)
     for text in ("an edge of -3 bps", "an edge of -4 bps"):
         verdicts.note("BTC/USDT", 0, NO_EDGE, text)
         verdicts.flush()
-    assert journal.batches == [1]
-    assert written(journal) == [("BTC/USDT", 0, NO_EDGE, "an edge of -3 bps")]
+    assert book.batches == [1]
+    assert written(book) == [("BTC/USDT", 0, NO_EDGE, "an edge of -3 bps")]
 
 
-def test_an_older_candle_keeps_its_first_text_too(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
+def test_an_older_candle_keeps_its_first_text_too(book: Book) -> None:
+    verdicts = open_verdicts(book)
     verdicts.note("BTC/USDT", STEP_MS, NO_EDGE, "newer")
     for text in ("the first", "the second"):
         verdicts.note("BTC/USDT", 0, NO_EDGE, text)
     verdicts.flush()
-    assert [text for *_, text in written(journal)] == ["the first", "newer"]
+    assert [text for *_, text in written(book)] == ["the first", "newer"]
 
 
-def test_all_pairs_go_to_the_journal_in_one_transaction(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
+def test_all_pairs_go_to_the_journal_in_one_transaction(book: Book) -> None:
+    verdicts = open_verdicts(book)
     for number in range(100):
         verdicts.note(f"P{number}/USDT", STEP_MS, NO_EDGE)
-    assert journal.batches == []
+    assert book.batches == []
     verdicts.flush()
     verdicts.flush()
-    assert journal.batches == [100]
+    assert book.batches == [100]
 
 
-def test_a_signal_that_was_refused_at_once_counts_as_refused(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
+def test_a_signal_that_was_refused_at_once_counts_as_refused(book: Book) -> None:
+    verdicts = open_verdicts(book)
     for code in (ENTER_SHORT, TOO_SMALL):
         verdicts.note("BTC/USDT", 0, code)
     for code in (ENTER_SHORT, "calibrating"):  # alphabetically the other way round
         verdicts.note("ETH/USDT", 0, code)
     verdicts.flush()
-    assert journal.count_verdicts("5m", 0, 1) == {
+    assert book.settle(10.0)
+    assert book.journal.count_verdicts("5m", 0, 1) == {
         ("BTC/USDT", TOO_SMALL): 1,
         ("ETH/USDT", "calibrating"): 1,
     }
 
 
 def test_a_restart_counts_nothing_twice(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/journal.sqlite"
     for start_ms in (NOW_MS, NOW_MS + 5_000):
-        journal = Journal(url)
-        verdicts = open_verdicts(journal, start_ms)
-        verdicts.note("BTC/USDT", NOW_MS - STEP_MS, NO_EDGE, f"said at {start_ms}")
-        assert verdicts.summary(NOW_MS - DAY_MS) == "No entry signal in 24 h: 1 candle, no_edge 1"
-        assert [text for *_, text in written(journal)] == [f"said at {NOW_MS}"]
-        journal.close()
+        with opened(tmp_path) as book:
+            verdicts = open_verdicts(book, start_ms)
+            verdicts.note("BTC/USDT", NOW_MS - STEP_MS, NO_EDGE, f"said at {start_ms}")
+            told = summed(verdicts, NOW_MS - DAY_MS)
+            assert told == "No entry signal in 24 h: 1 candle, no_edge 1"
+            assert [text for *_, text in written(book)] == [f"said at {NOW_MS}"]
 
 
-def test_what_a_failing_journal_did_not_take_is_kept_for_the_next_time(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
-    verdicts.note("BTC/USDT", 0, NO_EDGE)
-    journal.fails = True
-    with pytest.raises(StoreError, match="disk is full"):
+def test_a_summary_comes_when_the_journal_answers_again(book: Book, tmp_path: Path) -> None:
+    verdicts = open_verdicts(book)
+    assert book.settle(10.0)
+    with locked(tmp_path / "journal.sqlite"):
+        verdicts.note("BTC/USDT", NOW_MS - STEP_MS, NO_EDGE)
+        told = verdicts.summary(NOW_MS - DAY_MS)
+        verdicts.note("BTC/USDT", NOW_MS, NO_SKILL)
         verdicts.flush()
-    with pytest.raises(StoreError, match="disk is full"):
-        verdicts.summary(0)
-    verdicts.note("BTC/USDT", STEP_MS, NO_SKILL)
-    journal.fails = False
-    verdicts.flush()
-    assert [code for _, _, code, _ in written(journal)] == [NO_EDGE, NO_SKILL]
+        assert not told.done()
+    assert "2 candles, no_edge 1, no_skill 1" in told.result(40.0)
 
 
-def test_a_journal_that_fails_for_days_does_not_fill_the_memory(
-    journal: Book, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verdicts_module, "MOST_PENDING", 10)
-    verdicts = open_verdicts(journal)
-    for candle in range(25):
-        verdicts.note("BTC/USDT", candle * STEP_MS, NO_EDGE)
-    verdicts.flush()
-    assert [candle_ms // STEP_MS for _, candle_ms, _, _ in written(journal)] == [*range(15, 25)]
-
-
-def test_the_summary_tells_the_most_frequent_reason_first(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
+def test_the_summary_tells_the_most_frequent_reason_first(book: Book) -> None:
+    verdicts = open_verdicts(book)
     for candle in range(288):
         opened = NOW_MS - DAY_MS + candle * STEP_MS
         for number in range(10):
             verdicts.note(f"P{number}", opened, NO_EDGE if number < 2 else NO_SKILL)
     expected = "in 24 h: 2,880 candles, no_skill 2,304, no_edge 576"
-    assert verdicts.summary(NOW_MS - DAY_MS) == f"No entry signal {expected}"
+    assert summed(verdicts, NOW_MS - DAY_MS) == f"No entry signal {expected}"
     verdicts.note("A/B", NOW_MS - STEP_MS, ENTER_LONG)
-    assert verdicts.summary(NOW_MS - DAY_MS) == (
+    assert summed(verdicts, NOW_MS - DAY_MS) == (
         "1 entry signal in 24 h: 2,881 candles, no_skill 2,304, no_edge 576"
     )
     verdicts.note("A/B", NOW_MS - 2 * STEP_MS, ENTER_SHORT)
-    assert verdicts.summary(NOW_MS - DAY_MS).startswith("2 entry signals in 24 h: 2,882 candles,")
+    assert summed(verdicts, NOW_MS - DAY_MS).startswith("2 entry signals in 24 h: 2,882 candles,")
 
 
-def test_the_summary_knows_only_its_own_time_and_timeframe(journal: Book) -> None:
-    verdicts = open_verdicts(journal)
-    hourly = Verdicts(journal, "1h", clock=lambda: NOW_MS)
+def test_the_summary_knows_only_its_own_time_and_timeframe(book: Book) -> None:
+    verdicts = open_verdicts(book)
+    hourly = Verdicts(book, "1h", clock=lambda: NOW_MS)
     hourly.note("A/B", NOW_MS - STEP_MS, NO_SKILL)
     verdicts.note("A/B", NOW_MS - 20 * 60_000 - 1, NO_SKILL)
-    assert verdicts.summary(NOW_MS - 20 * 60_000) == ""
+    assert summed(verdicts, NOW_MS - 20 * 60_000) == ""
     verdicts.note("A/B", NOW_MS - 20 * 60_000, NO_EDGE)
-    told = verdicts.summary(NOW_MS - 20 * 60_000)
+    told = summed(verdicts, NOW_MS - 20 * 60_000)
     assert told == "No entry signal in 20 min: 1 candle, no_edge 1"
-    assert hourly.summary(NOW_MS - 2 * DAY_MS) == "No entry signal in 48 h: 1 candle, no_skill 1"
+    assert summed(hourly, NOW_MS - 2 * DAY_MS) == "No entry signal in 48 h: 1 candle, no_skill 1"
 
 
-def test_without_a_clock_of_its_own_it_is_now(journal: Book) -> None:
-    verdicts = Verdicts(journal, "5m")
+def test_without_a_clock_of_its_own_it_is_now(book: Book) -> None:
+    verdicts = Verdicts(book, "5m")
     verdicts.note("A/B", 0, NO_EDGE)
     verdicts.flush()
-    (row,) = journal.verdicts("5m", 0, 1)
+    assert book.settle(10.0)
+    (row,) = book.journal.verdicts("5m", 0, 1)
     assert row.created_ms > NOW_MS
 
 
@@ -174,22 +177,25 @@ notes = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(notes, st.sets(st.integers(0, 24)))
 def test_each_candle_of_a_pair_is_counted_once(
     said: list[tuple[str, int, str]], flushes: set[int]
 ) -> None:
-    journal = Book()
-    verdicts = open_verdicts(journal)
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as book:
+        check_counts(book, said, flushes)
+
+
+def check_counts(book: Book, said: list[tuple[str, int, str]], flushes: set[int]) -> None:
+    verdicts = open_verdicts(book)
     for number, (pair, candle_ms, reason) in enumerate(said):
         verdicts.note(pair, candle_ms, reason)
         if number in flushes:
             verdicts.flush()
     verdicts.flush()
-    assert Counter((*key, "") for key in set(said)) == Counter(written(journal))
+    assert Counter((*key, "") for key in set(said)) == Counter(written(book))
     candles = Counter(pair for pair, _ in {(pair, candle_ms) for pair, candle_ms, _ in said})
     found: Counter[str] = Counter()
-    for (pair, _), count in journal.count_verdicts("5m", 0, 2**60).items():
+    for (pair, _), count in book.journal.count_verdicts("5m", 0, 2**60).items():
         found[pair] += count
     assert found == candles
-    journal.close()

@@ -1,0 +1,532 @@
+"""What a bot says is kept at once and is in the database once, whatever the database does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from journal_faults import BINARIES, DRIVERS, Server, locked, serving, wait_until
+from places import TESTS
+from test_journal import STEP_MS, make_decision, make_row, make_verdict
+
+from lstm_model.errors import DataError, StoreError
+from lstm_model.store import recorder as recorder_module
+from lstm_model.store.journal import Journal, JournalRow
+from lstm_model.store.journal_rows import Fact, is_fact
+from lstm_model.store.recorder import PATIENCE_S, Recorder
+from lstm_model.store.spool import Spool, others
+
+BOT = "binance-spot-5m-1f2e3d4c"
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+SLACK_S = 1.0  # of a machine that does other things
+
+
+def make_recorder(folder: Path, lineage: str = BOT, url: str = "", days: int = 0) -> Recorder:
+    journal = Journal(url or folder / "journal.sqlite", lineage, lock_wait_s=0.1)
+    return Recorder(journal, folder / "spool" / f"{lineage}.spool", "5m", days)
+
+
+def written(folder: Path, url: str = "", lineage: str = BOT) -> list[JournalRow]:
+    journal = Journal(url or folder / "journal.sqlite", lineage, read_only=True)
+    rows = journal.read("BTC/USDT", "5m", 0, 2**60)
+    journal.close()
+    return rows
+
+
+@pytest.fixture(name="bot")
+def running(tmp_path: Path) -> Iterator[Recorder]:
+    """A recorder that runs, and whose database is well."""
+    recorder = make_recorder(tmp_path)
+    recorder.start()
+    assert recorder.settle(10.0)
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture
+def no_space(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """A disk that is full, for the spool alone, until the list is emptied."""
+    full, sync = [True], os.fsync
+
+    def refuse(handle: int) -> None:
+        if full and os.readlink(f"/proc/self/fd/{handle}").endswith(".spool"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    yield full
+    full.clear()
+
+
+# ---------------------------------------------------------------- while all is well
+
+
+def test_what_is_recorded_is_in_the_database_and_no_longer_on_the_file(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    assert bot.record([make_row(0), make_row(1)])
+    bot.record_decisions([make_decision()])
+    bot.record_verdicts([make_verdict()])
+    assert bot.settle(10.0)
+    assert written(tmp_path) == [make_row(0), make_row(1)]
+    assert bot.ask(lambda journal: journal.decisions("binance-5m")).result(5) == [make_decision()]
+    assert bot.ask(lambda journal: journal.verdicts("5m", 0, 1)).result(5) == [make_verdict()]
+    assert (tmp_path / "spool" / f"{BOT}.spool").stat().st_size == 0
+    assert not bot.news
+
+
+def test_a_bad_number_is_refused_and_nothing_kept(bot: Recorder) -> None:
+    with pytest.raises(DataError, match="NaN or infinite"):
+        bot.record([make_row(0), make_row(1, mean=float("nan"))])
+    assert bot.waiting() == []
+
+
+def test_a_text_that_no_database_takes_stops_nothing(bot: Recorder, tmp_path: Path) -> None:
+    bot.record([make_row(0, reason="a\0b\ud800")])
+    assert bot.settle(10.0)
+    assert [row.reason for row in written(tmp_path)] == ["a\ufffdb?"]
+
+
+def test_a_question_that_fails_is_answered_so_and_the_next_one_as_ever(bot: Recorder) -> None:
+    def fail(_: Journal) -> None:
+        raise StoreError("no such table")
+
+    failed = bot.ask(fail)
+    assert bot.wait(failed)
+    with pytest.raises(StoreError, match="no such table"):
+        failed.result()
+    assert bot.settle(5.0)
+
+
+# ---------------------------------------------------------------- locked, slow and away
+
+
+def test_a_lock_of_another_process_costs_no_time_and_loses_nothing(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    with locked(tmp_path / "journal.sqlite"):
+        bot.tick(0, STEP_MS)
+        began = time.perf_counter()
+        for candle in range(100):
+            assert bot.record([make_row(candle)])
+        question = bot.ask(lambda journal: journal.last("BTC/USDT", "5m"))
+        assert not any(bot.wait(question) for _ in range(100))
+        assert time.perf_counter() - began < PATIENCE_S + SLACK_S
+        assert bot.waiting() == [make_row(candle) for candle in range(100)]
+        assert written(tmp_path) == []
+    assert question.result(10.0) == make_row(99)
+    assert written(tmp_path) == [make_row(candle) for candle in range(100)]
+
+
+def test_with_the_next_candle_there_is_patience_again(bot: Recorder) -> None:
+    over = threading.Event()
+    question, waits = bot.ask(lambda _: over.wait(20.0)), []
+    for now_ms in (0, 1, STEP_MS):
+        bot.tick(now_ms, STEP_MS)
+        began = time.perf_counter()
+        assert not bot.wait(question)
+        waits.append(time.perf_counter() - began)
+    over.set()
+    assert [wait > PATIENCE_S / 2 for wait in waits] == [True, False, True]
+    assert question.result(10.0)
+
+
+def test_a_database_that_is_known_to_be_away_is_not_waited_for(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    with locked(tmp_path / "journal.sqlite"):
+        bot.record([make_row()])
+        wait_until(lambda: bot._trouble is not None)
+        question = bot.ask(lambda journal: journal.last("BTC/USDT", "5m"))
+        began = time.perf_counter()
+        for candle in range(100):
+            bot.tick(candle * STEP_MS, STEP_MS)
+            assert not bot.wait(question)
+        assert time.perf_counter() - began < SLACK_S
+    assert question.result(30.0) == make_row()
+
+
+def test_the_user_is_told_once_that_it_is_away_and_once_that_it_is_back(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    with locked(tmp_path / "journal.sqlite"):
+        bot.record([make_row()])
+        wait_until(lambda: bot._trouble is not None)
+        for now_ms in range(0, HOUR_MS, 5_000):
+            bot.tick(now_ms, STEP_MS)
+            if now_ms < 30_000:
+                assert not bot.news
+        [away] = bot.news
+        assert str(tmp_path / "spool") in away
+        assert "locked" in away
+        for now_ms in range(HOUR_MS, 2 * HOUR_MS, 5_000):
+            bot.tick(now_ms, STEP_MS)
+        assert len(bot.news) == 2
+    assert bot.settle(30.0)
+    wait_until(lambda: bot._trouble is None)
+    for now_ms in range(2 * HOUR_MS, 3 * HOUR_MS, 5_000):
+        bot.tick(now_ms, STEP_MS)
+    assert [news.startswith("The journal answers again") for news in bot.news] == [0, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_died_is_replaced(bot: Recorder, tmp_path: Path) -> None:
+    def kill(_: Journal) -> None:
+        raise SystemExit
+
+    bot.ask(kill)
+    assert bot._thread is not None
+    bot._thread.join(10.0)
+    bot.record([make_row()])
+    bot.tick(0, STEP_MS)
+    assert bot.settle(10.0)
+    assert written(tmp_path) == [make_row()]
+
+
+def test_a_call_that_hangs_is_ended(
+    bot: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+
+    def hang(journal: Journal) -> None:
+        if bot._trouble is None:
+            with journal._database.connected() as connection:
+                connection.exec_driver_sql(endless)
+
+    monkeypatch.setattr(recorder_module, "_STUCK_S", 0.1)
+    bot.ask(hang)
+    bot.record([make_row()])
+    wait_until(lambda: bot.tick(0, STEP_MS) or bot._trouble is not None)
+    assert bot.settle(10.0)
+    assert written(tmp_path) == [make_row()]
+
+
+# ---------------------------------------------------------------- starts and stops
+
+
+def test_what_a_stop_could_not_hand_over_the_next_start_does(tmp_path: Path) -> None:
+    first = make_recorder(tmp_path)
+    first.start()
+    assert first.settle(10.0)
+    with locked(tmp_path / "journal.sqlite"):
+        first.record([make_row(0), make_row(1)])
+        first.stop()
+        second = make_recorder(tmp_path)
+        second.start()  # with the journal locked still
+        assert second.waiting() == [make_row(0), make_row(1)]
+        second.record([make_row(2)])
+    assert second.settle(30.0)
+    second.stop()
+    assert written(tmp_path) == [make_row(candle) for candle in range(3)]
+
+
+def test_a_journal_that_cannot_be_used_is_noticed_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 500)
+    recorder = make_recorder(tmp_path)
+    with pytest.raises(StoreError, match="file is not a database"):
+        recorder.start()
+    again = make_recorder(tmp_path)  # which nobody else holds
+    (tmp_path / "journal.sqlite").unlink()
+    again.start()
+    again.stop()
+
+
+def test_two_bots_do_not_share_a_file(bot: Recorder, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="another bot writes"):
+        make_recorder(tmp_path).start()
+
+
+def test_what_a_bot_of_other_options_left_is_handed_over_under_its_name(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    facts = bot._journal.forecasts([make_row()])
+    changed = [Fact(fact.kind, {**fact.values, "lineage": "old-spot-5m-0"}) for fact in facts]
+    left = Spool(tmp_path / "spool" / "old-spot-5m-0.spool")
+    assert left.open()
+    left.append(changed)
+    assert list(others(tmp_path / "spool" / "new.spool")) == []  # somebody holds it still
+    left.close()
+    third = make_recorder(tmp_path, "kraken-spot-5m-9")
+    third.start()
+    assert third.settle(10.0)
+    third.stop()
+    assert written(tmp_path) == written(tmp_path, lineage="kraken-spot-5m-9") == []
+    assert written(tmp_path, lineage="old-spot-5m-0") == [make_row()]
+    assert left.path.stat().st_size == 0
+
+
+KILLED = """
+import sys
+sys.path[:0] = {tests!r}
+from pathlib import Path
+from test_recorder import make_recorder, make_row
+recorder = make_recorder(Path({folder!r}))
+recorder.start()
+for candle in range(10**9):
+    recorder.record([make_row(candle)])
+    print(candle, flush=True)
+"""
+
+
+def test_a_bot_that_is_killed_loses_nothing_that_it_acted_upon(tmp_path: Path) -> None:
+    for lock in (False, True):
+        code = KILLED.format(tests=[str(TESTS), str(TESTS / "store")], folder=str(tmp_path / "bot"))
+        (tmp_path / "bot").mkdir(exist_ok=True)
+        if lock:
+            with locked(tmp_path / "bot" / "journal.sqlite"):
+                last = killed_after(code, 20)
+        else:
+            last = killed_after(code, 20)
+        recorder = make_recorder(tmp_path / "bot")
+        recorder.start()
+        assert recorder.settle(30.0)
+        recorder.stop()
+        assert [row.candle_ms // STEP_MS for row in written(tmp_path / "bot")][: last + 1] == [
+            *range(last + 1)
+        ]
+
+
+def killed_after(code: str, count: int) -> int:
+    """The last candle that the process said it had recorded."""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as bot:
+        assert bot.stdout is not None
+        said = [int(bot.stdout.readline()) for _ in range(count)]
+        bot.send_signal(signal.SIGKILL)
+        said += [int(line) for line in bot.stdout.read().split(b"\n")[:-1]]
+    return said[-1]
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+def test_where_nothing_can_be_written_nothing_may_be_acted_upon(
+    bot: Recorder, tmp_path: Path, no_space: list[bool]
+) -> None:
+    with locked(tmp_path / "journal.sqlite"):
+        bot.tick(0, STEP_MS)
+        began = time.perf_counter()
+        assert not any(bot.record([make_row(candle)]) for candle in range(20))
+        assert time.perf_counter() - began < PATIENCE_S + SLACK_S
+        assert not bot.keeps
+        bot.tick(1, STEP_MS)
+        [news] = bot.news
+        assert news.startswith("No entries")
+        no_space.clear()
+        wait_until(lambda: bot.keeps, 15.0)
+        assert bot.record([make_row(20)])
+    assert bot.settle(30.0)
+    assert written(tmp_path) == [make_row(candle) for candle in range(21)]
+
+
+def test_the_database_alone_is_enough(bot: Recorder, tmp_path: Path, no_space: list[bool]) -> None:
+    bot.tick(0, STEP_MS)
+    assert bot.record([make_row()])
+    assert written(tmp_path) == [make_row()]
+
+
+# ---------------------------------------------------------------- the file
+
+
+facts = st.lists(st.sampled_from([make_row(0), make_row(1), make_row(2, "b2")]), max_size=6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(facts, st.integers(0, 5_000), st.binary(max_size=30))
+def test_of_a_file_that_is_cut_or_spoilt_whole_lines_are_read(
+    rows: list[JournalRow], cut: int, rest: bytes
+) -> None:
+    kept = Journal("sqlite://").forecasts(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "a.spool")
+        assert spool.open()
+        spool.append(kept)
+        spool.close()
+        content = spool.path.read_bytes()
+        spool.path.write_bytes(content[:cut] + rest)
+        assert spool.open()
+        whole = content[: content[:cut].rfind(b"\n") + 1].count(b"\n")
+        found = spool.everything()
+        assert found[:whole] == kept[:whole]
+        assert all(fact in kept and is_fact(fact) for fact in found)
+        spool.append(kept[:1])
+        spool.close()
+        assert spool.open()
+        assert spool.everything()[-len(kept[:1]) :] == kept[:1] or not kept
+        spool.close()
+
+
+@pytest.mark.parametrize("line", [b"00000000 []", b"", b"x", b"6d9b1c1f {}", b"\xff" * 40])
+def test_a_damaged_line_costs_itself_alone_and_is_told(tmp_path: Path, line: bytes) -> None:
+    spool, [fact] = (
+        Spool(tmp_path / f"{BOT}.spool"),
+        Journal("sqlite://", BOT).forecasts([make_row()]),
+    )
+    assert spool.open()
+    spool.append([fact])
+    spool.close()
+    whole = spool.path.read_bytes()
+    spool.path.write_bytes(line + b"\n" + whole)
+    recorder = Recorder(Journal(tmp_path / "journal.sqlite", BOT), spool.path, "5m")
+    recorder.start()
+    assert recorder.settle(10.0)
+    recorder.tick(0, STEP_MS)
+    recorder.stop()
+    assert written(tmp_path) == [make_row()]
+    [news] = recorder.news
+    assert news.endswith("damaged and lost: 1")
+
+
+# ---------------------------------------------------------------- old rows
+
+
+def test_old_rows_leave_those_of_other_markets_stay(tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000_000 // STEP_MS
+    for lineage in (BOT, "binance-spot-5m-0ld0ld00", "binance-spot-1h-1", "kraken-spot-5m-1"):
+        journal = Journal(tmp_path / "journal.sqlite", lineage)
+        ages = [now - days * 288 for days in (500, 401, 399, 0)]
+        journal.record(make_row(candle) for candle in ages)
+        journal.record_verdicts(make_verdict(candle) for candle in ages)
+        journal.close()
+    recorder = make_recorder(tmp_path, days=400)
+    recorder.start()
+    wait_until(lambda: recorder._prune_at > 0.0)
+    recorder.stop()
+    assert len(written(tmp_path)) == len(written(tmp_path, lineage="binance-spot-5m-0ld0ld00")) == 2
+    for lineage in ("binance-spot-1h-1", "kraken-spot-5m-1"):
+        assert len(written(tmp_path, lineage=lineage)) == 4
+        journal = Journal(tmp_path / "journal.sqlite", lineage, read_only=True)
+        assert len(journal.verdicts("5m", 0, 2**60)) == 4
+        journal.close()
+
+
+@pytest.mark.parametrize("days", [0, None])
+def test_all_rows_stay_if_it_is_asked_for(tmp_path: Path, days: int | None) -> None:
+    recorder = make_recorder(tmp_path, days=days or 0)
+    recorder.start()
+    recorder.record([make_row()])
+    assert recorder.settle(5.0)
+    recorder.stop()
+    assert written(tmp_path) == [make_row()]
+
+
+def test_pruning_takes_a_little_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", BOT)
+    journal.record(make_row(candle, pair=pair) for pair in "AB" for candle in range(25))
+    gone = [journal.prune("5m", 20 * STEP_MS, 8) for _ in range(8)]
+    assert sum(gone) == 40
+    assert max(gone) <= 8
+    assert gone[-1] == 0
+    assert [row.candle_ms // STEP_MS for row in journal.read("A", "5m", 0, 2**60)] == [
+        *range(20, 25)
+    ]
+    journal.close()
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+needs_server = pytest.mark.skipif(
+    BINARIES is None or not DRIVERS, reason="needs PostgreSQL's pg_ctl, and psycopg or psycopg2"
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with (
+        tempfile.TemporaryDirectory(prefix="lstm-postgres-") as folder,
+        serving(Path(folder)) as it,
+    ):
+        yield it
+
+
+@pytest.fixture(params=DRIVERS or ["none"])
+def url(server: Server, request: pytest.FixtureRequest) -> str:
+    return server.url(request.param)
+
+
+@needs_server
+def test_a_server_that_stands_still_costs_no_time_and_loses_nothing(
+    server: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "_STUCK_S", 0.5)
+    bot = make_recorder(tmp_path, url=url, lineage=f"{tmp_path.name}-5m-0")
+    bot.start()
+    bot.record([make_row(0)])
+    assert bot.settle(10.0)
+    server.send(signal.SIGSTOP)
+    bot.tick(0, STEP_MS)
+    began = time.perf_counter()
+    assert all(bot.record([make_row(candle)]) for candle in range(1, 50))
+    assert not bot.wait(bot.ask(lambda journal: journal.last("BTC/USDT", "5m")))
+    assert time.perf_counter() - began < PATIENCE_S + SLACK_S
+    wait_until(lambda: bot.tick(HOUR_MS, STEP_MS) or bot.tick(2 * HOUR_MS, STEP_MS) or bot.news)
+    wait_until(lambda: bot.tick(0, STEP_MS) or bot._trouble is not None, 20.0)
+    server.send(signal.SIGCONT)
+    assert bot.settle(60.0)
+    bot.stop()
+    assert written(tmp_path, url, f"{tmp_path.name}-5m-0") == [make_row(c) for c in range(50)]
+
+
+@needs_server
+def test_a_server_that_goes_and_comes_back_gets_everything_once(
+    server: Server, url: str, tmp_path: Path
+) -> None:
+    lineage = f"{tmp_path.name}-5m-0"
+    bot = make_recorder(tmp_path, url=url, lineage=lineage)
+    bot.start()
+    bot.record([make_row(0)])
+    assert bot.settle(10.0)
+    server.stop()
+    assert bot.record([make_row(1)])
+    wait_until(lambda: bot._trouble is not None)
+    bot.stop()
+    again = make_recorder(tmp_path, url=url, lineage=lineage)
+    again.start()
+    assert again.waiting() == [make_row(1)]
+    server.start()
+    assert again.record([make_row(1), make_row(2)])
+    assert again.settle(60.0)
+    again.stop()
+    assert written(tmp_path, url, lineage) == [make_row(candle) for candle in range(3)]
+
+
+@needs_server
+def test_a_server_keeps_what_an_older_release_wrote(server: Server, url: str) -> None:
+    journal = Journal(url, "binance-spot-5m-new")
+    with journal._database.connected() as connection:
+        for table in ("forecast", "verdict"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql(
+            "CREATE TABLE forecast (pair TEXT, timeframe TEXT, candle_ms BIGINT, version TEXT, "
+            "quantiles TEXT NOT NULL, volatility FLOAT8 NOT NULL, mean FLOAT8 NOT NULL, "
+            "low FLOAT8 NOT NULL, high FLOAT8 NOT NULL, reason TEXT NOT NULL, "
+            "created_ms BIGINT NOT NULL, PRIMARY KEY (pair, timeframe, candle_ms, version))"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO forecast VALUES ('BTC/USDT', '5m', 0, 'a1', '[-0.1, 0.0, 0.1]', 0.01, 0, "
+            "-0.1, 0.1, '', 1)"
+        )
+        connection.commit()
+    journal.close()
+    reading = Journal(url, "binance-spot-5m-new", read_only=True)
+    assert reading.last("BTC/USDT", "5m") == make_row()
+    assert reading.verdicts("5m", 0, 1) == []
+    reading.close()
+    journal.record([make_row(0, mean=0.5), make_row(1)])
+    other = Journal(url, "kraken-spot-5m-new")
+    other.record([make_row(1, mean=0.25)])
+    assert [row.mean for row in journal.read("BTC/USDT", "5m", 0, 2**60)] == [0.0, 0.5, 0.0]
+    assert other.read("BTC/USDT", "5m", STEP_MS, 2**60) == [make_row(1, mean=0.25)]
+    assert journal.prune("5m", STEP_MS, 10) == 1
+    for opened in (journal, other):
+        opened.close()
