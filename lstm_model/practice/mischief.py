@@ -35,6 +35,7 @@ class Log:
     withheld : due on an open subscription but never sent in good form there
     holes : missing from the trades of REST
     duplicated, delayed, malformed : sent again, sent late, with a broken frame
+    newest : the largest id that was sent in good form
     """
 
     withheld: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -42,6 +43,7 @@ class Log:
     duplicated: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     delayed: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     malformed: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    newest: dict[str, int] = field(default_factory=dict)
     connections: int = 0
     drops: int = 0
     disconnects: int = 0
@@ -217,8 +219,14 @@ class Line:
         self._held += frames
         actions: list[Action] = []
         if not stalled:
+            self._note_newest(frame.trade for frame in self._held if frame.trade)
             actions, self._held = [*self._held], []
         return actions + self._cut(now_s)
+
+    def _note_newest(self, sent: Iterable[tuple[str, int]]) -> None:
+        newest = self._mischief.log.newest
+        for symbol, number in sent:
+            newest[symbol] = max(number, newest.get(symbol, 0))
 
     def close(self) -> None:
         """The connection is gone: what was held back will not be sent."""

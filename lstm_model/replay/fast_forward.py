@@ -35,6 +35,7 @@ from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
 from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
+from lstm_model.replay.disturbances import FullDisk, LockedJournal
 from lstm_model.replay.logs import log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
@@ -104,6 +105,18 @@ class _Restart(BaseException):
     """The bot is to be ended and started anew."""
 
 
+class _Worker(Worker):  # type: ignore[misc]
+    """freqtrade's, of whose bots each is listened to: the first, and those of /reload_config."""
+
+    def __init__(self, arguments: dict[str, Any], listen: Callable[[Any], None]) -> None:
+        self._listen = listen
+        super().__init__(arguments)
+
+    def _init(self, reconfig: bool) -> None:
+        super()._init(reconfig)
+        self._listen(self.freqtrade)
+
+
 class FastForward:
     """One replay.
 
@@ -135,6 +148,10 @@ class FastForward:
         self._step_ms = timeframe_ms(plan.scenario.timeframe)
         self._turns: list[tuple[int, Callable[[], None]]] = []
         self._back_ms, self._kills = 0, 0
+        self._locked = LockedJournal(self.files.live / "journal.sqlite")
+        self._full = FullDisk(self.files.live)
+        if any(incident.kind == "full" for incident in plan.incidents):
+            self._full.check()
         self._interruption = Interruption()
 
     def run(self) -> bool:
@@ -165,14 +182,18 @@ class FastForward:
             return False
         finally:
             self._end()
+            self._locked.end()
+            self._full.end()
 
     def _start(self) -> Worker:
-        self._worker = worker = Worker(self._arguments())
-        messages = _Messages(worker.freqtrade.rpc._rpc, self.files.messages)
-        worker.freqtrade.rpc.registered_modules.append(messages)
-        if (engine := worker.freqtrade.strategy._lstm_live) is not None:
+        self._worker = _Worker(self._arguments(), self._listen)
+        return self._worker
+
+    def _listen(self, bot: Any) -> None:
+        """What it would tell is written down, and its looks begin in step."""
+        bot.rpc.registered_modules.append(_Messages(bot.rpc._rpc, self.files.messages))
+        if (engine := bot.strategy._lstm_live) is not None:
             engine.tick = partial(self._tick, engine.tick)
-        return worker
 
     def _tick(self, tick: Callable[..., None], now_ms: int, pairs: Collection[str] = ()) -> None:
         """The bot's look begins: it goes on when what it has begun is done.
@@ -245,14 +266,23 @@ class FastForward:
     def _happenings(self) -> Iterator[tuple[int, Callable[[], None]]]:
         """What is to happen when."""
         for incident in self._plan.incidents:
+            begin_and_end: dict[str, tuple[Callable[[], None], ...]] = {
+                "outage": (self._pace.cut_off, self._pace.reconnect),
+                "stream": (self._pace.disturb, self._pace.calm),
+                "locked": (self._locked.begin, self._locked.end),
+                "full": (self._full.begin, self._full.end),
+                "kill": (self._owe_kill,),
+                "reload": (self._reload,),
+                "restart": (partial(self._leave, incident.end_ms),),
+            }
             yield incident.at_ms, partial(logger.warning, "Incident: %s", incident)
-            if incident.kind == "outage":
-                yield incident.at_ms, self._pace.cut_off
-                yield incident.end_ms, self._pace.reconnect
-            if incident.kind == "kill":
-                yield incident.at_ms, self._owe_kill
-            if incident.kind == "restart":
-                yield incident.at_ms, partial(self._leave, incident.end_ms)
+            times = incident.at_ms, incident.end_ms
+            yield from zip(times, begin_and_end.get(incident.kind, ()), strict=False)
+
+    def _reload(self) -> None:
+        """As Telegram's /reload_config, which the worker obeys when its sleep is over."""
+        if (bot := self.bot()) is not None:
+            bot.rpc._rpc._rpc_reload_config()
 
     def _owe_kill(self) -> None:
         self._kills += 1

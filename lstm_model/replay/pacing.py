@@ -18,7 +18,8 @@ import numpy as np
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.practice.clock import VirtualClock, real_sleep
 from lstm_model.practice.exchange import LoopbackExchange
-from lstm_model.practice.incidents import newest_candle_ms
+from lstm_model.practice.faults import Faults
+from lstm_model.practice.incidents import STREAM_FAULTS, newest_candle_ms
 from lstm_model.practice.streams import KLINE_UPDATE_MS
 from lstm_model.practice.tape_market import TIMEFRAMES, Listing
 from lstm_model.stream.trade_feed import ExchangeClock
@@ -43,6 +44,7 @@ class Pace:
     Attributes
     ----------
     deaf : the exchange cannot be reached, so nothing is waited for
+    disturbed : trades are lost and late on the websocket: those alone are waited for that were sent
     missed : what the bot should have had and has not got
     """
 
@@ -50,7 +52,7 @@ class Pace:
         self, clock: VirtualClock, exchange: LoopbackExchange, listings: Mapping[str, Listing],
         bot: Callable[[], Any],
     ) -> None:  # fmt: skip
-        self.deaf = False
+        self.deaf = self.disturbed = False
         self.missed: list[str] = []
         self._clock, self._exchange, self._listings, self._bot = clock, exchange, listings, bot
 
@@ -93,6 +95,21 @@ class Pace:
         self._exchange.recover()
         self.deaf = False
 
+    def disturb(self) -> None:
+        """Cut every connection; when the bot is back, much goes wrong on the new one."""
+        before = self._exchange.log.connections
+        self._exchange.drop_connections()
+        if self._inside() is not None:
+            self._wait("a new connection", lambda: self._exchange.log.connections > before)
+            self.settle()
+        self._exchange.faults = STREAM_FAULTS
+        self.disturbed = True
+
+    def calm(self) -> None:
+        """What `disturb` began is over; trades that were held back still come late."""
+        self._exchange.faults = Faults()
+        self.disturbed = False
+
     def _inside(self) -> InsideCandle | None:
         bot = self._bot()
         engine = bot.strategy._lstm_live if bot else None
@@ -118,13 +135,21 @@ class Pace:
         tapes = _stream(inside).tapes
         followed = {pair: item for pair, item in self._listings.items() if pair in tapes}
         newest = {pair: _newest_id(item, at_ms) for pair, item in followed.items()}
+        due = self._sent(followed) if self.disturbed else newest
         self._wait(
             "its trades",
-            lambda: all(tapes[pair].last_id >= number for pair, number in newest.items()),
+            lambda: all(tapes[pair].last_id >= number for pair, number in due.items()),
         )
+        if self.disturbed:
+            self.settle()
         inside.on_trades(
             {pair for pair, item in followed.items() if _newest_id(item, before) < newest[pair]}
         )
+
+    def _sent(self, followed: Mapping[str, Listing]) -> dict[str, int]:
+        """Pair -> the newest trade that was not lost on its way."""
+        sent = self._exchange.log.newest
+        return {pair: sent.get(item.instrument.symbol, 0) for pair, item in followed.items()}
 
     def _has_candles(self) -> bool:
         """Whether freqtrade's own websocket has the newest candle that is served."""

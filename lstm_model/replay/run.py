@@ -25,7 +25,7 @@ from lstm_model.features.context import leader_of
 from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
-from lstm_model.practice.incidents import Incident
+from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.scenario import (
     Scenario,
     klines_flow,
@@ -40,6 +40,7 @@ from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
 
 # Sections of freqtrade's configuration by which a bot is heard outside; each has "enabled".
+_MOST_PARTS = 300  # chosen: about a day of 5m candles
 _TELLING = ("telegram", "api_server", "webhook", "discord", "external_message_consumer")
 
 
@@ -118,7 +119,8 @@ class Replay:
         self.wish, self.files = wish, Leavings(folder)
         _check_room(self.files, overwrite=wish.overwrite)
         wallet = _wallet(wish, config)
-        scenario = _scenario(wish, config, self.settings)
+        # What is missing was never there: neither for the backtest nor for whoever counts later.
+        scenario = with_incidents(_scenario(wish, config, self.settings), wish.incidents)
         self.plan = Plan(
             scenario, wish.configs, userdir, folder, strategy, wish.step_s,
             wallet, incidents=wish.incidents,
@@ -224,6 +226,8 @@ class Replay:
                     new &= frame["date"] > newest
                 if new.any():
                     known.append(frame[new].copy())
+                if len(known) > _MOST_PARTS:  # a frame of one row takes as much as hundreds do
+                    known[:] = [pd.concat(known, ignore_index=True)]
 
 
 def trades() -> list[TradeFacts]:
@@ -318,4 +322,15 @@ def _remove(files: Leavings, but: Collection[Path]) -> None:
     journals = files.folder.glob(f"{files.database.name}-*")  # SQLite's own, of the old database
     for path in (*vars(files).values(), *journals):
         if path != files.folder and path not in but:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove_path(path)
+
+
+def _remove_path(path: Path) -> None:
+    """A file or folder; what lies in it where it is a file system of its own, see `FullDisk`."""
+    if path.is_mount():
+        for inside in path.iterdir():
+            _remove_path(inside)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -116,7 +116,10 @@ def test_what_is_no_incident_is_refused_with_what_is_allowed(text: str, said: st
         (["missing@2024-07-10T06:10:10/20s"], "the next one does at 2024-07-10T06:11:00Z"),
         (["outage@2024-07-10T07:00/5m", "outage@2024-07-10T06:58/2m"], "overlap; make them one"),
         (["restart@2024-07-10T07:00/5m", "restart@2024-07-10T07:04/2m"], "overlap"),
-        (["restart@2024-07-10T07:00/5m", "outage@2024-07-10T07:04/2m"], "let the restart take"),
+        (
+            ["restart@2024-07-10T07:00/5m", "outage@2024-07-10T07:04/2m"],
+            "let the restart come later",
+        ),
     ],
 )
 def test_what_cannot_happen_in_the_window_is_refused(texts: list[str], said: str) -> None:
@@ -131,7 +134,7 @@ def test_what_can_happen_is_accepted() -> None:
         "outage@2024-07-10T07:01/4m", "outage@2024-07-10T07:10/9h",
     ]  # fmt: skip
     incidents = [parse_incident(text) for text in texts]
-    check_incidents(incidents, at("06:00:00"), at("08:00:00"), MINUTE_MS)
+    check_incidents(incidents, at("06:00:00"), at("08:00:00"), MINUTE_MS, ["BTC/USDT"])
 
 
 def test_without_missing_and_late_candles_nothing_changes() -> None:
