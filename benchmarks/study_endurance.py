@@ -10,9 +10,9 @@ interface on 127.0.0.1, at even distances.
 
 Once a minute: resident memory, threads and open files of the bot's process, the memory of its
 training process. Loop times are freqtrade's own, from its debug log, to 10 ms: how long an
-iteration took before it slept. Lost trades: of every candle of which the bot has stored order flow that it
-calls whole, the exchange's trades less the bot's. Trades of candles that the bot knows to be
-incomplete, as after a reload, and those that the exchange gave neither by websocket nor REST are
+iteration took before it slept. Lost trades: of every candle of which the bot has stored order flow
+that it calls whole, the exchange's trades less the bot's. Trades of candles that the bot knows to
+be incomplete, as after a reload, and those that the exchange gave neither by websocket nor REST are
 counted apart. Slopes are of the time after the first quarter. Status 1 if the bot ended, wrote a
 traceback of ours, grew, or lost trades.
 """

@@ -4,6 +4,7 @@ A process of its own for each replay, because the virtual clock is the whole pro
 environment variable says how often the bot may look before the replay is to be interrupted.
 """
 
+import gc
 import json
 import os
 import signal
@@ -46,6 +47,7 @@ def main(folder: Path, start: str, hours: str, incidents: list[str]) -> None:
     )  # fmt: skip
     forward = FastForward(plan, watch)
     finished = forward.run()
+    gc.collect()  # what freqtrade leaves of a bot that was reloaded
     me = psutil.Process()
     print(
         json.dumps(

@@ -289,8 +289,10 @@ def _without_halts(trades: Trades, incidents: Sequence[Incident]) -> Trades:
         kept[trades.due(incident.at_ms - 1) : trades.due(incident.end_ms - 1)] = False
     if kept.all():
         return trades
-    columns = (trades.time_ms, trades.price, trades.amount, trades.taker_buy)
-    return Trades(*(column[kept] for column in columns), first_id=trades.first_id)
+    return Trades(
+        trades.time_ms[kept], trades.price[kept], trades.amount[kept], trades.taker_buy[kept],
+        trades.first_id,
+    )  # fmt: skip
 
 
 def newest_candle_ms(listing: Listing, timeframe: str, now_ms: int) -> int:

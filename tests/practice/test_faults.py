@@ -97,6 +97,14 @@ def test_gaps_hit_the_same_trades_however_often_one_polls(combined: bool) -> Non
     assert Bench(Faults(gaps=0.2, seed=2)).run(500).log.withheld != one.log.withheld
 
 
+def test_the_newest_trade_that_was_sent_is_known() -> None:
+    bench = Bench(Faults(gaps=0.5, reorder=(0.3, 2.0), malformed=0.2, malformed_replaces=True))
+    for _ in range(100):
+        bench.run(1)
+        assert bench.log.newest.get(SYMBOL, 0) == max(bench.good(), default=0)
+    assert 60 < bench.log.newest[SYMBOL] <= 99
+
+
 def test_duplicates_come_again_much_later_too() -> None:
     bench = Bench(Faults(duplicates=(0.3, 20.0))).run(500)
     times: dict[int, list[float]] = {}

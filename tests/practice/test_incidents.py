@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 
 import aiohttp
 import numpy as np
@@ -70,6 +71,12 @@ def opens(listed: Listing, now: str, timeframe: str = "1m", since: str = "06:00:
         ("late@2024-07-10T08:00+02:00/20s", Incident("late", at("06:00:00"), 20_000)),
         ("restart@2024-07-10/5m", Incident("restart", BEGIN_MS, 5 * MINUTE_MS)),
         ("kill@2024-07-10T06:00", Incident("kill", at("06:00:00"))),
+        ("reload@2024-07-10T06:00", Incident("reload", at("06:00:00"))),
+        ("locked@2024-07-10T06:00/20s", Incident("locked", at("06:00:00"), 20_000)),
+        ("full@2024-07-10T06:00/1m", Incident("full", at("06:00:00"), MINUTE_MS)),
+        ("stream@2024-07-10T06:00/1m", Incident("stream", at("06:00:00"), MINUTE_MS)),
+        ("halt@2024-07-10T06:00/2h", Incident("halt", at("06:00:00"), 2 * HOUR_MS)),
+        ("halt:A/B:B@2024-07-10T06:00/2h", Incident("halt", at("06:00:00"), 2 * HOUR_MS, "A/B:B")),
     ],
 )
 def test_an_incident_is_read_as_it_is_written(text: str, incident: Incident) -> None:
@@ -77,12 +84,15 @@ def test_an_incident_is_read_as_it_is_written(text: str, incident: Incident) -> 
 
 
 @given(
-    kind=st.sampled_from(["outage", "missing", "late", "restart"]),
+    named=st.sampled_from(
+        ["outage", "missing", "late", "restart", "stream", "locked", "full", "halt", "halt:A/B:B"]
+    ),
     at_s=st.integers(0, 2**31),
     for_s=st.integers(1, 10**6),
 )
-def test_the_text_of_an_incident_is_one(kind: str, at_s: int, for_s: int) -> None:
-    incident = Incident(kind, at_s * 1000, for_s * 1000)
+def test_the_text_of_an_incident_is_one(named: str, at_s: int, for_s: int) -> None:
+    kind, _, pair = named.partition(":")
+    incident = Incident(kind, at_s * 1000, for_s * 1000, pair)
     assert parse_incident(str(incident)) == incident
 
 
@@ -97,6 +107,10 @@ def test_the_text_of_an_incident_is_one(kind: str, at_s: int, for_s: int) -> Non
         ("late@2024-07-10T06:00/-5m", '"-5m" is no duration'),
         ("late@2024-07-10T06:00/1d", '"1d" is no duration'),
         ("kill@2024-07-10T06:00/5m", "a kill has no duration: kill@2024-07-10T06:00 is enough"),
+        ("reload@2024-07-10T06:00/5m", "a reload has no duration"),
+        ("locked@2024-07-10T06:00", '"" is no duration'),
+        ("halt:@2024-07-10T06:00/5m", '"halt:" names no pair that could be'),
+        ("locked:A/B@2024-07-10T06:00/5m", "only a halt is of one pair"),
     ],
 )
 def test_what_is_no_incident_is_refused_with_what_is_allowed(text: str, said: str) -> None:
@@ -132,6 +146,8 @@ def test_what_can_happen_is_accepted() -> None:
     texts = [
         "kill@2024-07-10T06:00", "missing@2024-07-10T06:00/1m", "restart@2024-07-10T07:00/5m",
         "outage@2024-07-10T07:01/4m", "outage@2024-07-10T07:10/9h",
+        "halt@2024-07-10T06:00/1h", "locked@2024-07-10T06:59/5m", "full@2024-07-10T06:59/5m",
+        "reload@2024-07-10T07:06", "stream@2024-07-10T06:30/5m",
     ]  # fmt: skip
     incidents = [parse_incident(text) for text in texts]
     check_incidents(incidents, at("06:00:00"), at("08:00:00"), MINUTE_MS, ["BTC/USDT"])
@@ -166,6 +182,43 @@ def test_candles_that_are_served_are_those_of_the_market() -> None:
     kept = np.isin(whole.open_ms, found.open_ms)
     for name, column in vars(found).items():
         np.testing.assert_array_equal(column, getattr(whole, name)[kept])
+
+
+def test_a_halted_pair_has_neither_trades_nor_candles_of_any_length() -> None:
+    held = scenario([0], "halt@2024-07-10T06:02:30/10m").listing("BTC/USDT")
+    assert opens(held, "06:12:29") == ["06:00", "06:01", "06:02"]
+    assert opens(held, "06:12:30") == ["06:00", "06:01", "06:02", "06:12"]
+    assert opens(held, "06:12:29", "3m") == ["06:00"]
+    assert opens(held, "06:15:00", "3m") == ["06:00", "06:12", "06:15"]
+    time_ms, before = held.trades.time_ms, listing().trades
+    assert not ((at("06:02:30") <= time_ms) & (time_ms < at("06:12:30"))).any()
+    assert len(held.trades) == len(before) - 20
+    assert held.trades.first_id == before.first_id
+    candle = held.candles("1m", at("06:20:00"), at("06:02:00"), at("06:02:00"))
+    assert candle.trades.tolist() == [1]
+
+
+def test_the_last_pair_is_halted_and_the_others_go_on() -> None:
+    other = Listing(Instrument("ETH", "USDT", 2, 5), listing().trades)
+    plain = scenario([0])
+    market = make_market([listing(), other], plain.market.now_ms)
+    both = replace(plain, market=market, pairs=("BTC/USDT", "ETH/USDT"))
+    hit = with_incidents(both, [parse_incident("halt@2024-07-10T06:02/2m")])
+    assert hit.listing("BTC/USDT") is both.listing("BTC/USDT")
+    assert opens(hit.listing("ETH/USDT"), "06:04:30") == ["06:00", "06:01", "06:04"]
+    first = with_incidents(both, [parse_incident("halt:BTC/USDT@2024-07-10T06:02/2m")])
+    assert first.listing("ETH/USDT") is other
+    assert opens(first.listing("BTC/USDT"), "06:04:30") == ["06:00", "06:01", "06:04"]
+
+
+def test_what_happened_once_does_not_happen_twice() -> None:
+    texts = ["halt@2024-07-10T06:02/2m", "missing@2024-07-10T06:10/2m", "late@2024-07-10T06:20/1m"]
+    once = scenario([0], *texts)
+    twice = with_incidents(once, [parse_incident(text) for text in texts])
+    for now in ("06:15:00", "06:20:30", "06:30:00"):
+        mine, again = (item.listing("BTC/USDT") for item in (once, twice))
+        assert opens(mine, now) == opens(again, now)
+    assert len(once.listing("BTC/USDT").trades) == len(twice.listing("BTC/USDT").trades)
 
 
 def test_candles_of_other_lengths_are_served() -> None:

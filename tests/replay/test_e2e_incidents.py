@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,13 @@ class Replayed:
 
 
 def replay(
-    folder: Path, hours: float, *incidents: str, start: str = START, **variables: str
-) -> Replayed:
+    folder: Path, hours: float, *incidents: str, start: str = START, apart: Sequence[str] = (),
+    **variables: str,
+) -> Replayed:  # fmt: skip
     """Replay in a process of its own, which must leave nothing behind."""
+    script = ROOT / "tests/replayed_bot.py"
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/replayed_bot.py", folder, start, str(hours), *incidents],
+        [*apart, sys.executable, script, folder, start, str(hours), *incidents],
         cwd=ROOT, env={**environment(), **variables}, text=True, capture_output=True, timeout=240,
         check=False,
     )  # fmt: skip
@@ -165,6 +168,70 @@ def test_a_training_that_is_killed_is_made_again(tmp_path: Path) -> None:
     made = [ms for (_, candle_ms), ms in hit.created().items() if candle_ms >= window_ms]
     assert min(made) == window_ms + 10 * MINUTE_MS + 1_000
     assert len(made) == 3 * 19  # the model serves 12 candles after midnight
+
+
+def apart(folder: Path) -> list[str]:
+    """What runs a command with a small file system where a replay in the folder has its store.
+
+    What lay there is in it, and a copy of it there when the command is over.
+    """
+    store, kept = folder / "live", folder / "kept"
+    script = (
+        f"mount -t tmpfs -o size=100m tmpfs {kept} && cp -r {store}/. {kept} && "
+        f'mount --move {kept} {store} && "$@"; status=$?; '
+        f"cp -r {store}/. {kept} && exit $status"
+    )
+    kept.mkdir(parents=True)
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+
+
+def test_what_else_goes_wrong_changes_no_forecast_but_of_a_pair_that_is_halted(
+    plain: Replayed, tmp_path: Path
+) -> None:
+    hit = replay(
+        with_models_of(plain, tmp_path), 2 / 3,
+        "reload@2024-07-10T16:06:20", "halt@2024-07-10T16:12/5m", "stream@2024-07-10T16:22/3m",
+    )  # fmt: skip
+    forecasts, whole = hit.forecasts(), plain.forecasts()
+    halted_ms = START_MS + 12 * MINUTE_MS
+    assert {key for key in whole.keys() - forecasts.keys() if key[0] != "XRP/USDT"} == set()
+    for key, said in forecasts.items():
+        if key[0] != "XRP/USDT" or key[1] < halted_ms:
+            assert said == whole[key], key
+    assert [key for key in forecasts if key[0] == "XRP/USDT" and key[1] > halted_ms]
+    assert hit.log().count("Changing state from RELOAD_CONFIG to: RUNNING") == 1
+    assert hit.log().count("Trade stream: following 3 pair(s)") >= 3  # start, reload, cut
+    messages = (tmp_path / "messages.jsonl").read_text()
+    assert "running after config reloaded" in messages
+
+
+def test_on_a_full_disk_forecasts_wait_until_they_can_be_written(
+    plain: Replayed, tmp_path: Path
+) -> None:
+    folder = with_models_of(plain, tmp_path)
+    command = apart(folder)
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command[:4], "true"], check=False).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    hit = replay(folder, 1 / 3, "full@2024-07-10T16:10/4m", apart=command)
+    shutil.copytree(folder / "kept", folder / "live", dirs_exist_ok=True)
+    end_ms = START_MS + 20 * MINUTE_MS
+    whole = {key: said for key, said in plain.forecasts().items() if key[1] < end_ms}
+    assert hit.forecasts() == whole
+    assert "database or disk is full" in hit.log()
+    assert not (folder / "live" / "nothing-is-free").exists()
+
+
+def test_a_full_disk_needs_one_that_may_be_filled(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/replayed_bot.py", tmp_path, START, "0.5",
+         "full@2024-07-10T16:10/4m"],
+        cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "is no file system of its own" in done.stderr
+    assert done.returncode == 1
 
 
 def test_ctrl_c_ends_a_replay_in_the_middle_of_an_outage(plain: Replayed, tmp_path: Path) -> None:
