@@ -10,10 +10,10 @@ interface on 127.0.0.1, at even distances.
 
 Once a minute: resident memory, threads and open files of the bot's process, the memory of its
 training process. Loop times are freqtrade's own, from its debug log, to 10 ms: how long an
-iteration took before it slept. Lost trades: of every candle of which the bot has stored order flow
-that it calls whole, the exchange's trades less the bot's. Trades of candles that the bot knows to
-be incomplete, as after a reload, and those that the exchange gave neither by websocket nor REST are
-counted apart. Slopes are of the time after the first quarter. Status 1 if the bot ended, wrote a
+iteration took before it slept. Lost trades: of every candle of which the bot has stored order flow,
+the exchange's trades less the bot's. Those of candles in which it was reloaded, or just before, and
+those that the exchange gave neither by websocket nor REST are counted apart.
+Slopes are of the time after the first quarter. Status 1 if the bot ended, wrote a
 traceback of ours, grew, or lost trades.
 """
 
@@ -279,9 +279,11 @@ def sample(process: psutil.Process, hours: float, reloads: int) -> Sample:
     )  # fmt: skip
 
 
-def follow(user: User, process: psutil.Process, chosen: argparse.Namespace) -> list[Sample]:
-    """Samples of the whole time; the configuration is reloaded meanwhile."""
-    began_s, length_s, samples, reloads = time.monotonic(), chosen.hours * 3600.0, [], 0
+def follow(
+    user: User, process: psutil.Process, chosen: argparse.Namespace
+) -> tuple[list[Sample], list[int]]:
+    """Samples of the whole time, and when the configuration was reloaded meanwhile."""
+    began_s, length_s, samples, reloads_ms = time.monotonic(), chosen.hours * 3600.0, [], []
     every_s = length_s / (chosen.reloads + 1)
     sampled_s = min(60.0, length_s / 12)
     due_s = 0.0
@@ -289,14 +291,14 @@ def follow(user: User, process: psutil.Process, chosen: argparse.Namespace) -> l
         if passed_s >= due_s:
             due_s += sampled_s
             with suppress(psutil.Error):
-                samples.append(sample(process, passed_s / 3600.0, reloads))
+                samples.append(sample(process, passed_s / 3600.0, len(reloads_ms)))
                 show_life(samples[-1])
-        if reloads < chosen.reloads and passed_s >= (reloads + 1) * every_s:
-            reloads += 1
+        if len(reloads_ms) < chosen.reloads and passed_s >= (len(reloads_ms) + 1) * every_s:
+            reloads_ms.append(int(time.time() * 1000))
             if not user.reload():
-                print(f"reload {reloads} was not heard", file=sys.stderr)
+                print(f"reload {len(reloads_ms)} was not heard", file=sys.stderr)
         time.sleep(0.2)
-    return samples
+    return samples, reloads_ms
 
 
 def show_life(found: Sample) -> None:
@@ -309,29 +311,39 @@ def show_life(found: Sample) -> None:
 
 @dataclass(frozen=True)
 class Count:
-    """Trades of the candles whose flow the bot has stored; `gone`: nobody could get them."""
+    """Trades of the candles whose flow the bot has stored.
+
+    Attributes
+    ----------
+    gone : nobody could get them
+    reloaded : those that it lacks of candles in which it was reloaded, or just before
+    lost : all others
+    """
 
     pair: str
     candles: int
     stored: int
     sent: int
     gone: int
-    uncertain: int
+    reloaded: int
     lost: int
 
     @classmethod
-    def of(cls, user: User, exchange: Exchange, pair: str, since_ms: int) -> Count:
-        """Of the candles that began after `since_ms`; those that say themselves that they are
-        incomplete, as after a reload, are `uncertain`."""
+    def of(
+        cls, user: User, exchange: Exchange, pair: str, since_ms: int, reloads_ms: Sequence[int]
+    ) -> Count:
+        """Of the candles that began after `since_ms`."""
         flow = FlowStore(user.userdir / "data" / "binance" / "flow").read(pair, TIMEFRAME)
         flow = flow[flow["date_ms"] >= since_ms]
-        truth = exchange.ask((pair, flow["date_ms"].tolist()))
-        sent, gone = (np.array(truth, np.int64).reshape(-1, 2)).T
-        stored, whole = flow["trades"].astype(np.int64), flow["coverage"] >= 1.0
-        lost = np.maximum(sent - gone - stored, 0)
+        opens_ms = flow["date_ms"]
+        sent, gone = np.array(exchange.ask((pair, opens_ms.tolist())), np.int64).reshape(-1, 2).T
+        lacking = np.maximum(sent - gone - flow["trades"].astype(np.int64), 0)
+        excused = np.zeros(len(flow), np.bool_)
+        for at_ms in reloads_ms:
+            excused |= (opens_ms - STEP_MS < at_ms) & (at_ms < opens_ms + STEP_MS)
         return cls(
-            pair, len(flow), int(stored.sum()), int(sent.sum()), int(gone.sum()),
-            int(lost[~whole].sum()), int(lost[whole].sum()),
+            pair, len(flow), int(flow["trades"].sum()), int(sent.sum()), int(gone.sum()),
+            int(lacking[excused].sum()), int(lacking[~excused].sum()),
         )  # fmt: skip
 
 
@@ -404,12 +416,12 @@ def judge(samples: Sequence[Sample], counts: Sequence[Count], log: Path, alive: 
 
 def counted(counts: Sequence[Count]) -> Table:
     table = Table(title="Trades of the candles whose flow is stored", title_justify="left")
-    for name in ("pair", "candles", "sent", "stored", "gone for all", "known to lack", "lost"):
+    for name in ("pair", "candles", "sent", "stored", "gone for all", "reloaded", "lost"):
         table.add_column(name, justify="left" if name == "pair" else "right")
     for count in counts:
         table.add_row(
             count.pair, f"{count.candles}", f"{count.sent:,}", f"{count.stored:,}",
-            f"{count.gone:,}", f"{count.uncertain:,}", f"{count.lost:,}",
+            f"{count.gone:,}", f"{count.reloaded:,}", f"{count.lost:,}",
         )  # fmt: skip
     return table
 
@@ -425,9 +437,9 @@ def run(chosen: argparse.Namespace) -> bool:
             wait_for(user.log, "Trade stream: following", child, 120.0)
             exchange.go_wrong(faults)
             began_ms = int(time.time() * 1000)
-            samples = follow(user, process, chosen)
+            samples, reloads_ms = follow(user, process, chosen)
             alive = child.poll() is None
-            counts = [Count.of(user, exchange, pair, began_ms) for pair in pairs]
+            counts = [Count.of(user, exchange, pair, began_ms, reloads_ms) for pair in pairs]
         connections, drops, refused = exchange.ask("log")
         console.print(table_of(samples))
         console.print(counted(counts))

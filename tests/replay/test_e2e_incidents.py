@@ -205,7 +205,7 @@ def test_what_else_goes_wrong_changes_no_forecast_but_of_a_pair_that_is_halted(
     assert "running after config reloaded" in messages
 
 
-def test_on_a_full_disk_forecasts_wait_until_they_can_be_written(
+def test_with_a_locked_journal_and_on_a_full_disk_forecasts_wait_until_they_can_be_written(
     plain: Replayed, tmp_path: Path
 ) -> None:
     folder = with_models_of(plain, tmp_path)
@@ -215,12 +215,15 @@ def test_on_a_full_disk_forecasts_wait_until_they_can_be_written(
         or subprocess.run([*command[:4], "true"], check=False).returncode
     ):
         pytest.skip("no file system can be mounted here")
-    hit = replay(folder, 1 / 3, "full@2024-07-10T16:10/4m", apart=command)
+    wrong = ["locked@2024-07-10T16:04/4m", "full@2024-07-10T16:10/4m"]
+    hit = replay(folder, 1 / 3, *wrong, apart=command)
     shutil.copytree(folder / "kept", folder / "live", dirs_exist_ok=True)
     end_ms = START_MS + 20 * MINUTE_MS
     whole = {key: said for key, said in plain.forecasts().items() if key[1] < end_ms}
     assert hit.forecasts() == whole
-    assert "database or disk is full" in hit.log()
+    assert hit.decisions() == plain.decisions()
+    assert "database is locked" in hit.log()
+    assert "No space left on device" in hit.log()
     assert not (folder / "live" / "nothing-is-free").exists()
 
 
