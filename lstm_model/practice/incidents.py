@@ -87,7 +87,7 @@ def parse_incident(text: str) -> Incident:
     Examples
     --------
     >>> parse_incident("outage@2024-07-10T06:00/30m")
-    Incident(kind='outage', at_ms=1720591200000, for_ms=1800000)
+    Incident(kind='outage', at_ms=1720591200000, for_ms=1800000, pair='')
     >>> parse_incident("kill@2024-07-10T06:00").for_ms
     0
     >>> parse_incident("halt:ETH/USDT@2024-07-10T06:00/2h").pair
