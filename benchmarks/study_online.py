@@ -29,11 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from freqtrade.data.history import load_pair_history
 
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.contender import Contender, Seen
 from lstm_model.learning.matured import Matured
 from lstm_model.learning.packing import unpack
 from lstm_model.learning.run import Run
+from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import event_line, minute
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.model.calibration import Calibration

@@ -33,7 +33,7 @@ from series import make_candles
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from lstm_model.learning import chain as learning
+from lstm_model.learning import steps as learning
 from lstm_model.learning.packing import unpack_contender
 from lstm_model.model.gate import Evidence
 from lstm_model.model.model import Model

@@ -18,8 +18,8 @@ from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import TrainingError
 from lstm_model.features.context import Contexts, leader_of
-from lstm_model.learning.chain import Step
 from lstm_model.learning.run import Run
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles
 from lstm_model.model.weights import baseline_weights
 from lstm_model.scoring.evaluation import Baselines

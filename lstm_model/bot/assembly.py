@@ -32,9 +32,10 @@ from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import SHOWN_CANDLES, LiveEngine
 from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
 from lstm_model.errors import ConfigError
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
+from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import decisions
 from lstm_model.market.candles import Records, timeframe_ms
 from lstm_model.market.history import Disk

@@ -14,9 +14,10 @@ import numpy as np
 
 from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import WARM_UP
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import SCRATCH, Ahead, Run
+from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.market.history import digest_of
@@ -116,7 +117,8 @@ class WalkForwardEngine:
             step = next(reversed(self._steps.values()), None) or self._begin(first_ms, last_ms, run)
             if step is not None:
                 tell = WalkTeller(self._schedule, step.boundary_ms, last_ms)
-                for later in self._learning.walk(first_ms, last_ms, run, step):
+                origin_ms = next(iter(self._steps))
+                for later in self._learning.walk(origin_ms, last_ms, run, step):
                     self._take(later)
                     tell(later.boundary_ms, ahead.ready)
 

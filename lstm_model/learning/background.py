@@ -8,22 +8,23 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 
 from lstm_model.durations import HOUR_MS
 from lstm_model.errors import LstmModelError, StoreError, TrainingError
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
 from lstm_model.learning.wording import Teller, decisions, minute
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model
 from lstm_model.store.lineage import Lineage, versions_in_use
 from lstm_model.store.recorder import Recorder
 from lstm_model.trading.outlook import Terms
 from lstm_model.training.maker import Training
-from lstm_model.training.material import reach_ms
 from lstm_model.training.trainer import TRAINER
 
 logger = logging.getLogger(__name__)
@@ -77,16 +78,15 @@ class BackgroundLearning:
         """
         self._maker.store.check_writable()
         self._maker.remove_leftovers()
-        self._lineage.acquire()
-        try:
+        with ExitStack() as undone:
+            self._lineage.acquire()
+            undone.callback(self._lineage.release)
             self._resume(now_ms)
             self._read_pin()
             if not self.steps:
                 due_ms = self._schedule.last_boundary(now_ms)
                 self._maker.material(self._learning.origin_of(due_ms)).check()
-        except LstmModelError:
-            self._lineage.release()
-            raise
+            undone.pop_all()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:
         """Begin a walk in the background when a step is due; returns at once.
@@ -212,16 +212,20 @@ class BackgroundLearning:
         self.steps = () if head is None else self._learning.resume(head, _STEPS_READY)
         if not self.steps:
             if head is not None:
-                logger.warning("The last step %s of the learner is gone; it begins anew", head)
+                self._tell(
+                    f"The last step {head[:8]} of the learner or its champion is gone, damaged or "
+                    "of another form: it begins anew"
+                )
             return
         due_ms = self._schedule.last_boundary(now_ms)
         self._fresh_start = not self._learning.continues(self.steps[-1], due_ms)
         if self._fresh_start:
-            logger.info("The learner begins anew: it rested too long, or its code has changed")
+            self._tell("The learner begins anew: it rested too long, or its code has changed")
 
     def _read_pin(self) -> None:
         """Serve the version that the command line has pinned, if it has."""
         changed_ns = self._lineage.changed_ns()
+        self._tell_of_loss()
         if changed_ns == self._pins_read_ns:
             return
         self._pins_read_ns = changed_ns
@@ -291,11 +295,9 @@ class BackgroundLearning:
     def _missing(self, due_ms: int) -> Iterator[Step]:
         origin_ms = self._learning.origin_of(due_ms)
         step = None if self._fresh_start or not self.steps else self.steps[-1]
-        begin_ms = origin_ms if step is None else min(origin_ms, step.boundary_ms)
-        reach = reach_ms(self._maker.settings, self._maker.timeframe, len(self._maker.pairs))
-        overlap_ms = (self._maker.settings.horizon + 1) * self._schedule.candle_ms
-        known = self._maker.history.since(begin_ms - reach - overlap_ms)
-        run = Run(known, self._lesson, forgiving=True, stopped=self._stopping.is_set)
+        known = self._maker.history.since(self._learning.looks_back_to(origin_ms, step))
+        stopped = self._stopping.is_set
+        run = Run(known, self._lesson, forgiving=True, stopped=stopped, tell=self._tell)
         for later in self._learning.walk(origin_ms, due_ms, run, step):
             yield later
             if self._stopping.is_set():
@@ -321,7 +323,16 @@ class BackgroundLearning:
     def _prune(self) -> None:
         """Keep the disk bounded; what any lineage here still needs stays."""
         store = self._maker.store
-        store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
+        try:
+            store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
+        except StoreError as error:  # another bot's file is damaged: what it needs is not known
+            logger.warning("No model is removed from the store: %s", error)
+
+    def _tell_of_loss(self) -> None:
+        """Say what became of the lineage's file, if it is not as it was left."""
+        lost, self._lineage.lost = self._lineage.lost, ""
+        if lost:
+            self._tell(lost)
 
     def _tell(self, message: str) -> None:
         logger.info("%s", message)

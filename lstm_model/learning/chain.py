@@ -1,19 +1,17 @@
-"""The chain of the learner's steps: what each looked at, what came of it, and where it is kept.
+"""The chain of the learner's steps: what each looked at, what came of it, and how it goes on.
 
-A step's address is the hash of the step before, the settings, the code and the candles that came
-with it. So a backtest, a hyperopt epoch and a restarted bot find what was computed already, and
-what was cut short is computed again to the same result.
+A backtest, a hyperopt epoch and a restarted bot find what was computed already, see
+`lstm_model.learning.steps`. What was cut short, lost or damaged is computed again by the same way;
+where the same does not come out again, another chain begins, and that is told.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -21,52 +19,27 @@ from lstm_model.errors import DataError, StoreError, TrainingError
 from lstm_model.learning import learner
 from lstm_model.learning.contender import Contender, View
 from lstm_model.learning.learner import Event, State, Wish
-from lstm_model.learning.matured import Matured, label_reach, mature
-from lstm_model.learning.packing import pack, unpack, unpack_contender, unpack_far, unpack_usual
+from lstm_model.learning.matured import Matured, label_reach, mature, missing
 from lstm_model.learning.run import SCRATCH, Run
 from lstm_model.learning.schedule import Schedule
+from lstm_model.learning.steps import STATES, Step, Steps
+from lstm_model.learning.wording import minute
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import digest_of
 from lstm_model.model.calibration import Calibration
-from lstm_model.model.gate import Evidence
 from lstm_model.model.model import Model
-from lstm_model.model.reliability import Kept
-from lstm_model.store.card import ModelCard, canonical
-from lstm_model.store.lineage import lineages
+from lstm_model.store.card import ModelCard
 from lstm_model.store.steps import StepStore
-from lstm_model.training.maker import Candidate, ModelMaker, code_digest
-from lstm_model.training.material import Material
+from lstm_model.training.maker import Candidate, ModelMaker
+from lstm_model.training.material import Material, reach_ms
 
 logger = logging.getLogger(__name__)
 
-_MODELS_READY = 16  # chosen: versions kept in memory, far more than compete at a time
-
-# The code that decides a step beside what decides its models.
-_DECISIVE_MODULES = (
-    "features.closed_candle", "features.context", "features.ingredients", "features.series",
-    "learning.chain", "learning.contender", "learning.drift", "learning.learner",
-    "learning.matured", "learning.packing", "learning.schedule", "market.candles",
-    "model.calibration", "model.dataset", "model.ensemble", "model.forecast", "model.gate",
-    "model.lstm", "model.mean", "model.reach", "model.reliability", "model.weights",
-    "scoring.evaluation", "scoring.har", "training.maker", "training.material",
-)  # fmt: skip
+_NEAR = 2 * STATES  # steps back from the newest that one may have to go on from
 
 
-@dataclass(frozen=True)
-class Step:
-    """What the learner came to at one boundary.
-
-    Attributes
-    ----------
-    model : the champion, with the calibration and the skill it has by now
-    versions : every version that competes
-    """
-
-    address: str
-    boundary_ms: int
-    model: Model
-    versions: frozenset[str]
-    events: tuple[Event, ...]
+class _Gone(StoreError):
+    """What a step is to be gone on from is not there as it was."""
 
 
 class Learning:
@@ -83,8 +56,7 @@ class Learning:
         self.maker = maker
         self.schedule = Schedule.of(maker.settings, maker.timeframe)
         self.pairs = tuple(sorted({*maker.pairs, *followed}))
-        self._steps = steps
-        self._model = lru_cache(maxsize=_MODELS_READY)(self._load_model)
+        self._steps = Steps(maker, steps)
 
     def follow(self, pairs: Sequence[str]) -> None:
         """From the next step on, score and calibrate these pairs beside those of the maker."""
@@ -97,8 +69,12 @@ class Learning:
             boundary_ms = min(boundary_ms, self.schedule.last_boundary(since_ms))
         return self.schedule.origin_of(boundary_ms)
 
-    def origin(self, boundary_ms: int, run: Run) -> Step:
+    def origin(self, boundary_ms: int, run: Run, *, whole: bool = False) -> Step:
         """Begin a chain at a boundary: the baseline, and the first network to compete with it.
+
+        Parameters
+        ----------
+        whole : one from which one can go on, though its record would say what was decided
 
         Raises
         ------
@@ -109,35 +85,53 @@ class Learning:
         """
         material = self.maker.material(boundary_ms, run.known)
         material.check()
-        address = self._address("", boundary_ms, self.maker.version(material))
-        found = self._found(address)
+        key = self._steps.key("", boundary_ms, self.maker.version(material))
+        found = self._steps.find(key, whole=whole)
         if found is not None:
             return found
         state, events = self._originate(boundary_ms, run)
-        return self._kept(address, None, state, events)
+        return self._steps.keep(key, None, state, events, self.pairs)
 
-    def after(self, step: Step, run: Run) -> Step:
+    def after(
+        self, step: Step, run: Run, pairs: Sequence[str] = (), *, whole: bool = False
+    ) -> Step:
         """The step that follows.
+
+        Parameters
+        ----------
+        pairs : to score and calibrate; those of now by default
+        whole : as `origin`
 
         Raises
         ------
         DataError, TrainingError, StoreError
-            A model that is due could not be made.
+            A model that is due could not be made, or what `step` came to is gone.
         """
-        boundary_ms = step.boundary_ms + self.schedule.step_ms
-        fresh = list(self._candles(step.boundary_ms, boundary_ms, run))
+        boundary_ms, pairs = step.boundary_ms + self.schedule.step_ms, pairs or self.pairs
+        since_ms = self._since(step.learnt_ms, step.boundary_ms, pairs)
+        fresh = list(self._candles(since_ms, boundary_ms, run))
         digest = digest_of(fresh, self.maker.settings)
-        address = self._address(step.address, boundary_ms, digest)
-        found = self._found(address)
+        key = self._steps.key(step.address, boundary_ms, digest)
+        found = self._steps.find(key, whole=whole)
         if found is not None:
             return found
-        state, events = self._computed(self._state(step.address, run), boundary_ms, run)
-        return self._kept(address, step.address, state, events)
+        state = self._steps.state(step.address)
+        if state is None:
+            raise _Gone(f"what the step of {minute(step.boundary_ms)} came to is lost or damaged")
+        state, events = self._computed(state, boundary_ms, run, pairs)
+        return self._steps.keep(key, step.address, state, events, pairs)
 
     def walk(
         self, origin_ms: int, last_ms: int, run: Run, start: Step | None = None
     ) -> Iterator[Step]:
         """The steps after `start`, or from the origin on, until the boundary `last_ms`.
+
+        Where what a step came to is lost or damaged, it is computed again. If something else comes
+        out, the steps that come are those of the other chain, from its first on.
+
+        Parameters
+        ----------
+        origin_ms : where a chain begins that is to reach `last_ms`
 
         Raises
         ------
@@ -148,21 +142,63 @@ class Learning:
         if step is None:
             step = self.origin(origin_ms, run)
             yield step
-        elif (record := self._steps.record(step.address)) is not None:
-            self._release(record["previous"])  # who came this far may have been killed before it
+        # Who came this far may have been killed before it let go of those before.
+        trail = [at for at, _ in islice(self._steps.line(step.address), _NEAR)][::-1]
         while step.boundary_ms < last_ms:
-            before, step = step, self.after(step, run)
+            try:
+                step = self.after(step, run)
+            except _Gone as gone:
+                again = [*self._again(step, origin_ms, run, str(gone))]
+                yield from again
+                step = self.after([step, *again][-1], run)
             yield step
-            self._release(before.address)
+            trail = [*trail[1 - _NEAR :], step.address]
+            self._steps.release(trail)
+        self._steps.release(trail)
         run.panels.forget()
+
+    def _again(self, lost: Step, origin_ms: int, run: Run, reason: str) -> Iterator[Step]:
+        """Compute again what led to a step; the steps, if something else comes out.
+
+        From the newest before it that is whole, or from where a chain begins by now.
+        """
+        line = {
+            record["boundary_ms"]: (at, record) for at, record in self._steps.line(lost.address)
+        }
+        near = (
+            self._steps.at(at)
+            for number, (boundary_ms, (at, _)) in enumerate(line.items())
+            if (number < _NEAR or boundary_ms >= origin_ms) and self._steps.state(at) is not None
+        )
+        found = next(near, None)
+        step = self.origin(origin_ms, run, whole=True) if found is None else found
+        made = [step]
+        while step.boundary_ms < lost.boundary_ms:
+            _, record = line.get(step.boundary_ms + self.schedule.step_ms, ("", {}))
+            step = self.after(step, run, record.get("pairs", ()), whole=True)
+            made.append(step)
+        if step.address == lost.address:
+            logger.warning("%s; it was computed again", reason)
+            return
+        begun = f"begins anew on {minute(made[0].boundary_ms)}"
+        run.tell(f"{reason}, and cannot be computed again as it was: the learner {begun}")
+        yield from made
+
+    def looks_back_to(self, origin_ms: int, start: Step | None) -> int:
+        """When the first candle opens that a walk from there may look at."""
+        near_ms, maker = _NEAR * self.schedule.step_ms, self.maker
+        begin_ms = origin_ms if start is None else min(origin_ms, start.boundary_ms - near_ms)
+        reach = reach_ms(maker.settings, maker.timeframe, len(maker.pairs))
+        late_ms = self.schedule.retrain_ms + label_reach(maker.settings) * self.schedule.candle_ms
+        return begin_ms - max(reach, late_ms)
 
     def resume(self, address: str, count: int = 1) -> tuple[Step, ...]:
         """The `count` steps that end with this one, oldest first, as far as they are there."""
         steps: list[Step] = []
-        at: str | None = address
-        while at and len(steps) < count and (step := self._found(at)) is not None:
+        for at, _ in islice(self._steps.line(address), count):
+            if (step := self._steps.at(at)) is None:
+                break
             steps.insert(0, step)
-            at = (self._steps.record(at) or {}).get("previous")
         return tuple(steps)
 
     def continues(self, step: Step, due_ms: int) -> bool:
@@ -174,7 +210,7 @@ class Learning:
         if due_ms - step.boundary_ms > self.schedule.retrain_ms:
             return False
         record = self._steps.record(step.address)
-        return record is not None and record.get("made_by") == self._made_by()
+        return record is not None and record["made_by"] == self._steps.made_by()
 
     def model(self, version: str, steps: Sequence[Step] = ()) -> Model:
         """A version ready to serve, with what the newest of these steps knows of it.
@@ -187,59 +223,30 @@ class Learning:
         for step in reversed(steps):
             record = self._steps.record(step.address)
             if record is not None and version in record["p_values"]:
-                return self._as_of(record, version)
-        return self._model(version)
+                return self._steps.as_of(record, version)
+        return self._steps.model(version)
 
     def card(self, version: str) -> ModelCard:
         """The card of a version that is in the store."""
-        return self._model(version).card
+        return self._steps.model(version).card
 
-    def _release(self, address: str | None) -> None:
-        """Drop what only the next step needed, unless a bot has to go on from here."""
-        heads = {lineage.head for lineage in lineages(self.maker.store.root)}
-        if address is not None and address not in heads:
-            self._steps.forget(address)
+    def _since(
+        self, learnt_ms: Mapping[str, int], boundary_ms: int, pairs: Sequence[str]
+    ) -> dict[str, int]:
+        """From when on each pair's candles are new to the step after the one at `boundary_ms`.
 
-    def _address(self, previous: str, boundary_ms: int, data: str) -> str:
-        parts = {"previous": previous, "boundary": str(boundary_ms), "data": data}
-        return hashlib.sha256(canonical(parts | self._made_by())).hexdigest()[:32]
+        Those that came late count, but not for ever: a pair may have been away for years.
+        """
+        oldest_ms = boundary_ms - self.schedule.retrain_ms
+        return {pair: max(learnt_ms.get(pair, boundary_ms), oldest_ms) for pair in pairs}
 
-    def _made_by(self) -> dict[str, str]:
-        return {
-            "settings": self.maker.settings.learning_digest(),
-            "code": code_digest(_DECISIVE_MODULES),
-            "timeframe": self.maker.timeframe,
-        }
-
-    def _candles(self, start_ms: int, end_ms: int, run: Run) -> Iterator[Candles]:
-        for pair in self.pairs:
+    def _candles(
+        self, since_ms: Mapping[str, int], end_ms: int, run: Run, before_ms: int = 0
+    ) -> Iterator[Candles]:
+        for pair, start_ms in since_ms.items():
             known = run.known(pair)
             if known is not None:
-                yield known.between(start_ms, end_ms)
-
-    def _state(self, address: str, run: Run) -> State:
-        """The state at a step; computed again where only its record is left."""
-        missing: list[dict[str, Any]] = []
-        at: str | None = address
-        found = None
-        while at is not None:
-            found = self._steps.load(at)
-            if found is not None and self._has_models(found[0]["p_values"]):
-                break
-            found, record = None, self._steps.record(at)
-            if record is None:
-                raise DataError(f"the step {at} is gone; the learner has to begin anew")
-            missing.append(record)
-            at = record["previous"]
-        state = None if found is None else unpack(*found)
-        for record in reversed(missing):
-            boundary_ms = record["boundary_ms"]
-            if state is None:
-                state, _ = self._originate(boundary_ms, run)
-            else:
-                state, _ = self._computed(state, boundary_ms, run)
-        assert state is not None  # noqa: S101 - the loop ends with one
-        return state
+                yield known.between(start_ms - before_ms, end_ms)
 
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         material = self.maker.material(boundary_ms, run.known, run.panels)
@@ -252,15 +259,17 @@ class Learning:
         state, judged = learner.judge(state, self.maker.settings)
         return state, [*trained, *judged]
 
-    def _computed(self, state: State, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
+    def _computed(
+        self, state: State, boundary_ms: int, run: Run, pairs: Sequence[str]
+    ) -> tuple[State, list[Event]]:
         settings = self.maker.settings
-        state = self._observed(state, boundary_ms, run)
+        state, absent = self._observed(state, boundary_ms, run, pairs)
         if self.schedule.retrains_at(boundary_ms):
             material = self.maker.material(boundary_ms, run.known)
             state = learner.measured(state, material.candles, settings)
         reviewed = learner.review(state, self.schedule)
         state, judged = learner.judge(state, settings)
-        events = [*reviewed, *judged]
+        events = [*absent, *reviewed, *judged]
         wish = learner.due(state, settings, self.schedule)
         if wish is None:
             return state, events
@@ -290,26 +299,36 @@ class Learning:
         began = self.maker.store.load(made.card.parent).weights
         return all(np.array_equal(array, began[name]) for name, array in made.weights.items())
 
-    def _observed(self, state: State, boundary_ms: int, run: Run) -> State:
-        """The state after the labels that matured until the boundary."""
-        matured = self.matured(state.boundary_ms, boundary_ms, run)
+    def _observed(
+        self, state: State, boundary_ms: int, run: Run, pairs: Sequence[str]
+    ) -> tuple[State, list[Event]]:
+        """The state after the labels that matured until the boundary, and what was missing."""
+        since_ms = self._since(state.learnt_ms, state.boundary_ms, pairs)
+        series = self._reaching(since_ms, boundary_ms, run)
+        events = list(_missing(series, state, boundary_ms))
+        learnt_ms = _late(series, since_ms, boundary_ms)
+        matured = mature(series, since_ms, boundary_ms, self.maker.settings)
         if matured is None:
-            return replace(state, boundary_ms=boundary_ms)
+            return replace(state, boundary_ms=boundary_ms, learnt_ms=learnt_ms), events
         views = {c.version: self.view(c.version, matured) for c in state.contenders}
         labels, settings = matured.labels, self.maker.settings
-        return learner.observe(state, boundary_ms, labels, views, settings, self.schedule)
+        state = learner.observe(state, boundary_ms, labels, views, settings, self.schedule)
+        return replace(state, learnt_ms=learnt_ms), events
+
+    def _reaching(self, since_ms: Mapping[str, int], until_ms: int, run: Run) -> list[Candles]:
+        """The candles that forecasts look at whose labels became known since then."""
+        before_ms = label_reach(self.maker.settings) * self.schedule.candle_ms
+        return list(self._candles(since_ms, until_ms, run, before_ms))
 
     def view(self, version: str, matured: Matured) -> View:
         """What a version says about the candles whose labels matured."""
-        model = self._model(version)
+        model = self._steps.model(version)
         return View(model.lstm.predict(matured.panel.rows, matured.rows), model.calibration)
 
     def matured(self, since_ms: int, until_ms: int, run: Run) -> Matured | None:
         """The labels that became known in `(since_ms, until_ms]`; None without candles."""
-        settings = self.maker.settings
-        start_ms = since_ms - label_reach(settings) * self.schedule.candle_ms
-        series = self._candles(start_ms, until_ms, run)
-        return mature(series, since_ms, until_ms, settings)
+        since = dict.fromkeys(self.pairs, since_ms)
+        return mature(self._reaching(since, until_ms, run), since, until_ms, self.maker.settings)
 
     def _made(self, wish: Wish, state: State, boundary_ms: int, run: Run) -> Contender:
         material = self.maker.material(boundary_ms, run.known, run.panels)
@@ -317,7 +336,7 @@ class Learning:
             return self._entering(self._network(material, boundary_ms, run)(), boundary_ms)
         parent = learner.finetune_parent(state)
         assert parent is not None  # noqa: S101 - `due` asks for no other
-        model = self._model(parent.version)
+        model = self._steps.model(parent.version)
         model = replace(model, calibration=parent.calibration(model.calibration))
         training = run.lesson(wish, boundary_ms)
         made = self.maker.finetune(material, model, parent.evidence, training)
@@ -338,45 +357,18 @@ class Learning:
             self.maker.settings.horizon,
         )  # fmt: skip
 
-    def _kept(
-        self, address: str, previous: str | None, state: State, events: Sequence[Event]
-    ) -> Step:
-        horizon = self.maker.settings.horizon
-        record, arrays = pack(state)
-        record["previous"], record["made_by"] = previous, self._made_by()
-        record["p_values"] = {c.version: c.evidence.p_value(horizon) for c in state.contenders}
-        record["events"] = [event._asdict() for event in events]
-        self._steps.save(address, record, arrays)
-        return self._step(address, record)
 
-    def _found(self, address: str) -> Step | None:
-        """A step that was computed before, if it and its champion are still there."""
-        record = self._steps.record(address)
-        if record is None or not self._has_models([record["champion"]]):
-            return None
-        return self._step(address, record)
+def _late(
+    series: Sequence[Candles], since_ms: Mapping[str, int], boundary_ms: int
+) -> dict[str, int]:
+    """Until when the candles had come of pairs of which more are still to come."""
+    ends = {c.pair: int(c.date_ms[-1]) + c.step_ms for c in series if len(c)}
+    until_ms = {pair: max(start, ends.get(pair, 0)) for pair, start in since_ms.items()}
+    return {pair: end_ms for pair, end_ms in until_ms.items() if end_ms < boundary_ms}
 
-    def _has_models(self, versions: Iterable[str]) -> bool:
-        try:
-            return all(self._model(version) for version in versions)
-        except StoreError:  # pruned, or damaged: it is made anew
-            return False
 
-    def _step(self, address: str, record: Mapping[str, Any]) -> Step:
-        events = tuple(Event(**event) for event in record["events"])
-        model = self._as_of(record, record["champion"])
-        versions = frozenset(record["p_values"])
-        return Step(address, record["boundary_ms"], model, versions, events)
-
-    def _as_of(self, record: Mapping[str, Any], version: str) -> Model:
-        """A version with the calibration and the skill it had at a step."""
-        entry = next(c for c in record["contenders"] if c["version"] == version)
-        nothing = Evidence.nothing(), Kept.nothing()
-        model, contender = self._model(version), unpack_contender(entry, *nothing)
-        calibration = contender.calibration(model.calibration)
-        usual = {pair: math.exp(mean) for pair, (n, mean) in unpack_usual(record).items() if n}
-        calibration = replace(calibration, far=unpack_far(record), usual_widths=usual)
-        return replace(model, calibration=calibration, p_value=record["p_values"][version])
-
-    def _load_model(self, version: str) -> Model:
-        return Model.of(self.maker.store.load(version), self.maker.settings)
+def _missing(series: Sequence[Candles], state: State, boundary_ms: int) -> Iterator[Event]:
+    """What a step has to do without; of a pair that lacked candles before, no more is said."""
+    in_time = [candles for candles in series if candles.pair not in state.learnt_ms]
+    if text := missing(in_time, state.boundary_ms, boundary_ms):
+        yield Event("candles missing", boundary_ms, "", state.champion, text=text)

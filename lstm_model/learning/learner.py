@@ -47,6 +47,7 @@ class State:
     drift : of `lstm_model.learning.drift.DriftWatch`
     far : per pair, how far the price goes within spans longer than the horizon
     usual_widths : per pair, of the interval as it was served: labels, and the mean of its logs
+    learnt_ms : per pair, until when its candles were there; what comes late is learnt from there on
     contenders : champion, predecessor, baseline and challengers
     """
 
@@ -59,6 +60,7 @@ class State:
     drift: Mapping[str, Any]
     far: Mapping[str, Reach]
     usual_widths: Mapping[str, tuple[int, float]]
+    learnt_ms: Mapping[str, int]
     contenders: tuple[Contender, ...]
 
     def contender(self, version: str) -> Contender:
@@ -76,8 +78,8 @@ class Event(NamedTuple):
 
     Attributes
     ----------
-    kind : "trained", "promoted", "rejected", "rolled back", "drift", "calibration" or
-        "training failed"
+    kind : "trained", "promoted", "rejected", "rolled back", "drift", "calibration",
+        "training failed" or "candles missing"
     champion : against which it was judged
     candles, gain, bound, saved_fraction : of the comparison, see `lstm_model.model.gate.Verdict`
     text : what else there is to say
@@ -96,7 +98,9 @@ class Event(NamedTuple):
 
 def begin(boundary_ms: int, baseline: Contender) -> State:
     """A learner that knows the baseline alone."""
-    return State(boundary_ms, baseline.version, None, 0, boundary_ms, None, {}, {}, {}, (baseline,))
+    return State(
+        boundary_ms, baseline.version, None, 0, boundary_ms, None, {}, {}, {}, {}, (baseline,)
+    )
 
 
 def measured(state: State, series: Sequence[Candles], settings: Settings) -> State:

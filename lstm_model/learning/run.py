@@ -6,6 +6,7 @@ over the past scores and judges, the trainer need not wait for it. What comes ou
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,8 @@ from lstm_model.model.dataset import Panels
 from lstm_model.training.maker import Candidate, Training
 from lstm_model.training.material import Material
 from lstm_model.training.trainer import at_once
+
+logger = logging.getLogger(__name__)
 
 Lesson = Callable[[Wish, int], Training]
 Make = Callable[[Material, Training], Candidate]
@@ -39,6 +42,7 @@ class Run:
     stopped : whether the walk is to end; a training that failed then did not fail
     network : begins the network from scratch of a boundary, and gives what waits for it; None: it
         is trained when it is asked for
+    tell : whom, that a chain cannot be gone on from
     panels : what is learnt from, kept from one training to the next until the walk ends
     """
 
@@ -47,6 +51,7 @@ class Run:
     forgiving: bool = False
     stopped: Callable[[], bool] = lambda: False
     network: Callable[[Material], Callable[[], Candidate]] | None = None
+    tell: Callable[[str], object] = logger.warning
     panels: Panels = field(default_factory=Panels)
 
 

@@ -142,12 +142,20 @@ def _failed(event: Event, card_of: Callable[[str], ModelCard]) -> str:
     )
 
 
+def _missing(event: Event, card_of: Callable[[str], ModelCard]) -> str:
+    return (
+        f"Candles are missing before {minute(event.at_ms)}, and the step is taken without their "
+        f"labels: {event.text}. `freqtrade download-data` fetches what the exchange has"
+    )
+
+
 _LINES: dict[str, Callable[[Event, Callable[[str], ModelCard]], str]] = {
     **dict.fromkeys(_JUDGED, _judged),
     "trained": _trained,
     "drift": _drift,
     "calibration": _calibration,
     "training failed": _failed,
+    "candles missing": _missing,
 }
 
 

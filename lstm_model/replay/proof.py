@@ -11,7 +11,8 @@ import pandas as pd
 from freqtrade.persistence.pairlock import PairLock
 
 from lstm_model.bot import assembly, configuration
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
 from lstm_model.practice.scenario import write_detail

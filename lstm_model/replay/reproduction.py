@@ -23,7 +23,8 @@ from lstm_model.errors import StoreError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import REACH_DAYS
 from lstm_model.features.ingredients import ENOUGH_COVERAGE
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, Floats, utc_text
 from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import FAR_NAMES, Forecast

@@ -73,6 +73,12 @@ class ModelCard(BaseModel):
     checksums: dict[str, str] = {}
 
     @property
+    def substance(self) -> str:
+        """Hash of what this version forecasts with, as it is stored: weights and calibration."""
+        parts = {"weights": self.checksums.get(WEIGHTS_FILE), "calibration": self.calibration}
+        return sha256(canonical(parts))[:16]
+
+    @property
     def p_value(self) -> float:
         """Of the mean's skill against zero return: the worse of at once and one candle late.
 

@@ -3,21 +3,25 @@
     root/lineages/<name>.json     one bot: its newest step, its champions, a pinned version
     root/lineages/<name>.lock     held by the process that learns in it
 
-A lineage is replaced whole, so a kill at any moment leaves the old content or the new. What a bot
-has reached cannot be computed again, as a step can: a damaged lineage is refused, by name.
+A lineage is replaced whole, so a kill at any moment leaves the old content or the new. A damaged
+one is refused, by name; who learns in it sets it aside and begins anew. Fields of a newer release
+stay.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lstm_model.errors import StoreError
 from lstm_model.files import content_of, exclusive, write_atomically, writing
@@ -27,6 +31,9 @@ from lstm_model.store.steps import ADDRESS_PATTERN, StepStore, checked
 if sys.platform != "win32":
     import fcntl
 
+logger = logging.getLogger(__name__)
+
+_ANEW = "the learner begins anew, and a version that was pinned has to be pinned again"
 _HISTORY = 100  # chosen: far more champions than a roll-back looks at
 
 
@@ -37,6 +44,10 @@ class Lineage:
     ----------
     root : made on the first write
     name : e.g. "binance-spot-5m-1f2e3d4c"
+
+    Attributes
+    ----------
+    lost : what became of a file that this lineage had, to be told; who tells it, empties it
 
     Raises
     ------
@@ -61,6 +72,7 @@ class Lineage:
         self.name = checked(VERSION_PATTERN, name, "name of a lineage")
         self._path = root / "lineages" / f"{name}.json"
         self._held: BinaryIO | None = None
+        self.lost = ""
 
     def acquire(self) -> None:
         """Be the one process that learns here, until `release` or the end of the process.
@@ -76,6 +88,7 @@ class Lineage:
         if self._held is not None:
             return
         path = self._path.with_suffix(".lock")
+        was_there = path.exists() and not self._path.exists()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = path.open("a+b", buffering=0)
@@ -85,6 +98,8 @@ class Lineage:
             finally:
                 if self._held is None:
                     handle.close()
+        if was_there:
+            self.lost = f"{self._path} is not there, which says what was learnt: {_ANEW}"
 
     def release(self) -> None:
         """Let another process learn here. Nothing happens if this one did not."""
@@ -151,12 +166,23 @@ class Lineage:
         if content is None:
             return _State(head=None, champions=(), pinned=None)
         try:
-            return _State.model_validate_json(content)
-        except ValidationError:
+            return _State.of(content)
+        except ValueError:  # also a `ValidationError`
+            if self._held is not None:
+                return self._begun_anew()
             raise StoreError(
-                f"{self._path} is damaged or foreign: move it away; models are kept, and the bot "
-                "then begins its learning anew"
+                f"{self._path} is damaged or foreign: move it away, or start its bot, which does; "
+                "models are kept, and the learning begins anew"
             ) from None
+
+    def _begun_anew(self) -> _State:
+        """Keep the damaged file under another name."""
+        aside = self._path.with_name(f"{self.name}.damaged-{secrets.token_hex(4)}")
+        with writing(aside), suppress(FileNotFoundError):
+            self._path.rename(aside)
+        self.lost = f"{self._path} was damaged and is kept as {aside.name}: {_ANEW}"
+        logger.warning("%s", self.lost)
+        return _State(head=None, champions=(), pinned=None)
 
     def _change(self, change: Callable[[_State], dict[str, Any]]) -> None:
         # Not the lock of the bot: the command line pins while that one is held.
@@ -190,6 +216,15 @@ def lineages(root: Path) -> list[Lineage]:
     return [Lineage(root, name) for name in sorted(names) if re.fullmatch(VERSION_PATTERN, name)]
 
 
+def heads(root: Path) -> list[str]:
+    """The newest step of each lineage below `root`; one whose file is damaged has lost it."""
+    found = []
+    for lineage in lineages(root):
+        with suppress(StoreError):  # another bot's file is its own affair
+            found.append(lineage.head)
+    return [head for head in found if head is not None]
+
+
 def head_record(lineage: Lineage) -> dict[str, Any]:
     """The record of a lineage's newest step; empty before the first, or if it is lost.
 
@@ -214,7 +249,7 @@ def versions_in_use(root: Path) -> set[str]:
     for lineage in lineages(root):
         record = head_record(lineage)
         named |= {lineage.pinned, record.get("champion"), record.get("predecessor")}
-        named |= {contender["version"] for contender in record.get("contenders", ())}
+        named |= set(record.get("p_values", ()))
         named |= set(lineage.champions[:1])  # should the record be lost
     return {version for version in named if version is not None}
 
@@ -222,11 +257,18 @@ def versions_in_use(root: Path) -> set[str]:
 class _State(BaseModel):
     """Content of a lineage's file. Nothing may be missing: "{}" is no new lineage."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     head: Annotated[str, Field(pattern=f"^{ADDRESS_PATTERN}$")] | None
     champions: tuple[Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")], ...]
     pinned: Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")] | None
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """What a file holds; `ValueError` if that could not be written again."""
+        state = cls.model_validate_json(content)
+        canonical(state.model_dump(mode="json"))  # NaN in a field that we do not know
+        return state
 
 
 def _owner(handle: BinaryIO) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ _ARRAY = r"[\w.:/+-]{1,200}"  # a pair's name is one
 _RECORD = "record"
 _GIVEN = "array/"  # before the name of every array, so that none can be taken for the record
 _DIGEST = 64  # hex digits of a sha256
+_SUFFIXES = (".json", ".npz")
 
 
 class StepStore:
@@ -57,6 +60,22 @@ class StepStore:
     def __init__(self, root: Path) -> None:
         self._folder = root / "steps"
         self._reported: set[Path] = set()
+        self._names: list[str] = []  # as they were when the folder last changed
+        self._folder_ns = 0
+
+    def find(self, beginning: str) -> list[str]:
+        """The addresses of steps that begin so, by name; of damaged ones, too."""
+        if self._folder_ns != (changed_ns := _changed_ns(self._folder)):
+            files = self._folder.glob("*") if changed_ns else ()
+            names = {path.stem for path in files if path.suffix in _SUFFIXES}
+            self._names = sorted(name for name in names if re.fullmatch(ADDRESS_PATTERN, name))
+            self._folder_ns = changed_ns
+        begin = bisect_left(self._names, beginning)
+        return list(takewhile(lambda name: name.startswith(beginning), self._names[begin:]))
+
+    def has_arrays(self, address: str) -> bool:
+        """Whether there is a file of arrays of a step, though it may be damaged."""
+        return self._arrays(address).exists()
 
     def save(
         self, address: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
@@ -128,10 +147,22 @@ class StepStore:
         fields = {"record": record, "sha256": _record_digest(address, record)}
         write_atomically(self._records(address), canonical(fields) + b"\n")
 
-    def _warn(self, path: Path) -> None:
+    def warn_of(self, address: str, problem: str) -> None:
+        """Say once that what is stored of a step cannot be used and is left out."""
+        self._warn(self._records(address), problem)
+
+    def _warn(self, path: Path, problem: str = "it is damaged or foreign") -> None:
         if path not in self._reported:
             self._reported.add(path)
-            logger.warning("%s is damaged or foreign and is left out: it is computed again.", path)
+            logger.warning("%s is left out and computed again: %s", path, problem)
+
+
+def _changed_ns(folder: Path) -> int:
+    """When something came to a folder or left it; 0 if there is none."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:  # if it is there, reading a file of it says what is wrong
+        return 0
 
 
 def _plain(address: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +208,7 @@ def _parse_record(address: str, content: bytes) -> dict[str, Any] | None:
         fields = json.loads(content)
         record, digest = dict(fields["record"]), fields["sha256"]
         return record if digest == _record_digest(address, record) else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

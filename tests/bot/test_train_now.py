@@ -24,7 +24,7 @@ from live_world import (  # noqa: F401 - two fixtures
 
 from lstm_model.bot import assembly, configuration
 from lstm_model.errors import TrainingError
-from lstm_model.learning.chain import Step
+from lstm_model.learning.steps import Step
 from lstm_model.settings import Settings
 from lstm_model.store.journal import DecisionRow, Journal
 from lstm_model.store.lineage import Lineage

@@ -47,7 +47,8 @@ from live_world import (  # noqa: F401 - three fixtures
 )
 
 from lstm_model.errors import DataError, LstmModelError, StoreError, TrainingError
-from lstm_model.learning.chain import Run, Step
+from lstm_model.learning.run import Run
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles
 from lstm_model.model.dataset import Panel, Panels
 from lstm_model.settings import Settings

@@ -19,11 +19,12 @@ from series import START_MS, STEP_MS, make_candles
 
 import lstm_model.training.maker
 from lstm_model.learning import learner
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
 from lstm_model.learning.contender import Contender, View
 from lstm_model.learning.learner import Event, State
 from lstm_model.learning.matured import Matured
 from lstm_model.learning.run import Run
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles
 from lstm_model.model.calibration import Calibration
 from lstm_model.model.gate import Evidence

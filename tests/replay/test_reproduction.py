@@ -38,7 +38,8 @@ from lstm_model.features.closed_candle import (
     feature_names,
     leading_columns,
 )
-from lstm_model.learning.chain import Learning, Step
+from lstm_model.learning.chain import Learning
+from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, unknown_flow, utc_text
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.model import Model
