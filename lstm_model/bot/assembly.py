@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import lru_cache, partial
 from typing import Any
 
@@ -37,7 +38,7 @@ from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
 from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import decisions
-from lstm_model.market.candles import Records, timeframe_ms
+from lstm_model.market.candles import Records, timeframe_ms, utc_minute
 from lstm_model.market.history import Disk
 from lstm_model.settings import Settings
 from lstm_model.store.lineage import Lineage
@@ -245,16 +246,20 @@ def train_now(
     """
     settings = settings_of(config)
     learning = open_learning(config, settings, ())
-    due_ms, own = learning.schedule.last_boundary(now_ms), open_lineage(config, settings)
+    due_ms, own = _due_ms(learning, now_ms, tell), open_lineage(config, settings)
 
     def lesson(wish: Wish, boundary_ms: int) -> Training:
         return Training(progress)
 
-    own.acquire()
-    journal = journal_of(config, settings)
-    try:
-        run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson)
+    with ExitStack() as undone:
+        own.acquire()
+        undone.callback(own.release)
+        journal = journal_of(config, settings)
+        undone.callback(journal.close)
         head = own.head
+        if own.lost:
+            tell(own.lost)
+        run = Run(lru_cache(maxsize=None)(learning.maker.history.of), lesson, tell=tell)
         found = () if head is None else learning.resume(head)
         step = next((known for known in found if learning.continues(known, due_ms)), None)
         steps = learning.walk(learning.origin_of(due_ms), due_ms, run, step)
@@ -264,8 +269,21 @@ def train_now(
             own.advance(step.address, step.model.card.version)
             for decision in made:
                 tell(decision.text)
-    finally:
-        journal.close()
-        own.release()
     assert step is not None  # noqa: S101 - a walk without a start begins with one
     return step
+
+
+def _due_ms(learning: Learning, now_ms: int, tell: Callable[[str], None]) -> int:
+    """The newest boundary at which there are candles to learn from: no step sees them later."""
+    history, schedule = learning.maker.history, learning.schedule
+    end_ms = max(history.known_until(learning.pairs), default=now_ms)
+    due_ms = schedule.last_boundary(now_ms)
+    if end_ms >= due_ms:
+        return due_ms
+    reached_ms = schedule.last_boundary(end_ms)
+    steps = (due_ms - reached_ms) // schedule.step_ms
+    tell(
+        f"The candles end at {utc_minute(end_ms)}: {steps} step(s) that are due since then wait "
+        f"for more; run `freqtrade download-data --timeframes {learning.maker.timeframe}`"
+    )
+    return reached_ms

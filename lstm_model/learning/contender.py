@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from lstm_model.model.dataset import Reached
 from lstm_model.model.gate import Evidence, Worth
 from lstm_model.model.reliability import Kept
 from lstm_model.scoring.evaluation import Outcomes, evidence_of, means_by_moment
+
+Known = TypeVar("Known")
 
 _RECORD = 10_000  # chosen: moments a contender's record keeps, a month of 5m candles
 _RECENT = 4_000  # chosen: the newest of them say what the mean is worth, two weeks of 5m candles
@@ -97,6 +99,7 @@ class Labels:
     pairs : names; `pair_index` (N,) points at them
     reached : of the same N, not clipped
     candle_ms : length of a candle
+    absent : pairs without a label by now, of which what is known stays
     """
 
     pairs: tuple[str, ...]
@@ -104,6 +107,14 @@ class Labels:
     outcomes: Outcomes
     reached: Reached
     candle_ms: int
+    absent: frozenset[str] = frozenset()
+
+    def with_absent(
+        self, learnt: Mapping[str, Known], known: Mapping[str, Known]
+    ) -> dict[str, Known]:
+        """What was learnt of each pair, and what was known of those that are absent."""
+        left = {pair: value for pair, value in known.items() if pair in self.absent}
+        return dict(sorted({**left, **learnt}.items()))
 
 
 class View(NamedTuple):
@@ -187,7 +198,10 @@ def scored(seen: Sequence[Seen], labels: Labels, horizon: int) -> tuple[Contende
     """Every contender with these labels in its record; pairs that left are let go of."""
     series = [series for one in seen for series in one.series(labels)]
     ends = iter(track(seen[0].calibration.levels, series, horizon))
-    widths = [{pair: next(ends).widths for pair in labels.pairs} for _ in seen]
+    learnt = [{pair: next(ends).widths for pair in labels.pairs} for _ in seen]
+    widths = [
+        labels.with_absent(own, one.contender.widths) for one, own in zip(seen, learnt, strict=True)
+    ]
     return tuple(one.scored(labels, own, horizon) for one, own in zip(seen, widths, strict=True))
 
 

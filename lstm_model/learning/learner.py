@@ -147,7 +147,7 @@ def _usual(
             weight = len(mine) / max(len(mine), min(count + len(mine), month))
             mean += weight * (float(mine.mean()) - mean)
         out[pair] = count + len(mine), mean
-    return out
+    return labels.with_absent(out, known)
 
 
 def _watched(
@@ -156,7 +156,7 @@ def _watched(
     """The drift detectors after the champion's errors; labels that overlap are left out."""
     levels, quantiles = settings.levels, champion.quantiles
     watch = DriftWatch(2.0 * levels[0], known or None)
-    watch.forget(known.keys() - set(labels.pairs))
+    watch.forget(known.keys() - {*labels.pairs, *labels.absent})
     error = labels.outcomes.realized - champion.mean
     residual = error / deviation_of(quantiles[:, 0], quantiles[:, -1], levels)
     missed = (labels.reached.realized < quantiles[:, 0]) | (

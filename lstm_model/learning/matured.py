@@ -53,7 +53,8 @@ def mature(
     since = np.array([since_ms[pair] for pair in panel.pairs])[panel.pair_index]
     rows = np.flatnonzero(panel.usable & (known_ms > since) & (known_ms <= until_ms))
     outcomes, pairs = Outcomes.of(panel, rows), panel.pair_index[rows]
-    labels = Labels(panel.pairs, pairs, outcomes, panel.reached(rows), candle_ms)
+    absent = frozenset(since_ms.keys() - {*panel.pairs})
+    labels = Labels(panel.pairs, pairs, outcomes, panel.reached(rows), candle_ms, absent)
     return Matured(panel, rows, labels)
 
 

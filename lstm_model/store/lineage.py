@@ -16,12 +16,12 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Self
+from typing import Annotated, Any, BinaryIO
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lstm_model.errors import StoreError
 from lstm_model.files import content_of, exclusive, write_atomically, writing
@@ -166,8 +166,8 @@ class Lineage:
         if content is None:
             return _State(head=None, champions=(), pinned=None)
         try:
-            return _State.of(content)
-        except ValueError:  # also a `ValidationError`
+            return _State.model_validate_json(content)
+        except ValidationError:
             if self._held is not None:
                 return self._begun_anew()
             raise StoreError(
@@ -248,10 +248,17 @@ def versions_in_use(root: Path) -> set[str]:
     named = set[str | None]()
     for lineage in lineages(root):
         record = head_record(lineage)
-        named |= {lineage.pinned, record.get("champion"), record.get("predecessor")}
-        named |= set(record.get("p_values", ()))
-        named |= set(lineage.champions[:1])  # should the record be lost
+        named |= {lineage.pinned, *lineage.champions[:1]}  # should the record be lost
+        others = (record.get("champion"), record.get("predecessor"), *_competing(record))
+        named |= {version for version in others if isinstance(version, str)}
     return {version for version in named if version is not None}
+
+
+def _competing(record: Mapping[str, Any]) -> Iterator[Any]:
+    """Versions that compete by a record, which another release may have written."""
+    contenders = record.get("contenders")
+    for entry in contenders if isinstance(contenders, list) else ():
+        yield entry.get("version") if isinstance(entry, dict) else None
 
 
 class _State(BaseModel):
@@ -262,13 +269,6 @@ class _State(BaseModel):
     head: Annotated[str, Field(pattern=f"^{ADDRESS_PATTERN}$")] | None
     champions: tuple[Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")], ...]
     pinned: Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")] | None
-
-    @classmethod
-    def of(cls, content: bytes) -> Self:
-        """What a file holds; `ValueError` if that could not be written again."""
-        state = cls.model_validate_json(content)
-        canonical(state.model_dump(mode="json"))  # NaN in a field that we do not know
-        return state
 
 
 def _owner(handle: BinaryIO) -> str:

@@ -28,6 +28,7 @@ from lstm_model.learning.steps import Step
 from lstm_model.settings import Settings
 from lstm_model.store.journal import DecisionRow, Journal
 from lstm_model.store.lineage import Lineage
+from lstm_model.store.steps import StepStore
 
 ORIGIN = 1_500  # the last retraining before `FIRST`
 AGAIN = 1_650  # the next one, as the number of a candle
@@ -48,11 +49,12 @@ class User:
         self.lineage: Lineage = assembly.open_lineage(self.config, settings)
         self.told: list[str] = []
 
-    def train(self, row: int) -> Step:
-        """Candle `row` has closed."""
+    def train(self, row: int, now: int | None = None) -> Step:
+        """Candle `row` is the newest on disk; candle `now` has closed."""
         self._closed(row)
         self.told.clear()
-        return assembly.train_now(self.config, lambda _: None, self.told.append, now_ms(row))
+        now_at = now_ms(row if now is None else now)
+        return assembly.train_now(self.config, lambda _: None, self.told.append, now_at)
 
     def bot(self) -> Bot:
         """A bot of the same configuration."""
@@ -168,3 +170,43 @@ def test_a_train_command_that_fails_keeps_the_steps_before(
             user.train(1_605)
     assert user.lineage.head == last_of_chain(tmp_path / "chain", ORIGIN, 1_550)
     assert user.train(1_605).address == last_of_chain(tmp_path / "chain", ORIGIN, 1_600)
+
+
+def test_the_train_command_stops_at_the_last_boundary_that_its_candles_reach(
+    user: User, tmp_path: Path
+) -> None:
+    """The next one learns from those that came since."""
+    step = user.train(1_560, now=AGAIN + 90)
+    assert row_of(step.boundary_ms) == 1_550
+    assert sum("end at 2023-" in line and "download-data" in line for line in user.told) == 1
+    step = user.train(1_560, now=AGAIN + 95)
+    assert row_of(step.boundary_ms) == 1_550
+    assert len(user.told) == 1
+    step = user.train(AGAIN + 5)
+    assert user.lineage.head == last_of_chain(tmp_path / "chain", ORIGIN, AGAIN) == step.address
+    assert not [line for line in user.told if "end at" in line]
+
+
+def test_candles_that_come_late_are_learnt_from_when_they_come(
+    tmp_path: Path, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one pair end in the middle of a step, which is taken without them and says so."""
+    user.train(1_520)
+    whole, half = {candles.pair: candles for candles in SERIES}, SERIES[1].pair
+    late = {**whole, half: whole[half].between(0, close_of(1_529))}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            assembly, "load_candles", lambda _, pair: late[pair].between(0, close_of(1_640))
+        )
+        user.told.clear()
+        assembly.train_now(user.config, lambda _: None, user.told.append, now_ms(1_640))
+    [told] = [line for line in user.told if "Candles are missing" in line]
+    assert f"those of {half} end at" in told
+    labels = []
+    for row in (1_640, 1_660):
+        record = StepStore(user.root).record(user.train(row).address)
+        assert record is not None
+        labels.append(record["usual_widths"])
+    grown = {pair: labels[1][pair][0] - labels[0][pair][0] for pair in whole}
+    assert grown[SERIES[0].pair] == 50
+    assert grown[half] == 50 + 70  # from candle 1,530 on

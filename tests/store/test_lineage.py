@@ -216,7 +216,7 @@ def test_a_damaged_step_is_absent_with_one_warning_and_saved_anew(
         assert steps.record(OLD) is None
         assert steps.load(OLD) is None
     assert len(warnings(caplog)) == 1
-    assert f"{path} is damaged" in warnings(caplog)[0]
+    assert warnings(caplog)[0].startswith(f"{path} is left out and computed again: it is damaged")
     steps.save(OLD, RECORD, ARRAYS)
     assert same(steps.load(OLD), RECORD, ARRAYS)
     assert steps.record(OLD) == RECORD
@@ -330,7 +330,6 @@ def test_every_change_is_seen_by_who_looks_at_the_time_of_the_file(
         b'{"head":"../x","champions":[],"pinned":null}', b'{"head":null,"champions":[]}',
         b'{"head":null,"champions":[1],"pinned":null}',
         b'{"head":null,"champions":[],"pinned":"a/b"}',
-        b'{"head":null,"champions":[],"pinned":null,"newer":1}',
     ],
 )  # fmt: skip
 def test_a_damaged_lineage_is_refused_with_the_remedy_and_kept(
@@ -354,6 +353,53 @@ def test_a_damaged_lineage_is_refused_with_the_remedy_and_kept(
     path.unlink()
     bot.advance(NEW, "v1")
     assert bot.champions == ["v1"]
+
+
+def test_who_learns_sets_a_damaged_lineage_aside_and_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = Lineage(tmp_path, NAME)
+    bot.advance(OLD, "v0")
+    path = tmp_path / "lineages" / f"{NAME}.json"
+    path.write_bytes(b"damaged")
+    with acquired(bot):
+        assert (bot.head, bot.champions, bot.pinned) == (None, [], None)
+        assert "was damaged" in bot.lost
+        assert warnings(caplog) == [bot.lost]
+        bot.advance(NEW, "v1")
+        assert bot.champions == ["v1"]
+    [aside] = (tmp_path / "lineages").glob("*.damaged-*")
+    assert aside.read_bytes() == b"damaged"
+    assert [found.name for found in lineages(tmp_path)] == [NAME]
+
+
+def test_who_learns_is_told_that_its_lineage_is_gone_and_not_that_it_is_new(
+    tmp_path: Path,
+) -> None:
+    bot = Lineage(tmp_path, NAME)
+    with acquired(bot):
+        assert bot.lost == ""
+        bot.advance(OLD, "v0")
+    with acquired(bot):
+        assert bot.lost == ""
+    (tmp_path / "lineages" / f"{NAME}.json").unlink()
+    with acquired(bot):
+        assert "is not there" in bot.lost
+
+
+def test_what_a_newer_release_wrote_into_a_lineage_stays(tmp_path: Path) -> None:
+    path = tmp_path / "lineages" / f"{NAME}.json"
+    path.parent.mkdir()
+    newer = {"head": OLD, "champions": ["v0"], "pinned": None, "newer": {"deep": [1, 2.5]}}
+    path.write_text(json.dumps(newer))
+    bot = Lineage(tmp_path, NAME)
+    bot.pin("v0")
+    bot.advance(NEW, "v1")
+    assert json.loads(path.read_text()) == newer | {
+        "head": NEW,
+        "champions": ["v1", "v0"],
+        "pinned": "v0",
+    }
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".tmp-1", "x" * 65, "a\n"])
@@ -393,6 +439,10 @@ def test_in_use_is_what_any_lineage_serves_tries_out_may_go_back_to_or_has_pinne
     bot.advance(OLD, "older")
     bot.advance(NEW, "serving")
     assert head_record(bot) == record
+    assert versions_in_use(tmp_path) == {"serving", "tried", "before"}
+    for number, form in enumerate([{}, [], 1, None, [1], [{}], [{"version": 1}]]):
+        steps.save(f"{number:016x}", {"contenders": form, "champion": form}, {})
+        Lineage(tmp_path, f"of-another-form-{number}").advance(f"{number:016x}", "serving")
     assert versions_in_use(tmp_path) == {"serving", "tried", "before"}
     steps.save(OTHER, {"champion": "first", "predecessor": None, "contenders": []}, {})
     Lineage(tmp_path, "young").advance(OTHER, "first")
