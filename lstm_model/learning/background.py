@@ -61,6 +61,7 @@ class BackgroundLearning:
         self._failures = 0  # in a row
         self._tried_ms = 0
         self._told_ms: dict[str, int] = {}  # by what kind of failure
+        self._awaited_ms = 0  # the newest step of which the user heard that it waits
         self._stopping = threading.Event()
         self._threads: ThreadPoolExecutor | None = None
         self._walking: Future[None] | None = None
@@ -147,7 +148,14 @@ class BackgroundLearning:
         found = self._maker.history.stored_until(self._awaited())
         there = [until_ms >= due_ms for until_ms in found]
         late = now_ms >= due_ms + max(self._schedule.lag_ms, 2 * self._schedule.candle_ms)
-        return bool(there) and not (any(there) if late else all(there))
+        lacking = not there or not (any(there) if late else all(there))
+        if lacking and late and due_ms > self._awaited_ms:
+            self._awaited_ms = due_ms
+            self._tell(
+                f"The step of {minute(due_ms)} waits for candles, which end before; the last good "
+                "model keeps serving"
+            )
+        return lacking
 
     def stop(self) -> None:
         """End a running training; returns when no thread and no training process is left."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -744,8 +745,11 @@ def test_a_step_waits_for_candles_that_are_still_to_come(
     bot = Bot(tmp_path / "live", disk=disk).start()
     bot.look(FIRST)
     until = dict.fromkeys(until, BOUNDARY - 3)
-    bot.look(BOUNDARY + LAG + 5)
+    for later in range(BOUNDARY + 1, BOUNDARY + LAG + 5):
+        bot.at(later).engine.tick(now_ms(later), list(bot.series))
+    bot.hear()
     assert BOUNDARY not in bot.steps
+    assert sum("waits for candles" in line for line in bot.news) == 1
     until = dict.fromkeys(until, BOUNDARY + LAG + 6)
     bot.look(BOUNDARY + LAG + 6)
     assert bot.steps[BOUNDARY] == addresses(steps, BOUNDARY)[BOUNDARY]
@@ -805,3 +809,110 @@ def test_a_candle_that_comes_late_is_waited_for_and_nobody_is_called_halted(
     assert bot.steps[BOUNDARY] == addresses(steps, BOUNDARY)[BOUNDARY]
     assert not [news for news in bot.news if "gives no new candles" in news]
     bot.stop()
+
+
+def test_a_step_is_not_taken_where_no_candle_is_known_at_all(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    """The data directory was moved, and the bot has seen nothing yet."""
+    known = {candles.pair: candles for candles in SERIES}
+    bot = Bot(tmp_path / "live", disk=lambda pair: known.get(pair)).start()
+    bot.look(FIRST)
+    bot.stop()
+    head = bot.lineage.head
+    known.clear()
+    again = Bot(tmp_path / "live", disk=known.get).start(BOUNDARY + 20)
+    again.at(BOUNDARY + 20).engine.tick(now_ms(BOUNDARY + 20), list(again.series))
+    wait_for_learning()
+    assert again.stop().lineage.head == head
+
+
+def test_a_hole_that_nobody_can_fill_is_named_by_bot_and_backtest_alike(tmp_path: Path) -> None:
+    holed = [
+        candles.rows(0, BOUNDARY + 5).then(candles.rows(BOUNDARY + 25, 2_000)) for candles in SERIES
+    ]
+    bot = Bot(tmp_path / "live", holed).start()
+    for row in range(FIRST, BOUNDARY + PERIOD + 20, 4):
+        bot.look(row)
+    bot.stop()
+    walked = chain(tmp_path / "chain", holed, ORIGIN, BOUNDARY + PERIOD)
+    assert bot.steps == addresses(walked, BOUNDARY + PERIOD)
+    said = [event.text for step in walked for event in step.events if "missing" in event.kind]
+    assert said == ["none of 20 of 50 moments"]
+    assert sum(said[0] in line for line in bot.news) == 1
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda record: record.pop(name)
+
+
+_FORMS: dict[str, Callable[[dict[str, Any]], object]] = {
+    **{f"no {name}": _without(name) for name in (
+        "boundary_ms", "champion", "contenders", "p_values", "events", "previous", "made_by",
+        "drift", "owed",
+    )},
+    "contenders of another kind": lambda record: record.update(contenders={}),
+    "a contender that lacks its widths": lambda record: record["contenders"][0].pop("widths"),
+    "other intervals": lambda record: record["contenders"][0]["widths"].update(X=[1, 0.5, [], []]),
+    "another champion": lambda record: record.update(champion="nobody"),
+    "events of another form": lambda record: record.update(events=[{"kind": "trained"}]),
+    "unknown fields": lambda record: (
+        record.update(newer={"a": 1}), record["contenders"][0].update(newer=1),
+        record.update(events=[event | {"newer": 1} for event in record["events"]]),
+    ),
+    "another release": lambda record: record["made_by"].update(code="newer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", _FORMS.values(), ids=_FORMS)
+def test_a_step_of_another_form_ends_no_start(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], steps: list[Step]
+) -> None:
+    """It is gone on from where it says enough, else the learning begins anew and says so."""
+    from lstm_model.learning.steps import _content
+
+    bot = Bot(tmp_path / "live").start()
+    bot.look(FIRST)
+    bot.stop()
+    store, head = StepStore(bot.lineage.root), bot.lineage.head or ""
+    found = store.load(head)
+    assert found is not None
+    change(found[0])
+    address = head[:32] + _content(found[0])
+    store.save(address, *found)
+    for suffix in ("json", "npz"):
+        (tmp_path / "live" / "steps" / f"{head}.{suffix}").unlink()
+    bot.lineage.advance(address, bot.lineage.champions[0])
+    again = Bot(tmp_path / "live").start(FIRST)
+    assert again.lineage.head == address
+    again.look(FIRST + 1)
+    again.look(SWITCH)
+    again.stop()
+    if "newer" not in {*found[0], *found[0].get("made_by", {}).values()}:
+        assert sum("begins anew" in line for line in again.news) == 1
+        assert again.steps[BOUNDARY] == addresses(steps, BOUNDARY)[BOUNDARY]
+    assert BOUNDARY in again.steps
+    Bot(tmp_path / "live").start(SWITCH + 1).stop()
+
+
+def test_a_damaged_lineage_and_steps_of_another_bot_stop_nobody(
+    tmp_path: Path, steps: list[Step], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SETTINGS.model_copy(update={"keep_models": 4})
+    bot = Bot(tmp_path / "live", settings=settings).start()
+    folder = tmp_path / "live" / "lineages"
+    for name, content in {
+        "kraken-spot-5m-damaged": b"damaged", "kraken-spot-5m-empty": b"",
+        "kraken-spot-5m-newer": b'{"head":null,"champions":[],"pinned":null,"newer":1}',
+        "kraken-spot-5m-gone": json.dumps(
+            {"head": "ab" * 32, "champions": ["v"], "pinned": None}
+        ).encode(),
+    }.items():  # fmt: skip
+        (folder / f"{name}.json").write_bytes(content)
+    for row in range(FIRST, 1_860, PERIOD // 2):
+        bot.look(row)
+    bot.stop()
+    assert not [line for line in bot.news if "stopped" in line]
+    assert bot.steps == addresses(steps, 1_850)
+    assert "No model is removed from the store" in caplog.text
+    assert backtest(tmp_path / "live", stop=1_900).version[-1]
