@@ -2,7 +2,8 @@
 
 It trades synthetic candles in ROOT, from the candle where the last one died, and dies at its N-th
 point: the moment before or after a call that syncs, renames, removes, journals or trains. N = 0: it
-lives to the end. `survey` imports once and forks a bot for every kill.
+lives to the end. `survey` imports once and forks a bot for every kill, and for every damage that
+befalls a file of its store after a kill at the end of a step.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from damage import DAMAGES, FILES, befall, line_of
 from instant_training import SETTINGS as PLAIN
 from instant_training import InstantTraining, make_terms
-from live_world import OTHER, Bot, row_of
+from live_world import OTHER, Bot, chain, row_of
 from series import make_candles
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -72,6 +74,7 @@ class Points:
 
     def __init__(self, root: Path, fatal: int) -> None:
         self.root, self.fatal, self.names = root, fatal, []
+        self.news: list[str] = []
 
     def reach(self, name: str) -> None:
         self.names.append(name)
@@ -170,7 +173,7 @@ def trade(root: Path, fatal: int = 0) -> Points:
         bot.look(row)
         for pair in PAIRS:
             bot.engine.outlook(bot.frame(pair))
-    bot.stop()
+    points.news = bot.stop().news
     return points
 
 
@@ -315,6 +318,46 @@ def goes_on(root: Path) -> Facts:
     return facts | {"leftovers": leftovers(root)}
 
 
+# ---------------------------------------------------------------- damage between two lives
+
+
+def harmed(number: int, file: str, damage: str, folder: Path) -> Facts:
+    """Kill a bot at a point, damage a kind of file, and let the next one live to the end."""
+    root = folder / f"{number}-{file}-{damage}"
+    lineage = Bot(root).lineage.name
+    assert forked(lambda: trade(root, number).names) is None
+    hit = befall(root, lineage, file, damage)
+    on = forked(lambda: trade(root).news)
+    after = {at: fingerprint(record) for at, record in line_of(root, lineage).items()}
+    shutil.rmtree(root)
+    where = f"{number}: {file} {damage}"
+    return {"where": where, "hit": len(hit), "on": on, "line": after}
+
+
+def harms(names: Sequence[str], few: int, seed: int) -> list[tuple[int, str, str]]:
+    """Each kind of file at the end of each step, with the kinds of damage in turn; or a few."""
+    ends = [n for n, name in enumerate(names, 1) if re.match("after replace lineages/.*json", name)]
+    every = [
+        (end, file, [*DAMAGES][(step + kind) % len(DAMAGES)])
+        for step, end in enumerate(ends)
+        for kind, file in enumerate(FILES)
+    ]
+    return random.Random(seed).sample(every, few) if few else every
+
+
+def stories(folder: Path) -> list[Facts]:
+    """The steps of the chains that begin at each retraining, by what they hold."""
+    (folder / WORK).mkdir(parents=True)
+    armed(folder, 0)
+    out = []
+    for origin in (1_200, 1_300, 1_400):
+        root = folder / f"story-{origin}"
+        steps = chain(root, SERIES, origin, (ROWS[-1] + 1) // 25 * 25, SETTINGS)
+        store = StepStore(root)
+        out.append({step.address: fingerprint(store.record(step.address)) for step in steps})
+    return out
+
+
 # ---------------------------------------------------------------- all of it, many times
 
 
@@ -396,7 +439,9 @@ def survey(folder: Path, few: int, seed: int) -> Facts:
     ended = [wait() for wait in running]
     assert not any(hand["complaints"] for hand in ended), ended
     kills = sorted((one for hand in ended for one in hand["answer"]), key=itemgetter("number"))
-    return report | {"kills": kills}
+    told = [harmed(*harm, folder) for harm in harms(names["answer"], few, seed)]
+    walked = forked(lambda: stories(folder / "stories"))
+    return report | {"kills": kills, "harms": told, "stories": walked}
 
 
 def fate(number: int, folder: Path, whole: Path) -> Facts:

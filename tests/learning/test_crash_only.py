@@ -135,6 +135,21 @@ def test_after_a_kill_everything_ends_as_it_would_have_without(survey: Facts) ->
         assert all(on["competing"].values()), where
 
 
+def test_damage_between_two_lives_leads_to_the_same_chain_or_to_a_new_one_that_is_told(
+    survey: Facts,
+) -> None:
+    whole, stories = story(survey)["steps"], survey["stories"]["answer"]
+    assert stories[0].items() <= whole.items()
+    assert sum(harm["hit"] for harm in survey["harms"]) >= len(survey["harms"]) / 2 > 1
+    for harm in survey["harms"]:
+        tracebacks = [line for line in harm["on"]["complaints"] if "Traceback" in line]
+        assert tracebacks == [], harm["where"]
+        assert any(harm["line"].items() <= chain.items() for chain in stories), harm["where"]
+        told = [line for line in harm["on"]["answer"] if "anew" in line]
+        assert len(told) <= 1, (harm["where"], told)
+        assert harm["line"].items() <= stories[0].items() or told, harm["where"]
+
+
 def test_no_model_is_trained_again_that_was_published(survey: Facts) -> None:
     lines = survey["trainings"]
     made = {
