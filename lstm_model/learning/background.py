@@ -331,6 +331,7 @@ class BackgroundLearning:
     def _prune(self) -> None:
         """Keep the disk bounded; what any lineage here still needs stays."""
         store = self._maker.store
+        self._learning.prune()
         try:
             store.prune(self._maker.settings.keep_models, versions_in_use(store.root))
         except StoreError as error:  # another bot's file is damaged: what it needs is not known

@@ -226,6 +226,10 @@ class Learning:
                 return self._steps.as_of(record, version)
         return self._steps.model(version)
 
+    def prune(self) -> None:
+        """Remove what nobody needs of old steps, see `lstm_model.learning.steps.Steps.prune`."""
+        self._steps.prune()
+
     def card(self, version: str) -> ModelCard:
         """The card of a version that is in the store."""
         return self._steps.model(version).card

@@ -46,6 +46,11 @@ _HALF = 32  # hex digits of an address that say what went in; as many say what c
 # one before is there, and only the candles between them are needed.
 STATES = 2
 
+# chosen: steps kept for each of `keep_models`; with the defaults five years of days, twice
+_A_MODEL = 40
+_LINE = 400  # chosen: the newest steps of a lineage are never removed, a year of days
+_IDLE_S = 30 * 86_400.0  # chosen: who has not gone on for so long computes the last steps again
+
 # The code that decides a step beside what decides its models.
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
@@ -139,7 +144,8 @@ class Steps:
         if found is None or record is None or not self._has_models(record, record["p_values"]):
             return None
         try:
-            return unpack(*found) if _digest(found[1]) == record.get("state") else None
+            with np.errstate(invalid="ignore"):  # of arrays that another release wrote
+                return unpack(*found) if _digest(found[1]) == record.get("state") else None
         except (ValueError, TypeError) as error:  # also a `DataError`
             self._store.warn_of(address, str(error))
             return None
@@ -183,6 +189,21 @@ class Steps:
             ends = (islice(self._before(at), STATES) for at in heads(self._maker.store.root))
             for at in set(gone) - {at for end in ends for at in end}:
                 self._store.forget(at)
+
+    def prune(self) -> None:
+        """Keep the disk bounded: records by their number, what one could go on from by its age.
+
+        What lineages have to go on from stays, and the newest steps that lead to it.
+        """
+        surplus = self._store.oldest(_A_MODEL * self._maker.settings.keep_models)
+        idle = self._store.idle(_IDLE_S)
+        if not surplus and not idle:
+            return
+        lines = [[*islice(self._before(at), _LINE)] for at in heads(self._maker.store.root)]
+        for at in set(surplus) - {at for line in lines for at in line}:
+            self._store.remove(at)
+        for at in set(idle) - {at for line in lines for at in line[:STATES]}:
+            self._store.forget(at)
 
     def as_of(self, record: Mapping[str, Any], version: str) -> Model:
         """A version with the calibration and the skill it had at a step."""

@@ -8,7 +8,7 @@ from typing import Self
 from lstm_model.errors import StoreError
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.market.candles import Floats, Ints
-from lstm_model.model.calibration import Calibration
+from lstm_model.model.calibration import Calibration, Widths
 from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.forecast import Forecast
 from lstm_model.settings import Settings
@@ -43,10 +43,18 @@ class Model:
         card = stored.card
         if card.feature_names != feature_names(settings.order_flow):
             raise StoreError(f"model {card.version} was trained on other features; train anew")
-        if card.settings.get("lookback") != settings.lookback:
+        if any(card.settings.get(n) != getattr(settings, n) for n in ("lookback", "horizon")):
             raise StoreError(f"model {card.version} was trained for other settings; train anew")
-        calibration = Calibration.from_card(settings.levels, card.calibration)
-        return cls(card, Ensemble(stored.weights, settings.lookback), calibration, card.p_value)
+        try:
+            calibration = Calibration.from_card(settings.levels, card.calibration)
+            lstm = Ensemble(stored.weights, settings.lookback)
+            _check_widths(calibration)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise StoreError(
+                f"model {card.version} is of another form than this release makes ({error!r}); "
+                "train anew"
+            ) from None
+        return cls(card, lstm, calibration, card.p_value)
 
     def forecast(self, pair: str, rows: Floats, volatility: Floats, ends: Ints) -> Forecast:
         """Forecasts after the windows that end in rows `ends` (N,) of one pair's features."""
@@ -59,3 +67,11 @@ class Model:
     def is_skilled(self, settings: Settings) -> bool:
         """Whether its out-of-sample skill is significant, at once and one candle late."""
         return not settings.require_skill or self.p_value <= settings.skill_p_value
+
+
+def _check_widths(calibration: Calibration) -> None:
+    """`ValueError` for widths of other intervals than the levels make."""
+    wanted = len(Widths.neutral(calibration.levels).scales)
+    lengths = {len(part) for known in calibration.widths.values() for part in known[2:]}
+    if lengths - {wanted}:
+        raise ValueError(f"its widths are of {sorted(lengths)} intervals, not {wanted}")

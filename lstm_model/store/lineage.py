@@ -226,13 +226,21 @@ def heads(root: Path) -> list[str]:
 
 
 def head_record(lineage: Lineage) -> dict[str, Any]:
-    """The record of a lineage's newest step; empty before the first, or if it is lost.
+    """The record of a lineage's newest step; empty before the first, and if it is lost or of
+    another form.
 
     Raises
     ------
     StoreError
         If the lineage is damaged, or the record is there but may not be read.
     """
+    record = _newest(lineage)
+    competing = list(_competing(record))
+    whole = isinstance(record.get("boundary_ms"), int) and isinstance(record.get("champion"), str)
+    return record if whole and competing and None not in competing else {}
+
+
+def _newest(lineage: Lineage) -> dict[str, Any]:
     head = lineage.head
     return {} if head is None else StepStore(lineage.root).record(head) or {}
 
@@ -247,7 +255,7 @@ def versions_in_use(root: Path) -> set[str]:
     """
     named = set[str | None]()
     for lineage in lineages(root):
-        record = head_record(lineage)
+        record = _newest(lineage)
         named |= {lineage.pinned, *lineage.champions[:1]}  # should the record be lost
         others = (record.get("champion"), record.get("predecessor"), *_competing(record))
         named |= {version for version in others if isinstance(version, str)}

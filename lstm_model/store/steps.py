@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
+import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import takewhile
@@ -68,7 +70,7 @@ class StepStore:
         if self._folder_ns != (changed_ns := _changed_ns(self._folder)):
             files = self._folder.glob("*") if changed_ns else ()
             names = {path.stem for path in files if path.suffix in _SUFFIXES}
-            self._names = sorted(name for name in names if re.fullmatch(ADDRESS_PATTERN, name))
+            self._names = sorted(filter(_is_address, names))
             self._folder_ns = changed_ns
         begin = bisect_left(self._names, beginning)
         return list(takewhile(lambda name: name.startswith(beginning), self._names[begin:]))
@@ -137,6 +139,24 @@ class StepStore:
         with writing(path):
             path.unlink(missing_ok=True)
 
+    def oldest(self, keep: int) -> list[str]:
+        """The steps beside the `keep` that were written last, the oldest first."""
+        written = {path.stem: _written_s(path) for path in self._folder.glob("*.json")}
+        found = sorted((at for at in written if _is_address(at)), key=lambda at: (written[at], at))
+        return found[: max(0, len(found) - keep)]
+
+    def idle(self, for_s: float) -> list[str]:
+        """The steps whose arrays were written so long ago."""
+        before_s = time.time() - for_s
+        old = (path.stem for path in self._folder.glob("*.npz") if _written_s(path) < before_s)
+        return sorted(address for address in old if _is_address(address))
+
+    def remove(self, address: str) -> None:
+        """Remove all of a step. Raises as `forget`."""
+        for path in (self._arrays(address), self._records(address)):
+            with writing(path):
+                path.unlink(missing_ok=True)
+
     def _records(self, address: str) -> Path:
         return self._folder / f"{checked(ADDRESS_PATTERN, address, 'address of a step')}.json"
 
@@ -163,6 +183,17 @@ def _changed_ns(folder: Path) -> int:
         return folder.stat().st_mtime_ns
     except OSError:  # if it is there, reading a file of it says what is wrong
         return 0
+
+
+def _written_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process removed it just now
+        return math.inf
+
+
+def _is_address(name: str) -> bool:
+    return re.fullmatch(ADDRESS_PATTERN, name) is not None
 
 
 def _plain(address: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from damage import DAMAGES, FILES, befall, line_of
-from instant_training import InstantTraining
+from instant_training import SETTINGS, InstantTraining
 from live_world import (  # noqa: F401 - fixtures
     SERIES,
     TRAINER,
@@ -21,6 +23,7 @@ from live_world import (  # noqa: F401 - fixtures
     learning_has_ended,
 )
 
+from lstm_model.learning import steps as steps_module
 from lstm_model.store.steps import StepStore
 
 ORIGIN, AGAIN = 1_500, 1_650  # two retrainings from scratch
@@ -89,3 +92,29 @@ def test_damage_leads_to_the_same_chain_or_to_a_new_one_that_is_told(
     assert last == OLD
     assert line.items() <= stories[AGAIN].items()
     assert len(told) == 1, bot.news
+
+
+def test_steps_are_pruned_by_number_and_age_and_those_of_a_lineage_stay(
+    lived: dict[int, Path], stories: dict[int, dict[str, Any]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    root = tmp_path / "store"
+    shutil.copytree(lived[OLD], root)
+    store, line = StepStore(root), line_of(root, LINEAGE)
+    others = [f"{number:064x}" for number in range(8)]
+    for number, address in enumerate(others):
+        store.save(address, {}, {"a": np.zeros(1)})
+        for suffix in ("json", "npz"):
+            os.utime(root / "steps" / f"{address}.{suffix}", (number, number))
+    Bot(root).learning.prune()  # few are there, but their arrays are old
+    assert not any(store.has_arrays(address) for address in others)
+    assert all(store.record(address) is not None for address in others)
+    for path in (root / "steps").iterdir():
+        if path.stem in line:
+            os.utime(path, (0, 0))  # older than all, and needed
+    monkeypatch.setattr(steps_module, "_A_MODEL", 1)
+    settings = SETTINGS.model_copy(update={"keep_models": 4})
+    Bot(root, settings=settings).learning.prune()
+    assert line_of(root, LINEAGE) == line
+    assert [address for address in others if store.record(address) is not None] == others[-4:]
+    assert store.load(next(iter(line))) is not None

@@ -433,7 +433,10 @@ def test_in_use_is_what_any_lineage_serves_tries_out_may_go_back_to_or_has_pinne
     steps, bot = StepStore(tmp_path), Lineage(tmp_path, NAME)
     assert head_record(bot) == {}
     contenders = [{"version": version} for version in ("serving", "tried")]
-    record = {"champion": "serving", "predecessor": "before", "contenders": contenders}
+    record = {
+        "boundary_ms": 300_000, "champion": "serving", "predecessor": "before",
+        "contenders": contenders,
+    }  # fmt: skip
     steps.save(OLD, {"champion": "older", "contenders": [{"version": "older"}]}, {})
     steps.save(NEW, record, {})
     bot.advance(OLD, "older")
@@ -442,7 +445,9 @@ def test_in_use_is_what_any_lineage_serves_tries_out_may_go_back_to_or_has_pinne
     assert versions_in_use(tmp_path) == {"serving", "tried", "before"}
     for number, form in enumerate([{}, [], 1, None, [1], [{}], [{"version": 1}]]):
         steps.save(f"{number:016x}", {"contenders": form, "champion": form}, {})
-        Lineage(tmp_path, f"of-another-form-{number}").advance(f"{number:016x}", "serving")
+        another = Lineage(tmp_path, f"of-another-form-{number}")
+        another.advance(f"{number:016x}", "serving")
+        assert head_record(another) == {}
     assert versions_in_use(tmp_path) == {"serving", "tried", "before"}
     steps.save(OTHER, {"champion": "first", "predecessor": None, "contenders": []}, {})
     Lineage(tmp_path, "young").advance(OTHER, "first")
