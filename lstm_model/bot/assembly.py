@@ -275,8 +275,9 @@ def train_now(
 
 def _due_ms(learning: Learning, now_ms: int, tell: Callable[[str], None]) -> int:
     """The newest boundary at which there are candles to learn from: no step sees them later."""
-    history, schedule = learning.maker.history, learning.schedule
-    end_ms = max(history.known_until(learning.pairs), default=now_ms)
+    schedule = learning.schedule
+    known = [candles for pair in learning.pairs if (candles := learning.maker.history.of(pair))]
+    end_ms = max((int(c.date_ms[-1]) + c.step_ms for c in known if len(c)), default=now_ms)
     due_ms = schedule.last_boundary(now_ms)
     if end_ms >= due_ms:
         return due_ms

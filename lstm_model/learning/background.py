@@ -17,8 +17,8 @@ from lstm_model.errors import LstmModelError, StoreError, TrainingError
 from lstm_model.learning.chain import Learning
 from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
-from lstm_model.learning.wording import Teller, decisions, minute
 from lstm_model.learning.steps import Step
+from lstm_model.learning.wording import Teller, decisions, minute
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model
 from lstm_model.store.lineage import Lineage, versions_in_use
