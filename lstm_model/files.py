@@ -99,6 +99,24 @@ def content_of(path: Path) -> bytes | None:
         ) from None
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names of what is in a folder; none if it is not there.
+
+    Raises
+    ------
+    StoreError
+        If it is there but may not be read.
+    """
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be read ({error.strerror}): make it readable for this user"
+        ) from None
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file; it is on the disk when this returns."""
     with path.open("xb") as handle:

@@ -15,7 +15,8 @@ import math
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import StoreError
-from lstm_model.files import content_of, write_atomically, writing
+from lstm_model.files import content_of, names_in, write_atomically, writing
 from lstm_model.store.card import canonical, pack_weights, parse_weights, sha256
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ _ARRAY = r"[\w.:/+-]{1,200}"  # a pair's name is one
 _RECORD = "record"
 _GIVEN = "array/"  # before the name of every array, so that none can be taken for the record
 _DIGEST = 64  # hex digits of a sha256
-_SUFFIXES = (".json", ".npz")
 
 
 class StepStore:
@@ -66,14 +66,29 @@ class StepStore:
         self._folder_ns = 0
 
     def find(self, beginning: str) -> list[str]:
-        """The addresses of steps that begin so, by name; of damaged ones, too."""
+        """The addresses of steps that begin so, by name; of damaged ones, too.
+
+        Raises
+        ------
+        StoreError
+            If the folder is there but may not be read.
+        """
         if self._folder_ns != (changed_ns := _changed_ns(self._folder)):
-            files = self._folder.glob("*") if changed_ns else ()
-            names = {path.stem for path in files if path.suffix in _SUFFIXES}
-            self._names = sorted(filter(_is_address, names))
-            self._folder_ns = changed_ns
+            names = {name.rpartition(".")[0] for name in names_in(self._folder)}
+            self._names, self._folder_ns = sorted(filter(_is_address, names)), changed_ns
         begin = bisect_left(self._names, beginning)
         return list(takewhile(lambda name: name.startswith(beginning), self._names[begin:]))
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the folder without reading thousands of names anew, if nobody else changed it.
+
+        What another process saves meanwhile is found later, or computed twice to the same.
+        """
+        known = self._folder_ns == _changed_ns(self._folder)
+        yield
+        if known:
+            self._folder_ns = _changed_ns(self._folder)
 
     def has_arrays(self, address: str) -> bool:
         """Whether there is a file of arrays of a step, though it may be damaged."""
@@ -92,8 +107,12 @@ class StepStore:
         """
         plain = _plain(address, record)
         # The arrays first: they hold the record too, so that it is there whenever they are.
-        write_atomically(self._arrays(address), _pack_step(address, plain, arrays))
-        self._write_record(address, plain)
+        content = _pack_step(address, plain, arrays)
+        with self._changing():
+            write_atomically(self._arrays(address), content)
+            self._write_record(address, plain)
+            if address not in self._names[(at := bisect_left(self._names, address)) : at + 1]:
+                self._names.insert(at, address)
 
     def record(self, address: str) -> dict[str, Any] | None:
         """What was decided in a step; None when it was not computed or is damaged.
@@ -136,7 +155,7 @@ class StepStore:
         if _parse_record(address, content) is None and (step := self.load(address)) is not None:
             self._write_record(address, step[0])  # killed while saving: only the arrays have it
         path = self._arrays(address)
-        with writing(path):
+        with writing(path), self._changing():
             path.unlink(missing_ok=True)
 
     def oldest(self, keep: int) -> list[str]:

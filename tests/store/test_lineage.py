@@ -164,6 +164,27 @@ def test_forgetting_drops_the_arrays_and_keeps_the_record(tmp_path: Path) -> Non
     assert same(steps.load(OLD), RECORD, ARRAYS)
 
 
+def test_steps_are_found_by_how_their_addresses_begin_whoever_saved_them(tmp_path: Path) -> None:
+    one, two = StepStore(tmp_path), StepStore(tmp_path)
+    assert one.find("") == []
+    one.save(OLD, RECORD, ARRAYS)
+    assert one.find("") == two.find("") == [OLD]
+    two.save(NEW, RECORD, ARRAYS)
+    two.forget(OLD)
+    two.save(OTHER, {}, {})
+    assert two.find("") == one.find("") == [OLD, OTHER, NEW]
+    assert one.find("ab") == [OTHER]
+    assert one.find("c") == []
+    one.forget(OTHER)
+    one.remove(NEW)
+    assert one.find("f") == []
+    three = StepStore(tmp_path)
+    three.save(NEW, {}, {})
+    assert three.find("") == [OLD, OTHER, NEW]
+    (tmp_path / "steps" / "foreign.json").write_text("{}")
+    assert three.find("") == StepStore(tmp_path).find("") == [OLD, OTHER, NEW]
+
+
 @pytest.mark.parametrize("left", [None, b"", b"{}", b"[[]]", b'{"record":{"a":1},"sha256":""}'])
 def test_the_record_outlives_its_file_while_the_arrays_are_there(
     tmp_path: Path, left: bytes | None
