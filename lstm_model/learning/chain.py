@@ -180,9 +180,10 @@ class Learning:
         if step.address == lost.address:
             logger.warning("%s; it was computed again", reason)
             return
-        begun = f"begins anew on {minute(made[0].boundary_ms)}"
-        run.tell(f"{reason}, and cannot be computed again as it was: the learner {begun}")
-        yield from made
+        first = minute(made[0].boundary_ms)
+        how = f"goes on anew from {first}" if found else f"begins anew on {first}"
+        run.tell(f"{reason}, and does not come out again as it was: the learner {how}")
+        yield from made[1:] if found else made
 
     def looks_back_to(self, origin_ms: int, start: Step | None) -> int:
         """When the first candle opens that a walk from there may look at."""

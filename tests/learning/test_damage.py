@@ -94,6 +94,30 @@ def test_damage_leads_to_the_same_chain_or_to_a_new_one_that_is_told(
     assert len(told) == 1, bot.news
 
 
+def test_a_bot_without_the_candles_of_its_chain_goes_on_from_the_step_before(
+    lived: dict[int, Path], stories: dict[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    """It has what freqtrade hands over, of which no network could be made, and sees no past."""
+    root, lost = tmp_path / "store", OLD // 50 * 50
+    shutil.copytree(lived[OLD], root)
+    before = line_of(root, LINEAGE)
+    befall(root, LINEAGE, "state", "flipped")
+    bot = Bot(root, disk=lambda _: None).start(OLD + 20)
+    for row in (OLD + 20, OLD + 40, OLD + 60):
+        bot.listen(row)
+        bot.look(row)
+    bot.stop()
+    assert not [news for news in bot.news if "stopped" in news]
+    assert sum("anew" in news for news in bot.news) == 1
+    line = line_of(root, LINEAGE)
+    newest, again, *others = line
+    assert line[newest]["boundary_ms"] == boundary_ms(1_750)
+    assert line[again]["boundary_ms"] == boundary_ms(lost)
+    assert again not in before
+    assert others == list(before)[1:]
+    assert {at: line[at] for at in others}.items() <= stories[ORIGIN].items()
+
+
 def test_steps_are_pruned_by_number_and_age_and_those_of_a_lineage_stay(
     lived: dict[int, Path], stories: dict[int, dict[str, Any]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
