@@ -205,7 +205,7 @@ def outcome(root: Path) -> Facts:
         "champions": lineage.champions,
         "widths": {e["version"]: [e["widths"], e["worth"]] for e in head["contenders"]},
         "steps": known_steps(root),
-        "previous": head["previous"],
+        "newest": [*line_of(root, lineage.name)][:3],
         "arrays": sorted(path.stem for path in (root / "steps").glob("*.npz")),
         "competing": {e["version"]: ModelStore(root).has(e["version"]) for e in head["contenders"]},
         "models": len(ModelStore(root).cards()),

@@ -146,14 +146,15 @@ class Learning:
         trail = [at for at, _ in islice(self._steps.line(step.address), _NEAR)][::-1]
         while step.boundary_ms < last_ms:
             try:
-                step = self.after(step, run)
+                made = [self.after(step, run)]
             except _Gone as gone:
-                again = [*self._again(step, origin_ms, run, str(gone))]
-                yield from again
-                step = self.after([step, *again][-1], run)
-            yield step
-            trail = [*trail[1 - _NEAR :], step.address]
-            self._steps.release(trail)
+                made = [*self._again(step, origin_ms, run, str(gone))]
+                if not made or made[-1].boundary_ms < last_ms:
+                    made.append(self.after([step, *made][-1], run))
+            for step in made:
+                yield step
+                trail = [*trail[1 - _NEAR :], step.address]
+                self._steps.release(trail)
         self._steps.release(trail)
         run.panels.forget()
 

@@ -94,6 +94,23 @@ def test_damage_leads_to_the_same_chain_or_to_a_new_one_that_is_told(
     assert len(told) == 1, bot.news
 
 
+def test_a_walk_that_begins_anew_ends_where_it_was_to_end(
+    lived: dict[int, Path], stories: dict[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    """A chain that is lost just when a retraining is due begins there, and takes no step more."""
+    root = tmp_path / "store"
+    shutil.copytree(lived[YOUNG], root)
+    assert befall(root, LINEAGE, "state before", "removed")
+    assert befall(root, LINEAGE, "state", "removed")
+    bot = Bot(root).start(AGAIN + 2)
+    bot.look(AGAIN + 2)
+    bot.stop()
+    line = line_of(root, LINEAGE)
+    assert [record["boundary_ms"] for record in line.values()] == [boundary_ms(AGAIN)]
+    assert line.items() <= stories[AGAIN].items()
+    assert sum("anew" in news for news in bot.news) == 1
+
+
 def test_a_bot_without_the_candles_of_its_chain_goes_on_from_the_step_before(
     lived: dict[int, Path], stories: dict[int, dict[str, Any]], tmp_path: Path
 ) -> None:
