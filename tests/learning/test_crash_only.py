@@ -146,7 +146,8 @@ def test_damage_between_two_lives_leads_to_the_same_chain_or_to_a_new_one_that_i
         assert tracebacks == [], harm["where"]
         assert any(harm["line"].items() <= chain.items() for chain in stories), harm["where"]
         told = [line for line in harm["on"]["answer"] if "anew" in line]
-        assert len(told) <= 1, (harm["where"], told)
+        # A loss of all models at once shows twice: at the start, and when a step goes on from them.
+        assert len(told) <= 1 + ("all weights" in harm["where"]), (harm["where"], told)
         assert harm["line"].items() <= stories[0].items() or told, harm["where"]
 
 
