@@ -7,6 +7,7 @@ of it must be an answer or one of our named errors.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
@@ -79,22 +80,27 @@ def nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
             yield from nodes(value)
 
 
+def odd(draw: random.Random) -> Any:
+    """One of the odd values, for the caller to change."""
+    return copy.deepcopy(draw.choice(ODD))
+
+
 def tree_changed(tree: Any, draw: random.Random) -> Any:
     """The tree with a value replaced, left out or added."""
     for _ in range(draw.choice([1, 1, 1, 3])):
         places = list(nodes(tree)) if isinstance(tree, dict | list) else []
         if not places:
-            return draw.choice(ODD)
+            return odd(draw)
         holder, key = draw.choice(places)
         kind = draw.randrange(5)
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[draw.choice(["newer", "", key])] = draw.choice(ODD)
+            holder[draw.choice(["newer", "", key])] = odd(draw)
         elif kind == 2 and isinstance(holder, list):
-            holder.append(draw.choice(ODD))
+            holder.append(odd(draw))
         else:
-            holder[key] = draw.choice(ODD)
+            holder[key] = odd(draw)
     return tree
 
 
