@@ -1,6 +1,7 @@
 """The store survives crashes and refuses what is not exactly as it was written."""
 
 import io
+import json
 import logging
 import os
 import pickle
@@ -113,6 +114,17 @@ def test_no_changed_card_byte_passes_unnoticed(tmp_path: Path, data: st.DataObje
     except StoreError:
         return
     assert parsed == original  # white space, or a number written differently
+
+
+def test_a_card_without_checksums_is_refused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    version = publish(store).version
+    path = folder(store, version) / "card.json"
+    fields = json.loads(path.read_bytes())
+    del fields["checksums"]
+    path.write_text(json.dumps(fields))
+    assert not store.has(version)
+    assert store.cards() == []
 
 
 def test_pickled_weights_are_not_unpickled(tmp_path: Path) -> None:
