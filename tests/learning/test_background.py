@@ -747,6 +747,7 @@ def test_a_step_waits_for_candles_that_are_still_to_come(
     until = dict.fromkeys(until, BOUNDARY - 3)
     for later in range(BOUNDARY + 1, BOUNDARY + LAG + 5):
         bot.at(later).engine.tick(now_ms(later), list(bot.series))
+        wait_for_learning()
     bot.hear()
     assert BOUNDARY not in bot.steps
     assert sum("waits for candles" in line for line in bot.news) == 1
@@ -786,8 +787,10 @@ def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_ser
     bot.look(BOUNDARY + LAG // 2)
     assert set(disk.threads) == {"lstm-learning_0"}
     assert bot.steps[BOUNDARY] == chain(tmp_path / "past", series, ORIGIN, BOUNDARY)[-1].address
-    [told] = [news for news in bot.news if halted.pair in news]
-    assert told.startswith(f"The exchange gives no new candles of {halted.pair}: ")
+    told = [news for news in bot.news if halted.pair in news]
+    at_once, by_the_step = told
+    assert at_once.startswith(f"The exchange gives no new candles of {halted.pair}: ")
+    assert f"those of {halted.pair} end at" in by_the_step
     bot.stop()
 
 
