@@ -133,7 +133,7 @@ def fitted(job: TrainingJob) -> Weights:
     ones = np.ones(job.rows.shape[1], np.float32)  # the rows of a job are scaled already
     start = {**(job.initial or {}), **trained, "scaler/mean": 0.0 * ones, "scaler/scale": ones}
     windows = Windows(job.rows, job.targets, job.train_ends, job.validation_ends)
-    made = learn_mean(start, windows, job.settings)
+    made = learn_mean(start, windows)
     return {name: array for name, array in made.items() if not name.startswith("scaler/")}
 
 
