@@ -271,10 +271,10 @@ class Settings(BaseModel):
         "lstm", min_length=1, pattern=r"^[^\x00]*$",
         description="Where models and journal live: absolute, or inside user_data.",
     )  # fmt: skip
-    journal_url: str | None = Field(
-        None, description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`."
-    )
-
+    journal_url: str | None = Field(  # may hold a password: no card, no job is to show it
+        None, exclude=True, repr=False,
+        description="SQLAlchemy URL of the forecast journal; null: SQLite in `store_dir`.",
+    )  # fmt: skip
     journal_days: int | None = Field(
         400, ge=0, le=36_500, description="Days that the journal keeps; 0 or null: all of them."
     )

@@ -284,3 +284,13 @@ def test_what_is_set_stays_as_it_is() -> None:
     made = parse_settings(section, timeframe_ms("1h"))
     assert {name: getattr(made, name) for name in section} == section
     assert made.stale_model_candles == 297
+
+
+def test_the_password_of_a_journal_is_in_nothing_that_is_written_of_the_settings() -> None:
+    """Cards and jobs are made of a dump, and logs of what a value looks like."""
+    url = "postgresql+psycopg://bot:PLANTED-password@db.example/journal"
+    settings = parse_settings({"journal_url": url})
+    assert settings.journal_url == url
+    shown = [settings.model_dump_json(), str(settings.model_dump()), repr(settings), str(settings)]
+    assert not [text for text in shown if "PLANTED" in text]
+    assert settings.model_copy(update={"horizon": 3}).journal_url == url
