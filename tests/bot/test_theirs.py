@@ -500,7 +500,7 @@ def test_their_attributes_are_theirs(tmp_path: Path) -> None:
     later = load(tmp_path, IN_INIT)
     assert later.protections == []
     assert {"ema", "lstm_price"} <= set(later.plot_config["main_plot"])
-    assert later.startup_candle_count > 300  # what a forecast needs
+    assert later.startup_candle_count > 250  # what a forecast needs
 
 
 def test_whoever_stands_in_front_of_the_mixin_is_told_to_go_behind(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def made_of(job: TrainingJob, world: World) -> dict[str, np.ndarray]:
     windows = Windows(
         *map(np.asarray, (job.rows, job.targets, job.train_ends, job.validation_ends))
     )
-    return learn_mean(fit(job) | ones, windows, job.settings) | world.scaler
+    return learn_mean(fit(job) | ones, windows) | world.scaler
 
 
 def all_poisoned(world: World, kinds: Sequence[str]) -> dict[str, Entrant]:
@@ -257,11 +257,9 @@ class StubbornTraining(InstantTraining):
         return result if job.initial is None else replace(result, weights=start_of(job))
 
 
-def learn_no_other_mean(
-    weights: dict[str, np.ndarray], windows: Windows, settings: Settings
-) -> dict[str, np.ndarray]:
+def learn_no_other_mean(weights: dict[str, np.ndarray], windows: Windows) -> dict[str, np.ndarray]:
     """A fine-tuning keeps the mean that its parent has."""
-    return weights if "mean/bias" in weights else learn_mean(weights, windows, settings)
+    return weights if "mean/bias" in weights else learn_mean(weights, windows)
 
 
 # One retraining, 400 candles before the market turns round; later ones come of drift.

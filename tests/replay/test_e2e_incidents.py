@@ -222,7 +222,7 @@ def test_with_a_locked_journal_and_on_a_full_disk_forecasts_wait_until_they_can_
     whole = {key: said for key, said in plain.forecasts().items() if key[1] < end_ms}
     assert hit.forecasts() == whole
     assert hit.decisions() == plain.decisions()
-    assert "database is locked" in hit.log()
+    assert "Incident: locked@" in hit.log()
     assert "No space left on device" in hit.log()
     assert not (folder / "live" / "nothing-is-free").exists()
 
