@@ -27,10 +27,11 @@ from rich.table import Table
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
 from lstm_model.market.candles import Candles
-from lstm_model.model.lstm import Lstm
+from lstm_model.model.ensemble import Ensemble
+from lstm_model.model.weights import numbered
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.training.fused import export_weights
-from lstm_model.training.network import build_network
+from lstm_model.training.network import Averaged, build_network
 
 NETWORKS = {"default": Settings(), "large": parse_settings(LARGE)}
 FEATURES = len(feature_names(False))
@@ -69,8 +70,8 @@ def main() -> None:
     many = MANY // 10 if parser.parse_args().quick else MANY
     table = Table("what", "peer", "ours, median", "p99", "peer, median", "p99", "ratio")
     for name, settings in NETWORKS.items():
-        layers = f"{settings.layers} x LSTM({settings.units})"
-        table.add_row(f"[bold]{name}: {layers}")
+        made_of = f"{settings.layers} x LSTM({settings.units})"
+        table.add_row(f"[bold]{name}: {settings.members} of {made_of}, {settings.lookback} candles")
         add_rows(table, settings, many)
         table.add_section()
     console.print(table)
@@ -81,10 +82,13 @@ def main() -> None:
 
 def add_rows(table: Table, settings: Settings, many: int) -> None:
     """What one network takes, measured."""
-    network = build_network(settings, FEATURES)
+    trained = [export_weights(build_network(settings, FEATURES)) for _ in range(settings.members)]
+    network = Averaged(settings, FEATURES, settings.members).of(trained)
     unit = {"scaler/mean": np.zeros(FEATURES, "f"), "scaler/scale": np.ones(FEATURES, "f")}
     mean = {"mean/kernel": np.zeros((FEATURES, 1), "f"), "mean/bias": np.zeros(1, "f")}
-    lstm = Lstm({**export_weights(network), **unit, **mean}, settings.lookback)
+    weights = [numbered({**each, **unit, **mean}, n) for n, each in enumerate(trained, 1)]
+    lstm = Ensemble({name: array for each in weights for name, array in each.items()},
+                    settings.lookback)  # fmt: skip
     rows = np.random.default_rng(0).standard_normal((many + settings.lookback, FEATURES))
     for name, ours, peer_name, peer, repeats in cases(lstm, network, rows, many):
         mine = measure(ours, repeats)
@@ -111,7 +115,7 @@ def in_onnx(network: Any, first: Any) -> Callable[[], object] | None:
     return lambda: session.run(None, fed)
 
 
-def cases(lstm: Lstm, network: Any, rows: Any, count: int) -> list[tuple[Any, ...]]:
+def cases(lstm: Ensemble, network: Any, rows: Any, count: int) -> list[tuple[Any, ...]]:
     lookback = lstm.lookback
     windows = np.lib.stride_tricks.sliding_window_view(rows.astype("f"), lookback, axis=0)
     windows = windows.swapaxes(1, 2)
@@ -119,7 +123,10 @@ def cases(lstm: Lstm, network: Any, rows: Any, count: int) -> list[tuple[Any, ..
     hundred = [rows[a : a + lookback] for a in range(PAIRS)]
     batch = windows[:PAIRS].copy()
     compiled = tf.function(lambda x: network(x, training=False))
-    state, ends = lstm.initial_state(), np.arange(lookback - 1, lookback - 1 + count)
+    state, ends = (
+        lstm.state_after(rows[None, :lookback]),
+        np.arange(lookback - 1, lookback - 1 + count),
+    )
     many = windows[:count].copy()
     candles = invented_candles(WARM_UP + lookback + 1)
     onnx = in_onnx(network, first)
