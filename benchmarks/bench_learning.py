@@ -262,12 +262,12 @@ class Bot:
 
 def wait_for_learning() -> None:
     for thread in threading.enumerate():
-        if thread.name == "lstm-learning":
+        if thread.name.startswith("lstm-learning"):
             thread.join()
 
 
 def is_learning() -> bool:
-    return any(thread.name == "lstm-learning" for thread in threading.enumerate())
+    return any(thread.name.startswith("lstm-learning") for thread in threading.enumerate())
 
 
 @contextmanager
@@ -336,7 +336,7 @@ def timed(work: Callable[[], object]) -> float:
 def loop_of(pairs: int, chosen: argparse.Namespace) -> list[list[str]]:
     """Rows of the table for one number of pairs."""
     lstm_model.training.maker.TRAINER = BetterEveryTime()
-    settings = Settings(**LARGE).model_copy(
+    settings = Settings().model_copy(
         update={"retrain_candles": Settings().step_candles}
     )  # every step retrains
     if chosen.quick:
