@@ -61,6 +61,7 @@ class BackgroundLearning:
         self._failures = 0  # in a row
         self._tried_ms = 0
         self._told_ms: dict[str, int] = {}  # by what kind of failure
+        self._awaited: set[str] = set()  # pairs whose candles are still to come
         self._awaited_ms = 0  # the newest step of which the user heard that it waits
         self._stopping = threading.Event()
         self._threads: ThreadPoolExecutor | None = None
@@ -102,7 +103,9 @@ class BackgroundLearning:
             return
         self._learning.follow(tuple(pairs))
         self._maker.history.forget_all_but(self._learning.pairs)
-        seen = self._maker.history.seen_until(self._awaited())
+        # freqtrade asks for no others: of a pair to train on that left its list nothing new comes.
+        self._awaited = {*pairs, *filter(None, [self._maker.history.leader])}
+        seen = self._maker.history.seen_until(self._awaited)
         lacking = sorted(pair for pair, until_ms in seen.items() if until_ms < due_ms)
         nothing_new = len(lacking) == len(seen)
         if self._waits(due_ms, now_ms, lacking, nothing_new):
@@ -120,17 +123,15 @@ class BackgroundLearning:
 
         A step never sees again what it did not see when it was made. So while the exchange gives
         nothing at all it waits; for single pairs, which may be halted, until half of the lag is
-        over, so that the other half is left to make the step in.
+        over, so that the other half is left to make the step in, and no less than a candle.
         """
         if nothing_new:  # the learner looks whether they are on disk
             return now_ms < self._ask_disk_ms
-        patience_ms = max(self._schedule.lag_ms // 2, 2 * self._schedule.candle_ms)
+        lag_ms, candle_ms = self._schedule.lag_ms, self._schedule.candle_ms
+        patience_ms = min(max(lag_ms // 2, 2 * candle_ms), lag_ms - candle_ms)
         if lacking and now_ms >= due_ms + patience_ms:
             self._tell_of_halted(due_ms, lacking)
         return bool(lacking) and now_ms < due_ms + patience_ms
-
-    def _awaited(self) -> set[str]:
-        return {*self._learning.pairs, *filter(None, [self._maker.history.leader])}
 
     def _tell_of_halted(self, due_ms: int, pairs: Sequence[str]) -> None:
         named = ", ".join(pairs[:_NAMED])
@@ -145,7 +146,7 @@ class BackgroundLearning:
 
         What the bot sees meanwhile does not count: it sees one pair after the other.
         """
-        found = self._maker.history.stored_until(self._awaited())
+        found = self._maker.history.stored_until(self._awaited or self._learning.pairs)
         there = [until_ms >= due_ms for until_ms in found]
         late = now_ms >= due_ms + max(self._schedule.lag_ms, 2 * self._schedule.candle_ms)
         lacking = not there or not (any(there) if late else all(there))

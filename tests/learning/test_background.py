@@ -36,6 +36,7 @@ from live_world import (  # noqa: F401 - three fixtures
     boundary_ms,
     chain,
     differences,
+    facts,
     instant_training,
     is_forecast,
     learning_has_ended,
@@ -791,6 +792,47 @@ def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_ser
     at_once, by_the_step = told
     assert at_once.startswith(f"The exchange gives no new candles of {halted.pair}: ")
     assert f"those of {halted.pair} end at" in by_the_step
+    bot.stop()
+
+
+@pytest.mark.parametrize("lag", [2, 3])
+def test_beside_a_halted_pair_a_step_has_a_candle_to_be_made_in_however_short_the_lag(
+    tmp_path: Path, lag: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"training_lag_candles": lag})
+    series = [SERIES[0], SERIES[1].between(0, boundary_ms(BOUNDARY - 3))]
+    bot = Bot(tmp_path / "live", series, settings).start()
+    bot.look(FIRST)
+    bot.listen(FIRST)
+    said = {}
+    for row in range(BOUNDARY - 4, BOUNDARY + lag + 2):
+        bot.at(row).engine.tick(now_ms(row), list(bot.series))
+        bot.engine.lead(bot.frame())
+        said[row] = facts(bot.engine.outlook(bot.frame()), -1)
+        bot.listen(row)
+        wait_for_learning()  # it takes less than a candle, and more than the forecast
+    bot.stop()
+    past = backtest(tmp_path / "past", series, settings=settings, stop=BOUNDARY + lag + 2)
+    assert differences(said, past) == []
+
+
+def test_a_pair_that_left_the_whitelist_is_neither_awaited_nor_called_halted(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    """It is traded on; freqtrade asks for it no more."""
+    bot = Bot(tmp_path / "live", disk=Reading(SERIES)).start()
+    bot.look(FIRST)
+    bot.listen(FIRST)
+    for row in range(FIRST + 1, BOUNDARY - 3):
+        bot.look(row)
+        bot.listen(row)
+    del bot.series[OTHER]
+    for row in range(BOUNDARY - 3, BOUNDARY + 1):
+        bot.look(row)
+        bot.listen(row)
+    assert BOUNDARY in bot.steps
+    assert OTHER in bot.learning.pairs
+    assert not [news for news in bot.news if "gives no new candles" in news]
     bot.stop()
 
 
