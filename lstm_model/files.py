@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from lstm_model.errors import StoreError
 
@@ -15,6 +17,8 @@ if sys.platform != "win32":
     import fcntl
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files and folders begin
+_LOCK_WAIT_S = 5.0  # chosen: who changes a file holds its lock for milliseconds
+_LOCK_POLL_S = 0.01
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -43,14 +47,40 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises
     ------
     StoreError
-        If the lock file or its folder cannot be made.
+        If the lock file or its folder cannot be made, or another process does not let go of it.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as handle:
-            if sys.platform != "win32":
-                fcntl.flock(handle, fcntl.LOCK_EX)  # released when the file closes or we die
+            lock(handle, path)
             yield
+
+
+def lock(handle: IO[bytes], path: Path) -> None:
+    """Lock an open file for this process, until it is closed or the process ends.
+
+    On Windows there is no such lock.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it for seconds: one that was suspended may hold it for ever.
+    """
+    if sys.platform == "win32":
+        return
+    until_s = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                raise StoreError(
+                    f"{path} is held by another process for more than {_LOCK_WAIT_S:g} seconds: "
+                    "let a suspended command go on, or end it"
+                ) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 @contextmanager

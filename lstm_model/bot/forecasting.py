@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from datetime import datetime
 from inspect import getattr_static
@@ -84,8 +84,10 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's only notice that this strategy ends (also on /reload_config)."""
-        self._lstm_stop()
-        super().ft_bot_cleanup()
+        try:
+            self._lstm_stop()
+        finally:
+            super().ft_bot_cleanup()
 
     def gather_informative_pairs(self) -> list[Any]:
         """Theirs, and the pair that leads, whether or not it is on the whitelist."""
@@ -222,10 +224,11 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         return engine
 
     def _lstm_stop(self) -> None:
-        if live := self._lstm_live:
-            live.stop()
-            gc.unfreeze()  # what was frozen with this bot is garbage soon
-        self._lstm_engine = None
+        with ExitStack() as ended:
+            ended.callback(setattr, self, "_lstm_engine", None)
+            if live := self._lstm_live:
+                ended.callback(gc.unfreeze)  # what was frozen with this bot is garbage soon
+                live.stop()
 
 
 def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFrame:

@@ -122,11 +122,13 @@ class LiveEngine:
 
     def stop(self) -> None:
         """End a running training and release everything; returns when no thread is left."""
-        if self.inside:
-            self.inside.stream.stop()
-        self._learning.stop()
-        self._guarded("what became of candles", self._verdicts.flush, None)
-        self._journal.stop()
+        with ExitStack() as ended:  # what fails to end keeps no other from it
+            ended.callback(self._journal.stop)
+            flush = self._verdicts.flush
+            ended.callback(self._guarded, "what became of candles", flush, None)
+            ended.callback(self._learning.stop)
+            if self.inside:
+                self.inside.stream.stop()
 
     def take_news(self) -> Iterator[str]:
         """What the user should hear of, oldest first; each once."""

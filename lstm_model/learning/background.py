@@ -59,7 +59,7 @@ class BackgroundLearning:
         self._fresh_start = False
         self._retry_at_ms = self._ask_disk_ms = 0
         self._failures = 0  # in a row
-        self._tried_ms = 0
+        self._clock_ms = 0  # that of the newest tick: a replay's is not this machine's
         self._told_ms: dict[str, int] = {}  # by what kind of failure
         self._awaited: set[str] = set()  # pairs whose candles are still to come
         self._awaited_ms = 0  # the newest step of which the user heard that it waits
@@ -96,6 +96,7 @@ class BackgroundLearning:
         A step begins one candle after its boundary: before, the last candle may not be there yet.
         Where it is not there even then, the step waits, see `_waits`.
         """
+        self._look_at_clock(now_ms)
         self._read_pin()
         due_ms = self._schedule.last_boundary(now_ms - self._schedule.candle_ms)
         done = bool(self.steps) and not self._fresh_start and self.steps[-1].boundary_ms >= due_ms
@@ -110,8 +111,14 @@ class BackgroundLearning:
         nothing_new = len(lacking) == len(seen)
         if self._waits(due_ms, now_ms, lacking, nothing_new):
             return
-        self._tried_ms = now_ms
         self._begin(due_ms, now_ms if nothing_new else None)
+
+    def _look_at_clock(self, now_ms: int) -> None:
+        """A clock that was set back holds nothing back."""
+        if now_ms < self._clock_ms:
+            self._retry_at_ms = self._ask_disk_ms = 0
+            self._told_ms.clear()
+        self._clock_ms = now_ms
 
     @property
     def busy(self) -> bool:
@@ -161,10 +168,11 @@ class BackgroundLearning:
     def stop(self) -> None:
         """End a running training; returns when no thread and no training process is left."""
         self._stopping.set()
-        if self._threads is not None:
-            self._threads.shutdown()
-        TRAINER.end_idle()
-        self._lineage.release()
+        with ExitStack() as ended:
+            ended.callback(self._lineage.release)
+            ended.callback(TRAINER.end_idle)
+            if self._threads is not None:
+                self._threads.shutdown()
 
     def versions(self) -> set[str]:
         """Every version that ever served here."""
@@ -265,7 +273,7 @@ class BackgroundLearning:
         `ask_disk_ms` is the time now if candles may be missing that can only be on disk.
         """
         if ask_disk_ms is not None and self._lacks_candles(due_ms, ask_disk_ms):
-            self._ask_disk_ms = ask_disk_ms + _ASK_DISK_MS
+            self._ask_disk_ms = self._clock_ms + _ASK_DISK_MS
             return
         for step in self._missing(due_ms):
             self._take(step)
@@ -286,14 +294,14 @@ class BackgroundLearning:
         if self._stopping.is_set():
             return
         pause_ms = _RETRY_MS * 2 ** min(self._failures, _DOUBLINGS)
-        self._failures, self._retry_at_ms = self._failures + 1, self._tried_ms + pause_ms
+        self._failures, self._retry_at_ms = self._failures + 1, self._clock_ms + pause_ms
         kind, foreseen = type(error).__name__, isinstance(error, LstmModelError)
         what = "Training failed" if isinstance(error, TrainingError) else "Learning stopped"
         meanwhile = "the last good model keeps serving" if self.steps else "no model yet"
         logger.error("%s, %s: %s", what, meanwhile, error, exc_info=None if foreseen else error)
-        if self._tried_ms < self._told_ms.get(kind, -HOUR_MS) + HOUR_MS:
+        if self._clock_ms < self._told_ms.get(kind, -HOUR_MS) + HOUR_MS:
             return
-        self._told_ms[kind] = self._tried_ms
+        self._told_ms[kind] = self._clock_ms
         first = str(error).partition("\n")[0]
         reason = first if foreseen or isinstance(error, OSError) else f"{kind}: {first}"
         self.news.append(

@@ -14,7 +14,6 @@ when newer records are merged into it.
 from __future__ import annotations
 
 import re
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +23,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.files import write_atomically
+from lstm_model.files import lock, write_atomically
 from lstm_model.market.candles import FLOW, Floats, Ints, Records, timeframe_ms, utc_text
-
-if sys.platform != "win32":
-    import fcntl
 
 # Chosen: three days of 5m candles; reading so many back at every append takes a fraction of a
 # millisecond, and a merge of 100,000 candles is due only after as many.
@@ -256,8 +252,7 @@ def _exclusive(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         with path.open("r+b") as handle:
-            if sys.platform != "win32":
-                fcntl.flock(handle, fcntl.LOCK_EX)  # released when the file closes or we die
+            lock(handle, path)
             yield handle
     except OSError as error:
         raise StoreError(

@@ -10,6 +10,7 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
+from shlex import quote
 
 from lstm_model.errors import ConfigError
 
@@ -69,10 +70,14 @@ class FullDisk:
             It is the disk of everything else, or a large one.
         """
         folder = self._folder
+        place = quote(str(folder))
+        command = (
+            f"mkdir -p {place}; mount -t tmpfs -o size=500m tmpfs {place}; "
+            "freqtrade-lstm replay ..."
+        )
         how = (
             "mount a small one there first; without being root: unshare --user --map-root-user "
-            f"--mount sh -c 'mkdir -p {folder}; mount -t tmpfs -o size=500m tmpfs {folder}; "
-            "freqtrade-lstm replay ...'"
+            f"--mount sh -c {quote(command)}"
         )
         if not folder.is_mount():
             raise ConfigError(

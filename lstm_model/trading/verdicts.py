@@ -103,7 +103,7 @@ class Verdicts:
         """
         if boundary_ms > self._summed_ms:
             self._sums.append(self.summary(self._summed_ms or boundary_ms))
-            self._summed_ms = boundary_ms
+        self._summed_ms = boundary_ms  # an earlier one where the clock was set back
         while self._sums and self._journal.wait(self._sums[0]):
             if summary := self._sums.popleft().result():
                 yield summary

@@ -35,6 +35,7 @@ from live_world import (  # noqa: F401 - three fixtures
 from places import STRATEGIES
 from series import STEP_MS, to_frame
 
+from lstm_model.bot.live import LiveEngine
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles
 from lstm_model.trading.sizing import ERROR, NO_DATA
@@ -248,6 +249,22 @@ def test_a_candle_of_the_future_is_named_once_and_left_out(
     assert seen == {OTHER: SERIES[0].date_ms[FIRST + 3] + STEP_MS}
     awaited = int(SERIES[0].date_ms[FIRST + 4])
     assert trader.bot.engine.awaits(OTHER, awaited)
+
+
+def test_a_bot_that_cannot_be_ended_well_is_let_go_of_nevertheless(
+    trader: Trader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: LiveEngine) -> None:
+        raise RuntimeError("no thread")
+
+    trader.loop(FIRST + 1)
+    assert gc.get_freeze_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveEngine, "stop", refuse)
+        with pytest.raises(RuntimeError, match="no thread"):
+            trader.strategy.ft_bot_cleanup()
+    assert trader.strategy._lstm_engine is None
+    assert not gc.get_freeze_count()
 
 
 def test_what_belonged_to_a_bot_is_let_go_when_its_configuration_is_reloaded(

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,6 +50,7 @@ from live_world import (  # noqa: F401 - three fixtures
 )
 
 from lstm_model.errors import DataError, LstmModelError, StoreError, TrainingError
+from lstm_model.learning import background
 from lstm_model.learning.run import Run
 from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles
@@ -510,6 +512,65 @@ def test_what_fails_after_it_went_well_is_tried_again_soon_while_the_champion_se
     assert 1_700 in bot.steps
 
 
+class Lasting(Failing):
+    """A training that fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(TrainingError("it took longer than 3,600 s"))
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def run(self, *_: Any, **__: Any) -> None:
+        self.begun.set()
+        assert self.over.wait(10.0)
+        super().run()
+
+
+def test_the_pause_begins_when_what_failed_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, lasting = Bot(tmp_path / "live").start(), Lasting()
+    monkeypatch.setattr(TRAINER, lasting)
+    for row in range(FIRST, FIRST + 12):
+        bot.at(row).engine.tick(now_ms(row), list(bot.series))
+        assert lasting.begun.wait(5.0)
+    lasting.over.set()
+    wait_for_learning()
+    bot.run(FIRST + 12, FIRST + 13)
+    assert lasting.tried == 1
+    bot.run(FIRST + 13, FIRST + 14)
+    assert lasting.tried == 2
+    bot.stop()
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_trying_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, failing = Bot(tmp_path / "live").start(), Failing(KeyError("gaps/bias"))
+    monkeypatch.setattr(TRAINER, failing)
+    bot.look(FIRST)
+    for row in (FIRST - 20, FIRST - 20 + 2):  # not the pause of the time before, but a new one
+        bot.at(FIRST).engine.tick(now_ms(row), list(bot.series))
+        wait_for_learning()
+    bot.hear()
+    assert failing.tried == 2
+    assert [line.rpartition(" in ")[2] for line in bot.news] == ["10 minutes", "20 minutes"]
+    bot.stop()
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_looking_for_candles(
+    tmp_path: Path, training: InstantTraining
+) -> None:
+    disk = Reading(SERIES)
+    bot = Bot(tmp_path / "live", disk=disk).start()
+    bot.look(FIRST)
+    for row in (BOUNDARY + 20, BOUNDARY + 8):
+        disk.threads.clear()
+        bot.engine.tick(now_ms(row), list(bot.series))
+        wait_for_learning()
+        assert disk.threads
+    bot.stop()
+
+
 def test_where_no_thread_can_be_started_the_bot_goes_on_and_tries_again(
     bot: Bot, training: InstantTraining
 ) -> None:
@@ -625,6 +686,34 @@ def test_a_start_that_fails_for_whatever_reason_lets_go_of_the_lineage(
         with pytest.raises(KeyError):
             Bot(tmp_path / "live").start()
     Bot(tmp_path / "live").start().stop()
+
+
+class Stuck(RuntimeError):
+    """Something that does not let itself be ended."""
+
+
+@pytest.mark.parametrize("stuck", ["stream", "training"])
+def test_a_stop_that_fails_half_way_releases_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, stuck: str
+) -> None:
+    def refuse() -> None:
+        raise Stuck
+
+    bot = Bot(tmp_path / "live").start()
+    bot.look(FIRST)
+    bot.engine.note(PAIR, boundary_ms(FIRST), "no_edge")
+    with monkeypatch.context() as patch:
+        if stuck == "stream":
+            stream = SimpleNamespace(news=[], stop=refuse)
+            patch.setattr(bot.engine, "inside", SimpleNamespace(stream=stream))
+        else:
+            patch.setattr(background.TRAINER, "end_idle", refuse)
+        with pytest.raises(Stuck):
+            bot.engine.stop()
+    assert "lstm-journal" not in {thread.name for thread in threading.enumerate()}
+    again = Bot(tmp_path / "live").start()  # nobody holds the lineage
+    again.stop()
+    assert bot._journal.count_verdicts("5m", 0, 2**60) == {(PAIR, "no_edge"): 1}
 
 
 # ---------------------------------------------------------------- pins

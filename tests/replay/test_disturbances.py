@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -54,6 +55,21 @@ def test_a_disk_that_is_not_there_to_be_filled_is_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file system of its own") as caught:
         FullDisk(tmp_path).check()
     assert f"mount -t tmpfs -o size=500m tmpfs {tmp_path}" in str(caught.value)
+
+
+def test_what_is_advised_for_a_folder_with_spaces_and_quotes_means_that_folder(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "my week's $(disk)"
+    folder.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        FullDisk(folder).check()
+    advice = "unshare " + str(caught.value).partition("unshare ")[2]
+    words = shlex.split(advice)
+    *_, command = words
+    assert words[-3:-1] == ["sh", "-c"]
+    mkdir, mount, _ = [shlex.split(part) for part in command.split("; ")]
+    assert mkdir[-1] == mount[-1] == str(folder)
 
 
 def test_a_large_disk_is_not_filled() -> None:

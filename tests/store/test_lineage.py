@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from stored import age, killed_at_every_call
 
+from lstm_model import files
 from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
 from lstm_model.store import lineage
@@ -600,6 +601,23 @@ def test_pinning_while_a_bot_advances_loses_nothing(tmp_path: Path) -> None:
     assert bot.head == f"{59:016x}"
     assert bot.champions == [f"v{number}" for number in reversed(range(60))]
     assert bot.pinned is None
+
+
+def test_who_finds_the_lock_held_for_long_is_told_by_whose_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that was suspended must not keep a bot from stopping."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(files, "_LOCK_WAIT_S", 0.1)
+    bot, lock = Lineage(tmp_path, NAME), tmp_path / "lineages" / ".lock"
+    bot.advance("0123456789abcdef", "v1")
+    with lock.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=re.escape(f"{lock} is held by another process")):
+            bot.pin("v1")
+    assert bot.pinned is None
+    bot.pin("v1")
+    assert bot.pinned == "v1"
 
 
 LEARN = """

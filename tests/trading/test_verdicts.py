@@ -158,6 +158,21 @@ def test_the_summary_knows_only_its_own_time_and_timeframe(book: Book) -> None:
     assert summed(hourly, NOW_MS - 2 * DAY_MS) == "No entry signal in 48 h: 1 candle, no_skill 1"
 
 
+def test_a_clock_that_is_set_back_costs_no_later_sum(book: Book) -> None:
+    verdicts = open_verdicts(book)
+    day = NOW_MS // DAY_MS
+    assert list(verdicts.sum_up(day * DAY_MS)) == []
+    verdicts.note("A/B", (day - 2) * DAY_MS, NO_EDGE)
+    assert list(verdicts.sum_up((day - 2) * DAY_MS)) == []
+    told = [*verdicts.sum_up((day - 1) * DAY_MS), *awaited(book, verdicts, day - 1)]
+    assert [line.partition(": ")[2] for line in told] == ["1 candle, no_edge 1"]
+
+
+def awaited(book: Book, verdicts: Verdicts, day: int) -> list[str]:
+    assert book.settle(10.0)
+    return list(verdicts.sum_up(day * DAY_MS))
+
+
 def test_without_a_clock_of_its_own_it_is_now(book: Book) -> None:
     verdicts = Verdicts(book, "5m")
     verdicts.note("A/B", 0, NO_EDGE)
