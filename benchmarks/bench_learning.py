@@ -635,6 +635,20 @@ def in_a_process(part: str, pairs: int, chosen: argparse.Namespace) -> Any:
     return json.loads(made.stdout.splitlines()[-1])
 
 
+def measured() -> str:
+    """What the parts measure: a model is one network where its weights are invented."""
+
+    def network(settings: Settings) -> str:
+        return f"{settings.layers} x LSTM({settings.units}) on {settings.lookback} candles"
+
+    large, small = Settings(**LARGE), Settings()
+    return (
+        f"loop: one {network(small)}; finetune: {small.members} of them; memory: one "
+        f"{network(large)}; cost: {large.members} of them; {len(feature_names(False))} features, "
+        f"7 levels; frames of {FRAME} candles, {WARM_UP} to warm up"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=PARTS)
@@ -647,10 +661,7 @@ def main() -> None:
         logging.basicConfig(level=logging.ERROR)
         print(json.dumps(WORK[chosen.work](chosen.pairs[0], chosen)))
         return
-    console.print(
-        f"Two LSTM(50), window {Settings().lookback}, {len(feature_names(False))} features, "
-        f"7 levels; frames of {FRAME} candles, {WARM_UP} to warm up"
-    )
+    console.print(measured())
     for part in [chosen.only] if chosen.only else PARTS:
         began_s = time.perf_counter()
         PARTS[part](chosen)

@@ -5,9 +5,9 @@
 
 Every contender lives in a process of its own with the thread settings that suit it. One after the
 other they run an epoch, round after round, so that a disturbance hits all alike; only one works at
-a time. For all of them lookback 60, 19 features, dropout 0.2, seven quantiles, Adam; the network of
-config.json, one LSTM(24), and two LSTM(50). `fit` gets its windows as one array that is already in
-memory; PyTorch gets them that way too.
+a time. For all of them the defaults' window and features, dropout 0.2, seven quantiles, Adam; one
+of the networks of config.json, LSTM(24), and two LSTM(50). `fit` gets its windows as
+one array that is already in memory; PyTorch gets them that way too.
 
 A training process stays for the next job: fine-tunings of the default size (22,900 windows, three
 epochs, two years of three pairs' 5m rows), the first with a process that has to start, the others
