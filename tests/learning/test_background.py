@@ -708,9 +708,11 @@ def test_a_stop_that_fails_half_way_releases_the_rest(
             patch.setattr(bot.engine, "inside", SimpleNamespace(stream=stream))
         else:
             patch.setattr(background.TRAINER, "end_idle", refuse)
+        journals = {thread for thread in threading.enumerate() if thread.name == "lstm-journal"}
+        assert journals
         with pytest.raises(Stuck):
             bot.engine.stop()
-    assert "lstm-journal" not in {thread.name for thread in threading.enumerate()}
+    assert journals.isdisjoint(threading.enumerate())
     again = Bot(tmp_path / "live").start()  # nobody holds the lineage
     again.stop()
     assert bot._journal.count_verdicts("5m", 0, 2**60) == {(PAIR, "no_edge"): 1}
