@@ -5,8 +5,8 @@
 
 Every contender lives in a process of its own with the thread settings that suit it. One after the
 other they run an epoch, round after round, so that a disturbance hits all alike; only one works at
-a time. For all of them the defaults' window and features, dropout 0.2, seven quantiles, Adam; one
-of the networks of config.json, LSTM(24), and two LSTM(50). `fit` gets its windows as
+a time. For all of them the defaults' features, dropout 0.2, seven quantiles, Adam; one of the
+networks of config.json, LSTM(24) on 16 candles, and two LSTM(50) on 60. `fit` gets its windows as
 one array that is already in memory; PyTorch gets them that way too.
 
 A training process stays for the next job: fine-tunings of the default size (22,900 windows, three
