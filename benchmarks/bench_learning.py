@@ -49,6 +49,7 @@ from lstm_model.features.closed_candle import WARM_UP, feature_names
 from lstm_model.learning.chain import Learning
 from lstm_model.learning.run import Run
 from lstm_model.market.candles import Candles
+from lstm_model.model.weights import numbered
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.lineage import Lineage
@@ -164,7 +165,9 @@ class BetterEveryTime:
         self.made += 1
         network = workdir / "network.keras"
         network.write_bytes(b"a Keras file")
-        weights = invented_weights(job.settings, job.rows.shape[1], share)
+        alone = invented_weights(job.settings, job.rows.shape[1], share)
+        numbers = range(1, job.settings.members + 1)
+        weights = {name: a for number in numbers for name, a in numbered(alone, number).items()}
         return TrainingResult(weights, network, 1, 1, (), None, 0.01)
 
 
