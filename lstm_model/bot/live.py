@@ -109,7 +109,8 @@ class LiveEngine:
         if self.inside:
             leader = self.leader if self.led_ms else None  # once freqtrade has candles of it
             self.inside.follow({*pairs, *filter(None, [leader])})
-        self._memory.follow(pairs)
+        if pairs:
+            self._memory.follow(pairs)
         self._guarded("what became of candles", lambda: self._sum_up(now_ms), None)
 
     def tell(self, text: str) -> None:

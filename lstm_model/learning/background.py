@@ -175,7 +175,7 @@ class BackgroundLearning:
                 self._threads.shutdown()
 
     def versions(self) -> set[str]:
-        """Every version that ever served here."""
+        """Versions that are known to have served here, of whose forecasts none names the bot."""
         pinned = {self._pinned.card.version} if self._pinned else set()
         return {*self._lineage.champions, *pinned}
 

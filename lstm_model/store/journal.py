@@ -164,17 +164,19 @@ class Journal:
         return self._database.is_missing
 
     def read(
-        self, pair: str, timeframe: str, start_ms: int, end_ms: int, version: str | None = None
-    ) -> list[JournalRow]:
+        self, pair: str, timeframe: str, start_ms: int, end_ms: int, version: str | None = None,
+        lineage: str | None = None,
+    ) -> list[JournalRow]:  # fmt: skip
         """Forecasts for candles that open in `[start_ms, end_ms)`, oldest candle first.
 
         Parameters
         ----------
         version : only this model version; None: all, in the order they were made
+        lineage : only this bot's, "" those of older releases; None: all that are seen
         """
-        where = {"pair": pair, "timeframe": timeframe}
-        if version is not None:
-            where["version"] = version
+        chosen = {"version": version, "lineage": lineage}
+        where = {name: value for name, value in chosen.items() if value is not None}
+        where |= {"pair": pair, "timeframe": timeframe}
 
         def query(said: Any, ours: Ours) -> Any:
             found = select(*_columns(said, _FORECAST_COLUMNS))

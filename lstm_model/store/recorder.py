@@ -9,6 +9,7 @@ read first. So every fact is in the database once in the end.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -334,6 +335,10 @@ class Recorder:
                 future.set_exception(error)
             else:
                 future.set_result(answer)
+            finally:  # a fault of ours ends the thread, and who waits for the answer hears of it
+                fault = sys.exception()
+                if not future.done() and not isinstance(fault, AwayError):
+                    future.set_exception(fault)
 
     def _prune(self) -> None:
         """Once a day, a little at a time: what is recorded meanwhile goes first."""

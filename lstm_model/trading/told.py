@@ -8,6 +8,7 @@ Shapes: N forecasts, K quantile levels, S spans.
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _SINGLE = ("mean", "volatility", "mean_error", "lowest", "highest")
 _UNKNOWN_FAR = tuple(unknown_far(1)[0].tolist())
+_AGAIN_S = 60.0  # chosen: after an answer that was an error
 
 
 class Found(NamedTuple):
@@ -79,14 +81,15 @@ class Told:
         self._numbers = np.concatenate([self._numbers[:stop], numbers])
 
     def precede(self, rows: Sequence[JournalRow]) -> None:
-        """Add what was forecast before all that is known, of rows in order of their candles."""
-        if len(self._date_ms):
-            rows = [row for row in rows if row.candle_ms < self._date_ms[0]]
-        older = Told(self._levels)
-        older.add(rows)
-        self._date_ms = np.concatenate([older._date_ms, self._date_ms])
-        self._versions = np.concatenate([older._versions, self._versions])
-        self._numbers = np.concatenate([older._numbers, self._numbers])
+        """Add what was said of other candles, of rows in order of them: what is known stays."""
+        known = set(self._date_ms.tolist())
+        other = Told(self._levels)
+        other.add([row for row in rows if row.candle_ms not in known])
+        date_ms = np.concatenate([other._date_ms, self._date_ms])
+        order = np.argsort(date_ms, kind="stable")
+        self._date_ms = date_ms[order]
+        self._versions = np.concatenate([other._versions, self._versions])[order]
+        self._numbers = np.concatenate([other._numbers, self._numbers])[order]
 
     def forget_before(self, first_ms: int) -> None:
         """Let go of older candles."""
@@ -116,7 +119,7 @@ class Memory:
     Parameters
     ----------
     journal : that everything is recorded in
-    versions : whose forecasts count, those of this bot
+    versions : whose forecasts count of those that name no bot, as older releases wrote them
     """
 
     def __init__(
@@ -125,9 +128,10 @@ class Memory:
     ) -> None:  # fmt: skip
         self._journal, self._timeframe, self._versions = journal, timeframe, versions
         self._told = defaultdict[str, Told](partial(Told, levels))
-        self._asked: dict[str, Future[list[JournalRow]]] = {}
+        self._asked: dict[str, Future[list[list[JournalRow]]]] = {}  # and not heard yet
         self._whole: set[str] = set()  # pairs of which the journal has told everything ...
-        self._lost: set[str] = set()  # ... and those of which it cannot
+        self._lost: dict[str, float] = {}  # ... and those of which it cannot, until when
+        self._left: dict[str, int] = {}  # the newest candle of pairs that were forgotten
         self._begun_ms = self._oldest_ms = 0
 
     def begin(self, oldest_ms: int, newest_ms: int) -> None:
@@ -139,20 +143,29 @@ class Memory:
         newest_ms : of the newest that may have been forecast before; later ones were not
         """
         self._oldest_ms, self._begun_ms = oldest_ms, newest_ms
-        rows = sorted(self._journal.waiting(), key=attrgetter("pair", "candle_ms"))
-        self._add(row for row in rows if row.version in self._versions())
+        rows = sorted(self._journal.waiting(), key=attrgetter("pair"))
+        for pair, mine in groupby(rows, key=attrgetter("pair")):
+            self._told[pair].precede(_said_first(mine))
 
-    def follow(self, pairs: Iterable[str]) -> None:
-        """Ask the journal of pairs that are new."""
+    def follow(self, pairs: Collection[str]) -> None:
+        """Ask the journal of pairs that are new, and let go of those that are no longer among them.
+
+        Of one that comes back the journal is asked again.
+        """
+        for pair in (self._told.keys() | self._asked.keys()) - set(pairs):
+            newest_ms = self._told[pair].newest_ms
+            self._left[pair] = max(newest_ms, self._left.get(pair, -1))
+            for known in (self._told, self._asked, self._lost):
+                known.pop(pair, None)
+            self._whole.discard(pair)
         for pair in pairs:
-            if pair not in self._asked:
-                self._asked[pair] = self._journal.ask(partial(self._read, pair))
+            self._ask(pair)
 
     def of(self, pair: str) -> Told:
         """What is known of a pair; the journal is waited for while the bot has patience."""
-        self.follow([pair])
-        if pair not in self._whole | self._lost and self._journal.wait(self._asked[pair]):
-            self._hear(pair, self._asked[pair])
+        self._ask(pair)
+        if pair in self._asked and self._journal.wait(self._asked[pair]):
+            self._hear(pair, self._asked.pop(pair))
         return self._told[pair]
 
     def known(self, pair: str) -> Told:
@@ -162,34 +175,51 @@ class Memory:
     def newest_ms(self, pair: str) -> int:
         """Open of the newest candle that was forecast, or may have been; -1 without any."""
         newest_ms = self.of(pair).newest_ms
-        return newest_ms if pair in self._whole else max(newest_ms, self._begun_ms)
+        if pair in self._whole:
+            return newest_ms
+        return max(newest_ms, self._begun_ms, self._left.get(pair, -1))
 
     def keep(self, made: Sequence[JournalRow]) -> None:
         """Into the journal first: what is not written down is not acted upon."""
         self._journal.record(made)
-        self._add(made)
-
-    def _hear(self, pair: str, answer: Future[list[JournalRow]]) -> None:
-        try:
-            self._told[pair].precede(self._ours(answer.result()))
-            self._whole.add(pair)
-        except StoreError as error:
-            logger.error("%s: what was forecast before the start is not known: %s", pair, error)
-            self._lost.add(pair)
-
-    def _add(self, rows: Iterable[JournalRow]) -> None:
-        for pair, mine in groupby(rows, key=attrgetter("pair")):
+        for pair, mine in groupby(made, key=attrgetter("pair")):
             self._told[pair].add(list(mine))
 
-    def _read(self, pair: str, journal: Journal) -> list[JournalRow]:
-        return journal.read(pair, self._timeframe, self._oldest_ms, 2**62)
+    def _ask(self, pair: str) -> None:
+        known = pair in self._whole or pair in self._asked
+        if not known and time.monotonic() >= self._lost.get(pair, 0.0):
+            self._asked[pair] = self._journal.ask(partial(self._read, pair))
 
-    def _ours(self, rows: Sequence[JournalRow]) -> list[JournalRow]:
-        """Of each candle what was said first, by one of ours."""
-        ours = self._versions()
-        rows = sorted(rows, key=attrgetter("created_ms"), reverse=True)
-        oldest = {row.candle_ms: row for row in rows if row.version in ours}
-        return [oldest[candle_ms] for candle_ms in sorted(oldest)]
+    def _hear(self, pair: str, answer: Future[list[list[JournalRow]]]) -> None:
+        failed = answer.exception()
+        if failed is None:
+            try:
+                self._told[pair].precede(self._ours(*answer.result()))
+            except StoreError as error:
+                failed = error
+        if failed is None:
+            self._whole.add(pair)
+            self._lost.pop(pair, None)
+            return
+        if pair not in self._lost:
+            logger.error("%s: what was forecast before the start is not known: %s", pair, failed)
+        self._lost[pair] = time.monotonic() + _AGAIN_S
+
+    def _read(self, pair: str, journal: Journal) -> list[list[JournalRow]]:
+        """What this bot said, and what is said by nobody."""
+        span = self._timeframe, self._oldest_ms, 2**62
+        return [journal.read(pair, *span, lineage=name) for name in (journal.lineage, "")]
+
+    def _ours(self, own: Sequence[JournalRow], unnamed: Sequence[JournalRow]) -> list[JournalRow]:
+        versions = self._versions() if unnamed else ()
+        return _said_first([*own, *(row for row in unnamed if row.version in versions)])
+
+
+def _said_first(rows: Iterable[JournalRow]) -> list[JournalRow]:
+    """Of each candle what was said first, oldest candle first."""
+    rows = sorted(rows, key=attrgetter("created_ms"), reverse=True)
+    oldest = {row.candle_ms: row for row in rows}
+    return [oldest[candle_ms] for candle_ms in sorted(oldest)]
 
 
 def _numbers(row: JournalRow) -> list[float | None]:

@@ -115,6 +115,67 @@ def test_a_restart_restores_what_was_said(bot: Bot, tmp_path: Path) -> None:
     again.stop()
 
 
+def test_what_a_pinned_model_said_is_known_after_a_restart_without_the_pin(
+    bot: Bot, tmp_path: Path
+) -> None:
+    bot.look(FIRST)
+    said = bot.run(FIRST, FIRST + 2)
+    never_served = {card.version for card in bot.maker.store.cards()} - {*bot.lineage.champions}
+    bot.lineage.pin(min(never_served))
+    said |= bot.run(FIRST + 2, FIRST + 5)
+    assert said[FIRST + 4]["version"] == min(never_served)
+    bot.lineage.unpin()
+    bot.look(FIRST + 5)
+    bot.stop()
+    again = Bot(tmp_path / "live").start(FIRST + 4)
+    assert differences(said, again.engine.outlook(again.frame())) == []
+    rows = again.journal.read(PAIR, "5m", boundary_ms(FIRST), boundary_ms(FIRST + 5))
+    assert len(rows) == 5
+    again.stop()
+
+
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_what_was_said_outlives_the_file_of_the_lineage(
+    bot: Bot, tmp_path: Path, content: bytes | None
+) -> None:
+    bot.look(FIRST)
+    said = bot.run(FIRST, FIRST + 5)
+    bot.stop()
+    path = tmp_path / "live" / "lineages" / "binance-spot-5m.json"
+    path.write_bytes(content) if content else path.unlink()
+    again, rows = Bot(tmp_path / "live"), slice(FIRST + 3, FIRST + 5)
+    again.series[PAIR] = change(SERIES[0], rows, volume=99.0, close=SERIES[0].low[rows])
+    again.start(FIRST + 4)
+    outlook = again.engine.outlook(again.frame())  # before the learner has walked again
+    assert is_forecast(outlook)[-5:].all()
+    again.look(FIRST + 4)
+    outlook = again.engine.outlook(again.frame())
+    told = {row_of(int(date_ms)): float(mean) for date_ms, mean in zip(
+        outlook.date_ms, outlook.forecast.mean, strict=True)}  # fmt: skip
+    written = again.journal.read(PAIR, "5m", boundary_ms(FIRST), boundary_ms(FIRST + 5))
+    assert [told[row_of(row.candle_ms)] for row in written] == [row.mean for row in written]
+    assert [row.version for row in written] == [said[row]["version"] for row in sorted(said)]
+    again.stop()
+
+
+def test_a_pair_that_leaves_is_forgotten_and_comes_back_with_what_was_said(bot: Bot) -> None:
+    said = bot.run(FIRST, FIRST + 3, pair=OTHER)
+    memory = bot.engine._memory
+    bot.at(FIRST + 3).engine.tick(now_ms(FIRST + 3), [PAIR])
+    assert OTHER not in memory._told.keys() | memory._asked.keys() | memory._whole
+    with hold(bot):
+        bot.engine.outlook(bot.frame())
+        wait_until(lambda: not bot.recorder.answers)
+        bot.look(FIRST + 3)
+        during = bot.engine.outlook(bot.frame(OTHER))
+        assert is_forecast(during)[-1]
+        assert not is_forecast(during)[:-1].any()  # nothing is made twice
+    assert bot.recorder.settle(30.0)
+    assert differences(said, bot.engine.outlook(bot.frame(OTHER))) == []
+    rows = bot.journal.read(OTHER, "5m", boundary_ms(FIRST), boundary_ms(FIRST + 4))
+    assert len(rows) == 4
+
+
 def test_forecasts_of_other_models_are_not_shown_as_ours(
     bot: Bot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -185,7 +185,8 @@ def test_a_thread_that_has_died_is_replaced(bot: Recorder, tmp_path: Path) -> No
     def kill(_: Journal) -> None:
         raise SystemExit
 
-    bot.ask(kill)
+    killing = bot.ask(kill)
+    assert isinstance(killing.exception(10.0), SystemExit)  # who waits for it, hears of it
     assert bot._thread is not None
     bot._thread.join(10.0)
     bot.record([make_row()])

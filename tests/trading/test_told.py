@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from lstm_model.errors import StoreError
+from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
-from lstm_model.trading.told import Told
+from lstm_model.store.recorder import Recorder
+from lstm_model.trading import told as told_module
+from lstm_model.trading.told import Memory, Told
 
 LEVELS = (0.05, 0.5, 0.95)
 STEP_MS = 60_000
@@ -66,3 +74,82 @@ def test_what_was_found_is_a_copy() -> None:
     known = told(row(3), row(4))
     known.of(STEP_MS * np.arange(3, 5)).forecast.quantiles[:] = 9.0
     assert known.of(STEP_MS * np.array([3])).forecast.quantiles[0, 0] == -0.1
+
+
+def test_what_is_known_stays_and_other_candles_come_beside_it() -> None:
+    known = told(row(2), row(4))
+    known.precede([row(n, "journal") for n in range(1, 7)])
+    versions = known.of(STEP_MS * np.arange(1, 7)).versions.tolist()
+    assert versions == ["journal", "a", "journal", "a", "journal", "journal"]
+    assert known.newest_ms == 6 * STEP_MS
+
+
+# ---------------------------------------------------------------- of every pair
+
+PAIR = "BTC/USDT"
+
+
+@pytest.fixture(name="recorder")
+def running(tmp_path: Path) -> Iterator[Recorder]:
+    recorder = Recorder(Journal(tmp_path / "journal.sqlite", "bot-1m-1"), tmp_path / "bot.spool")
+    recorder.start()
+    yield recorder
+    recorder.stop()
+
+
+def remembering(recorder: Recorder, newest: int = 9) -> Memory:
+    memory = Memory(recorder, "1m", LEVELS, lambda: {"ours"})
+    memory.begin(0, newest * STEP_MS)
+    return memory
+
+
+def test_a_spool_older_than_the_journal_hides_nothing_of_it(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.record([row(n) for n in range(1, 8)])
+    monkeypatch.setattr(recorder, "waiting", lambda: [row(3), row(3), row(2)])
+    memory = remembering(recorder)
+    recorder.settle(10.0)
+    assert memory.newest_ms(PAIR) == 7 * STEP_MS
+    assert memory.of(PAIR).of(STEP_MS * np.arange(10)).rows.tolist() == [*range(1, 8)]
+
+
+def test_rows_that_name_no_bot_count_by_their_version(recorder: Recorder, tmp_path: Path) -> None:
+    old = Journal(tmp_path / "journal.sqlite")
+    old.record([row(1, "ours"), row(2, "theirs"), row(3, "theirs")])
+    old.close()
+    recorder.record([row(3, "new")])
+    recorder.settle(10.0)
+    versions = remembering(recorder).of(PAIR).of(STEP_MS * np.arange(10)).versions.tolist()
+    assert versions == ["ours", "new"]
+
+
+def test_what_was_heard_is_held_once(recorder: Recorder) -> None:
+    recorder.record([row(1)])
+    memory = remembering(recorder)
+    memory.follow([PAIR])
+    recorder.settle(10.0)
+    assert memory.of(PAIR).newest_ms == STEP_MS
+    assert memory._asked == {}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [StoreError("no such table"), KeyError("quantiles")])
+def test_a_journal_that_failed_is_asked_again(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    recorder.record([row(1)])
+    recorder.settle(10.0)
+
+    def fail(*_: object, **__: object) -> list[JournalRow]:
+        raise error
+
+    memory = remembering(recorder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "read", fail)
+        assert memory.newest_ms(PAIR) == 9 * STEP_MS  # whatever was said until then
+        assert memory._asked == {}
+    recorder.tick(0, STEP_MS)
+    assert memory.newest_ms(PAIR) == 9 * STEP_MS  # not at once
+    memory._lost[PAIR] -= told_module._AGAIN_S
+    assert memory.newest_ms(PAIR) == STEP_MS
