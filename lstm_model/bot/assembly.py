@@ -183,7 +183,7 @@ def open_learning(config: Config, settings: Settings, whitelist: Sequence[str]) 
 def open_recorder(config: Config, settings: Settings) -> Recorder:
     """What a bot of this configuration writes down by."""
     journal = journal_of(config, settings, lock_wait_s=LOCK_WAIT_S)
-    path, days = spool_path(config, settings), settings.journal_days
+    path, days = spool_path(config, settings, journal.database), settings.journal_days
     return Recorder(journal, path, config["timeframe"], days)
 
 

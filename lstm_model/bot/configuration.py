@@ -31,7 +31,7 @@ from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.journal import Journal
-from lstm_model.store.spool import SUFFIX
+from lstm_model.store.spool import spool_name
 
 logger = logging.getLogger(__name__)
 
@@ -229,9 +229,9 @@ def journal_of(config: Config, settings: Settings, **options: Any) -> Journal:
     return Journal(place, lineage(config, settings), **options)
 
 
-def spool_path(config: Config, settings: Settings) -> Path:
-    """The local file where facts wait for the journal."""
-    name = f"{lineage(config, settings)}{SUFFIX}"
+def spool_path(config: Config, settings: Settings, database: str) -> Path:
+    """The local file where facts wait for the journal in this `database`."""
+    name = spool_name(lineage(config, settings), database)
     return store_folder(config, settings) / "spool" / name
 
 

@@ -6,6 +6,7 @@ helps: `Database.abort` makes such a call fail from another thread.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import sqlite3
 import threading
@@ -80,6 +81,15 @@ class Database:
     def shown(self) -> str:
         """Where it is, without password and query: drivers accept passwords in both."""
         return self.url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def digest(self) -> str:
+        """Tells it from others, whoever asks and by whatever driver."""
+        asked = [self.url.query.get(name, "") for name in ("host", "port", "service")]
+        place = [self.url.get_backend_name(), self.url.host, self.url.port, *map(str, asked)]
+        name = self.url.database or ""
+        place.append(str(Path(name).absolute()) if self._is_file else name)
+        return hashlib.sha256(repr(place).encode()).hexdigest()[:8]
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:

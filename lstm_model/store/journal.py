@@ -163,6 +163,11 @@ class Journal:
         """Whether nothing was ever written here; a server is asked by the first query."""
         return self._database.is_missing
 
+    @property
+    def database(self) -> str:
+        """Tells the database from others; holds neither a user nor a password."""
+        return self._database.digest
+
     def read(
         self, pair: str, timeframe: str, start_ms: int, end_ms: int, version: str | None = None,
         lineage: str | None = None,

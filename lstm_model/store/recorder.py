@@ -33,6 +33,9 @@ Answer = TypeVar("Answer")
 
 PATIENCE_S = 1.0  # chosen: for which a candle of the bot's loop may wait, with all of its pairs
 LOCK_WAIT_S = 2.0  # chosen: the thread tries again anyway
+_BUSY_S = 0.1  # chosen: far above another thread's write, if the disk is well
+_SYNC_S = 5.0  # chosen: for which the thread waits for the disk before it goes on
+_OPEN_S = 3.0  # chosen: another bot's start looks into the files that nobody has
 _START_S = 10.0  # chosen: above one connection that is refused for want of an answer
 _STOP_S = 5.0  # chosen: above a batch; what is left over is on the file
 _STUCK_S = 15.0  # chosen: above the time-outs of the database itself
@@ -91,8 +94,7 @@ class Recorder:
         StoreError
             The file cannot be written, another bot has it, or the database cannot be used.
         """
-        if not self._spool.open():
-            raise StoreError(f"another bot writes {self._spool.path}: stop it")
+        self._open()
         opened = self.ask(Journal.reach)
         self._begin_thread()
         self._tried.wait(_START_S)
@@ -197,31 +199,52 @@ class Recorder:
                 self._thread.join(_STOP_S)
         for _, future in tuple(self._questions):
             future.cancel()
-        if self._thread is not None and self._thread.is_alive():
+        hangs = self._thread is not None and self._thread.is_alive()
+        if hangs:
             logger.warning("The journal does not answer; its connection is left behind")
-            return
         if not self._spool.is_empty:
             logger.warning("Facts that the journal lacks wait on %s", self._spool.path)
-        self._spool.close()
-        self._journal.close()
+        if not self._spool.close():
+            logger.error("A write to %s hangs: it is let go when that ends", self._spool.path)
+        if not hangs:
+            self._journal.close()
+
+    def _open(self) -> None:
+        end_s = time.perf_counter() + _OPEN_S
+        while not self._spool.open():
+            if time.perf_counter() > end_s:
+                raise StoreError(f"another bot writes {self._spool.path}: stop it")
+            time.sleep(0.05)
 
     def _keep(self, facts: Collection[Fact], *, synced: bool = True) -> bool:
         began = time.perf_counter()
+        bearable_s = max(self._patience_s, 0.0)
+        busy_s = _BUSY_S if self.keeps else 0.0  # once a candle is enough
+        failed = None
         try:
             # A disk that is slow is waited for once a candle: then the thread syncs the file.
-            self._spool.append(facts, synced=synced and self._patience_s > 0.0)
+            sync_s = bearable_s if synced else 0.0
+            self._spool.append(facts, sync_s=sync_s, lock_s=max(bearable_s, busy_s))
         except StoreError as error:
-            if self.keeps:
-                logger.error("%s", error)
-            if (lost := len(self._loose) + len(facts) - _MOST_LOOSE) > 0:
-                logger.error("The oldest %d facts in memory are lost", lost)
-            self._kept.clear()
-            self._loose.extend(facts)
-            self._wake.set()
-            self._wait_until_kept()  # the database may take them
+            failed = error
         self._patience_s -= time.perf_counter() - began
+        if failed is not None:
+            self._keep_loose(facts, failed)
         self._wake.set()
         return self.keeps
+
+    def _keep_loose(self, facts: Collection[Fact], error: StoreError) -> None:
+        """Keep in memory what the file did not take, and wait whether the database does."""
+        if self.keeps:
+            logger.error("%s", error)
+        if (lost := len(self._loose) + len(facts) - _MOST_LOOSE) > 0:
+            logger.error("The oldest %d facts in memory are lost", lost)
+        self._kept.clear()
+        self._loose.extend(facts)
+        self._wake.set()
+        began = time.perf_counter()
+        self._wait_until_kept()
+        self._patience_s -= time.perf_counter() - began
 
     @property
     def _bearable_s(self) -> float:
@@ -271,6 +294,7 @@ class Recorder:
             self._attempt()
             self._tried.set()
             if is_last:
+                self._journal.close()  # nobody else does, if it was not waited for
                 return
             if self._trouble is None:
                 pause_s = _RETRY_S[0]
@@ -295,7 +319,7 @@ class Recorder:
         """Let the database have everything that is on the file or in memory, in order."""
         self._rescue()
         with suppress(StoreError):  # the database may take what the disk does not
-            self._spool.sync()
+            self._spool.sync_within(_SYNC_S)
         self._drain(self._spool)
         if not self._has_adopted:
             with closing(others(self._spool.path)) as found:
@@ -307,7 +331,7 @@ class Recorder:
         """Write what is in memory alone: on the file, or at once into the database."""
         if loose := list(self._loose):
             try:
-                self._spool.append(loose)
+                self._spool.append(loose, sync_s=_SYNC_S)
             except StoreError:
                 self._call(partial(Journal.write, facts=loose))
             for _ in loose:

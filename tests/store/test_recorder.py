@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -22,10 +23,11 @@ from test_journal import STEP_MS, make_decision, make_row, make_verdict
 
 from lstm_model.errors import DataError, StoreError
 from lstm_model.store import recorder as recorder_module
+from lstm_model.store import spool as spool_module
 from lstm_model.store.journal import Journal, JournalRow
 from lstm_model.store.journal_rows import Fact, is_fact
 from lstm_model.store.recorder import PATIENCE_S, Recorder
-from lstm_model.store.spool import Spool, others
+from lstm_model.store.spool import Spool, others, spool_name
 
 BOT = "binance-spot-5m-1f2e3d4c"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -243,7 +245,77 @@ def test_a_journal_that_cannot_be_used_is_noticed_at_the_start(tmp_path: Path) -
     again.stop()
 
 
-def test_two_bots_do_not_share_a_file(bot: Recorder, tmp_path: Path) -> None:
+def test_a_stop_lets_go_of_the_file_whatever_hangs(
+    bot: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "_STOP_S", 0.1)
+    over = threading.Event()
+    bot.ask(lambda _: over.wait(20.0))
+    bot.record([make_row(0)])
+    bot.stop()
+    assert bot._thread is not None
+    assert bot._thread.is_alive()
+    again = make_recorder(tmp_path)
+    again.start()  # at once, as a reload of the bot does
+    again.record([make_row(1)])
+    over.set()
+    bot._thread.join(10.0)
+    assert not bot.record([make_row(2)])
+    again.record([make_row(3)])
+    assert again.settle(10.0)
+    again.stop()
+    assert written(tmp_path) == [make_row(0), make_row(1), make_row(3)]
+
+
+def test_a_start_has_patience_with_one_that_looks_into_the_file(tmp_path: Path) -> None:
+    looking = Spool(tmp_path / "spool" / f"{BOT}.spool")
+    assert looking.open()
+    threading.Timer(0.2, looking.close).start()
+    recorder = make_recorder(tmp_path)
+    recorder.start()
+    recorder.stop()
+
+
+def test_what_waits_for_another_database_stays(tmp_path: Path) -> None:
+    journals = {name: Journal(tmp_path / f"{name}.sqlite", f"x-spot-5m-{name}") for name in "ab"}
+    left = {}
+    for name, journal in journals.items():
+        other = Spool(tmp_path / spool_name(f"x-spot-5m-0{name}", journal.database))
+        assert other.open()
+        other.append(journal.forecasts([make_row()]))
+        other.close()
+        left[name] = other.path
+    mine = journals["a"]
+    recorder = Recorder(mine, tmp_path / spool_name(mine.lineage, mine.database), "5m")
+    recorder.start()
+    assert recorder.settle(10.0)
+    wait_until(lambda: recorder._has_adopted)
+    assert recorder.ask(lambda journal: len(journal.read("BTC/USDT", "5m", 0, 2**60))).result() == 1
+    recorder.stop()
+    assert left["a"].stat().st_size == 0
+    assert left["b"].stat().st_size > 0
+
+
+def test_a_database_is_told_from_others_by_its_place_alone(tmp_path: Path) -> None:
+    def of(place: str | Path) -> str:
+        return Journal(place).database
+
+    same = [
+        "postgresql://host/name", "postgresql+psycopg://user:secret@host/name",
+        "postgresql+psycopg2://me@host/name?password=secret",
+    ]  # fmt: skip
+    assert len({of(place) for place in same}) == 1
+    different = ["postgresql://host/other", "postgresql://host:1/name", "postgresql://b/name",
+                 "postgresql:///name?host=/run/a", "postgresql:///name?host=/run/b"]  # fmt: skip
+    assert len({of(place) for place in (same[0], *different)}) == 6
+    file = tmp_path / "journal.sqlite"
+    assert of(file) == of(f"sqlite:///{file}") != of(tmp_path / "b.sqlite")
+
+
+def test_two_bots_do_not_share_a_file(
+    bot: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "_OPEN_S", 0.1)
     with pytest.raises(StoreError, match="another bot writes"):
         make_recorder(tmp_path).start()
 
@@ -336,7 +408,132 @@ def test_the_database_alone_is_enough(bot: Recorder, tmp_path: Path, no_space: l
     assert written(tmp_path) == [make_row()]
 
 
+# ---------------------------------------------------------------- a slow disk
+
+
+def test_a_disk_that_hangs_in_a_sync_is_waited_for_once_a_candle(
+    bot: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, sync = threading.Event(), os.fsync
+
+    def hang(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(".spool"):
+            over.wait(30.0)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    bot.tick(0, STEP_MS)
+    waits = []
+    for candle in range(20):
+        began = time.perf_counter()
+        assert bot.record([make_row(candle)])
+        waits.append(time.perf_counter() - began)
+    assert waits[0] > PATIENCE_S / 2
+    assert sum(waits) < PATIENCE_S + SLACK_S
+    assert bot.settle(10.0)  # the database gets it meanwhile
+    assert written(tmp_path) == [make_row(candle) for candle in range(20)]
+    assert [thread.name for thread in threading.enumerate()].count("lstm-spool") == 1
+    bot.stop()
+    again = make_recorder(tmp_path)
+    again.start()  # with the sync of the one before hanging still
+    over.set()
+    again.stop()
+
+
+def test_a_disk_that_hangs_in_a_write_of_the_thread_is_waited_for_once_a_candle(
+    bot: Recorder, tmp_path: Path
+) -> None:
+    bot.tick(0, STEP_MS)
+    with bot._spool._lock:  # as the thread holds it then
+        began = time.perf_counter()
+        assert not any(bot.record([make_row(candle)]) for candle in range(20))
+        assert time.perf_counter() - began < PATIENCE_S + SLACK_S
+        assert not bot.keeps
+    wait_until(lambda: bot.keeps)
+    assert bot.settle(10.0)
+    assert written(tmp_path) == [make_row(candle) for candle in range(20)]
+
+
 # ---------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize("place", ["write", "sync"])
+def test_a_write_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    first, second, third = Journal("sqlite://").forecasts([make_row(n) for n in range(3)])
+    spool = Spool(tmp_path / "a.spool")
+    assert spool.open()
+    spool.append([first])
+
+    def half(file: BinaryIO, content: bytes) -> None:
+        file.write(content[:-9])
+        raise KeyboardInterrupt
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if place == "write":
+            patch.setattr(spool_module, "_write", half)
+        else:
+            patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spool.append([second])
+    assert spool.everything() == [first]
+    with spool.path.open("ab") as file:
+        file.write(b"torn")  # as if that could not even be taken back
+    assert spool.read() == [first]
+    spool.append([third])
+    assert spool.everything() == [first, third]
+    spool.done()
+    assert spool.read() == [third]
+    spool.done()
+    assert spool.is_empty
+    assert spool.damaged == 0
+    spool.close()
+
+
+def test_a_refused_sync_takes_back_nothing_that_the_database_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Journal("sqlite://").forecasts([make_row(0), make_row(1)])
+    spool = Spool(tmp_path / "a.spool")
+    assert spool.open()
+
+    def refuse(_: int) -> None:
+        assert spool.read() == [first]
+        spool.done()
+        spool.append([second], sync_s=0.0)
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(StoreError, match="full"):
+            spool.append([first])
+    assert spool.everything() == [second]
+    spool.close()
+
+
+def test_a_damaged_line_is_counted_once_however_often_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = Journal("sqlite://").forecasts([make_row(0), make_row(1)])
+    spool = Spool(tmp_path / "a.spool")
+    assert spool.open()
+    spool.append(facts[:1])
+    spool.close()
+    whole = spool.path.read_bytes()
+    spool.path.write_bytes(b"deadbeef \r nonsense\n" + whole + b"x\n")
+    assert spool.open()
+    for _ in range(5):  # while the database is away
+        assert spool.read() == spool.everything() == facts[:1]
+    assert spool.damaged == len(caplog.records) == 2
+    spool.done()
+    spool.append(facts[1:])
+    assert spool.read() == facts[1:]
+    assert spool.damaged == 2
+    spool.close()
 
 
 facts = st.lists(st.sampled_from([make_row(0), make_row(1), make_row(2, "b2")]), max_size=6)
