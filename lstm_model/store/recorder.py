@@ -1,4 +1,4 @@
-"""The journal as a running bot uses it: what was said is kept at once, and nobody waits for it.
+"""The journal as a running bot uses it: what was said is kept at once, without a long wait.
 
 A forecast is a fact before it is acted upon: it is on a local file (`Spool`) when `record` returns.
 A thread hands what is there over to the database in order, and answers questions from it. While the

@@ -48,6 +48,7 @@ class Spool:
     >>> spool.is_empty
     False
     >>> spool.close()
+    True
     """
 
     def __init__(self, path: Path) -> None:
