@@ -130,7 +130,11 @@ class Spool:
 
         As long as that one hangs no other is begun.
         """
-        if wait_s <= 0.0 or (self._syncing is not None and self._syncing.is_alive()):
+        end_s = time.perf_counter() + wait_s
+        before = self._syncing
+        if before is not None and wait_s > 0.0:  # it may have begun before the newest facts
+            before.join(wait_s)
+        if wait_s <= 0.0 or (before is not None and before.is_alive()):
             return
         failed: list[StoreError] = []
 
@@ -146,7 +150,7 @@ class Spool:
         except RuntimeError:  # the system has no thread left; the next time syncs it too
             return
         self._syncing = syncing
-        syncing.join(wait_s)
+        syncing.join(max(end_s - time.perf_counter(), 0.0))
         if failed:
             raise failed[0]
 

@@ -494,6 +494,30 @@ def test_a_write_that_is_interrupted_leaves_nothing(
     spool.close()
 
 
+def test_facts_are_on_the_disk_whoever_syncs_the_file_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Journal("sqlite://").forecasts([make_row(0), make_row(1)])
+    spool, sync, sizes = Spool(tmp_path / "a.spool"), os.fsync, []
+    assert spool.open()
+
+    def slow(handle: int) -> None:
+        size = os.fstat(handle).st_size
+        time.sleep(0.1)
+        sync(handle)
+        sizes.append(size)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    spool.append([first], sync_s=0.0)
+    other = threading.Thread(target=spool.sync_within, args=(5.0,))
+    other.start()
+    wait_until(lambda: spool._syncing is not None)
+    spool.append([second], sync_s=5.0)
+    assert sizes[-1] == spool.path.stat().st_size
+    other.join()
+    spool.close()
+
+
 def test_a_refused_sync_takes_back_nothing_that_the_database_got(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
