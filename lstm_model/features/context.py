@@ -295,4 +295,8 @@ def _led_by(leader: Candles | None) -> _Led | None:
         return None
     grid = leader.on_grid()
     newest = grid.rows(max(0, len(grid) - WARM_UP), len(grid)).copy()
-    return _Led(grid.date_ms, leading_columns(grid), newest)
+    columns = leading_columns(grid)
+    # freqtrade fills holes with candles in which nothing was traded, but only once there is a later
+    # one: a bot that did not have the candle must not be told of it afterwards.
+    columns[~grid.sound()] = np.nan
+    return _Led(grid.date_ms, columns, newest)

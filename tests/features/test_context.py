@@ -121,6 +121,19 @@ def test_a_missing_candle_of_the_leader_masks_what_it_did_and_nothing_else() -> 
     assert same_bits(np.delete(late[-1], masked), np.delete(whole[-1], masked))
 
 
+def test_candles_that_only_fill_a_hole_of_the_leader_are_as_unknown_as_the_hole() -> None:
+    """freqtrade fills it once there is a later candle; the bot had none when it forecast."""
+    candles, leader = slow(1), slow(2, LEADER)
+    hole = slice(700, 715)
+    last = leader.close[699]
+    filled = change(leader, hole, open=last, high=last, low=last, close=last, volume=0.0)
+    then = context_of(candles.rows(0, 705), leader.rows(0, 700))
+    afterwards = context_of(candles, filled)
+    assert alike(then[700:], afterwards[700:705])
+    assert np.isnan(afterwards["leader_return_1"][hole]).all()
+    assert np.isfinite(afterwards["leader_return_1"][715:]).all()
+
+
 def test_without_a_leader_or_its_candles_the_rows_are_known() -> None:
     for contexts in (Contexts(None), Contexts("X/USDT")):
         seen = MINE.with_context(contexts.of(MINE, known_of(MINE)))
