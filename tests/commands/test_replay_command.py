@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +133,15 @@ def test_a_start_that_failed_leaves_the_folder_free_and_what_was_there(user: Pat
     (folder / "live").mkdir(parents=True)
     (folder / "live" / "mine").write_text("mine")
     Path("user_data/strategies/late.py").write_text(LATE)
+    words = ["--folder", "here", "--strategy", "Late"]
     for _ in range(2):
-        told = refused("--folder", "here", "--strategy", "Late")
+        # A real bot, so in a process of its own: freqtrade changes logging and consoles for good.
+        done = subprocess.run(
+            [sys.executable, "-m", "lstm_model", "replay", *WORDS, *words], cwd=user,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        told = done.stderr
+        assert (done.returncode, told.count("\n")) == (1, 1), told
         assert f"nobody is at home (more in {folder / 'bot.log'})" in told
         assert {path.name for path in folder.iterdir()} == {"live", "bot.log"}
         assert (folder / "live" / "mine").read_text() == "mine"
