@@ -639,16 +639,16 @@ def in_a_process(part: str, pairs: int, chosen: argparse.Namespace) -> Any:
 
 
 def measured() -> str:
-    """What the parts measure: a model is one network where its weights are invented."""
+    """What the parts measure."""
 
     def network(settings: Settings) -> str:
-        return f"{settings.layers} x LSTM({settings.units}) on {settings.lookback} candles"
+        size = f"LSTM({settings.units}) on {settings.lookback} candles"
+        return f"{settings.members} of {settings.layers} x {size}"
 
-    large, small = Settings(**LARGE), Settings()
     return (
-        f"loop: one {network(small)}; finetune: {small.members} of them; memory: one "
-        f"{network(large)}; cost: {large.members} of them; {len(feature_names(False))} features, "
-        f"7 levels; frames of {FRAME} candles, {WARM_UP} to warm up"
+        f"loop, finetune: {network(Settings())}; memory, cost: {network(Settings(**LARGE))}; "
+        f"{len(feature_names(False))} features, 7 levels; frames of {FRAME} candles, {WARM_UP} "
+        "to warm up"
     )
 
 

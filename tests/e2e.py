@@ -35,7 +35,8 @@ _MARK = "LSTM_MODEL_TEST_BOT"
 # A shell may have told its background jobs, and so the tests, to ignore Ctrl-C.
 _HEARS_CTRL_C = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in (signal.SIGINT, signal.SIGHUP):  # a shell or nohup may have them ignored
+    signal.signal(number, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
