@@ -132,7 +132,7 @@ def test_trainings_that_were_killed_at_any_moment_are_made_again_to_the_same(
     draw, problems = random.Random(seed), []
     for _ in range(3):
         trainer = Trainer()
-        with killer(trainer, draw.uniform(0.0, 4.0)):
+        with killer(trainer, draw.uniform(0.0, 2.0)):
             try:
                 walk(tmp_path, trainer, 2)
             except TrainingError as error:
