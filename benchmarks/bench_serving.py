@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features, feature_names
+from lstm_model.fitting.fused import export_weights
+from lstm_model.fitting.network import Averaged, build_network
 from lstm_model.market.candles import Candles
 from lstm_model.model.ensemble import Ensemble
 from lstm_model.model.weights import numbered
 from lstm_model.settings import Settings, parse_settings
-from lstm_model.training.fused import export_weights
-from lstm_model.training.network import Averaged, build_network
 
 NETWORKS = {"default": Settings(), "large": parse_settings(LARGE)}
 FEATURES = len(feature_names(False))

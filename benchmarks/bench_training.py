@@ -83,9 +83,9 @@ def cut_windows(settings: Settings) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 def prepare_ours(settings: Settings) -> Epoch:
     """An epoch as the training process runs it: shuffled, in chunks, without validation."""
-    from lstm_model.training.fit import Fit
-    from lstm_model.training.graph import Job, TrainingGraph
-    from lstm_model.training.network import use_threads
+    from lstm_model.fitting.fit import Fit
+    from lstm_model.fitting.graph import Job, TrainingGraph
+    from lstm_model.fitting.network import use_threads
 
     use_threads(settings.train_threads)
     job = Job(settings, **make_arrays(N_WINDOWS, 1, settings.lookback))

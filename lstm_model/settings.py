@@ -30,7 +30,7 @@ _NOT_IN_VERSION = {
     "drift_cooldown_candles", "train_memory_mb", "keep_models", "learn_from",
     "half_spread_fraction", "min_edge", "risk_fraction", "max_portfolio_fraction",
     "stop_multiple", "max_leverage", "stale_model_candles", "inside_exits", "stop",
-    "hold_candles", "stop_trails", "stake", "min_move", "journal_days",
+    "hold_candles", "stop_trails", "stake", "min_move", "journal_days", "train_python",
 }  # fmt: skip
 # Of these, the ones that decide what a fine-tuning makes of its champion ...
 _OF_FINETUNE = (
@@ -165,6 +165,11 @@ class Settings(BaseModel):
         4_096, ge=256, le=1_000_000,
         description="Megabytes above which a training is killed; sooner where fewer are left.",
     )  # fmt: skip
+    train_python: str | None = Field(  # a path of this machine: no card is to show it
+        None, exclude=True, min_length=1, pattern=r"^[^\x00]*$",
+        description="Python interpreter that trains; null: this one if it has TensorFlow, else "
+        "what `freqtrade-lstm trainer` finds.",
+    )  # fmt: skip
     require_skill: bool = Field(
         True, description="Enter only while the model's out-of-sample skill is significant."
     )
@@ -213,28 +218,22 @@ class Settings(BaseModel):
         "`LSTMStrategy`, `strategy` for all others.",
     )
     hold_candles: int | None = Field(
-        None,
-        ge=1,
-        le=100_000,
+        None, ge=1, le=100_000,
         description="Candles that the forecast's stop is to last for; null: the median of the "
         "strategy's own closed trades, and no such stop before there are ten; of the forecast's "
         "own trades the horizon.",
-    )
-    stop_trails: bool = Field(
-        False, description="Move the forecast's stop after the closes; else it stands."
-    )
+    )  # fmt: skip
+    stop_trails: bool = Field(False, description="Move the forecast's stop after the closes.")
     stake: Literal["steady"] | None = Field(
         None,
         description="`steady`: freqtrade's own stake times the usual over the forecast width, for "
         "equal risk per trade; null: as it is.",
     )
     min_move: float = Field(
-        0.0,
-        ge=0.0,
-        le=100.0,
+        0.0, ge=0.0, le=100.0,
         description="No entry while the forecast interval is narrower than so many round trips "
         "cost; 0: off.",
-    )
+    )  # fmt: skip
     stale_model_candles: int = _lasting(
         "stale_model_candles", 1_000_000,
         "Candles without a step of the learner after which its model counts as stale.",

@@ -22,6 +22,7 @@ ROOMS = {  # a room imports from these alone
     "features": "market",
     "model": "market store features",
     "scoring": "market features model",
+    "fitting": "market model",
     "training": "market store features model scoring",
     "trading": "market store features model",
     "learning": "market store features model scoring training trading",
@@ -35,8 +36,8 @@ ROOMS = {  # a room imports from these alone
     "strategies": "__init__",  # the public face
 }
 KNOWS = {  # library: the only modules that import it; numpy, pandas and pydantic are everywhere
-    "tensorflow": "training.fused training.graph training.network",
-    "keras": "training.fused training.graph training.network",
+    "tensorflow": "fitting.fused fitting.graph fitting.network",
+    "keras": "fitting.fused fitting.graph fitting.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
                  "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
@@ -48,7 +49,8 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "lightgbm": "scoring.boosted",
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
-    "cryptography": "practice.tunnel", "subprocess": "training.child commands.demo",
+    "cryptography": "practice.tunnel",
+    "subprocess": "training.child training.installation training.interpreter commands.demo",
     "click": "commands.compare commands.coverage commands.main commands.models commands.reasons "
              "commands.replay commands.terminal",
     "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "

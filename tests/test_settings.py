@@ -54,6 +54,7 @@ OTHER: dict[str, tuple[Any, bool]] = {
     "train_threads": (1, False),
     "train_timeout_s": (60, False),
     "train_memory_mb": (512, False),
+    "train_python": ("python3.13", False),
     "require_skill": (False, False),
     "leader": ("ETH/USDT", True),
     "members": (3, True),

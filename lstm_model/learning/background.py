@@ -77,6 +77,8 @@ class BackgroundLearning:
             trades.
         DataError
             There is no model and nothing to train one on.
+        TrainingError
+            There is no model and no Python that trains one.
         """
         self._maker.store.check_writable()
         self._maker.remove_leftovers()
@@ -88,6 +90,8 @@ class BackgroundLearning:
             if not self.steps:
                 due_ms = self._schedule.last_boundary(now_ms)
                 self._maker.material(self._learning.origin_of(due_ms)).check()
+            if not self.serves():
+                self._maker.check_trainer()
             undone.pop_all()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:

@@ -33,10 +33,10 @@ from lstm_model.learning.packing import (
 from lstm_model.model.gate import Evidence
 from lstm_model.model.model import Model
 from lstm_model.model.reliability import Kept
-from lstm_model.store.card import canonical, sha256
+from lstm_model.store.card import canonical, code_digest, sha256
 from lstm_model.store.lineage import heads
 from lstm_model.store.steps import StepStore
-from lstm_model.training.maker import ModelMaker, code_digest
+from lstm_model.training.maker import ModelMaker
 
 logger = logging.getLogger(__name__)
 

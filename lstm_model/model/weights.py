@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lstm_model.market.candles import Floats
 
 MOST_WIDENED = 3.0  # chosen: HAR widens no more than exp(3) times, and no less than exp(-3)
+_NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
 _LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market that stands still
 
 
@@ -64,6 +65,11 @@ def baseline_weights(
     if scale is not None:
         arrays |= {"scale/kernel": scale[:-1, None], "scale/bias": scale[-1:]}
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+def is_trained(name: str) -> bool:
+    """Whether the training process has to do with this array of a model."""
+    return name.split("/")[-2] not in _NOT_TRAINED
 
 
 def members(weights: Mapping[str, NDArray[np.float32]]) -> int:

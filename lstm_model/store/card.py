@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +111,17 @@ def version_id(**parts: str) -> str:
     16
     """
     return hashlib.sha256(canonical(parts)).hexdigest()[:16]
+
+
+@cache
+def code_digest(modules: tuple[str, ...]) -> str:
+    """Hash of the source of these modules of the package."""
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = importlib.util.find_spec(f"lstm_model.{name}")
+        assert spec is not None and spec.origin is not None, name  # noqa: S101, PT018
+        digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def pack_card(card: ModelCard, weights: Weights, files: Mapping[str, bytes]) -> bytes:

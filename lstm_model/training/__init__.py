@@ -1,5 +1,5 @@
-"""How networks come into being: TensorFlow's side, in a child process.
+"""How networks come into being: candles until a boundary come in, published versions go out.
 
-In come candles until a boundary; out go published versions. TensorFlow is imported in the child
-alone, never in the bot, and the same job gives the same weights.
+TensorFlow is at work in the room `fitting`, in a child process of whichever interpreter has it;
+here is who finds that interpreter, starts, watches and ends the process, and judges what it made.
 """

@@ -60,7 +60,8 @@ class Child:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the command is ours
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, encoding="utf-8", errors="replace", env=_environment(os.environ),
+                text=True, encoding="utf-8", errors="replace",
+                env=_environment(os.environ, own=command[0] == sys.executable),
                 cwd=tempfile.gettempdir(), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -238,15 +239,13 @@ def _message(line: str) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: no other TensorFlow options, this package importable."""
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if not name.startswith(("TF_", "XLA_", "KERAS_", "OMP_", "KMP_", "CUDA_"))
-    }
-    kept.update(CHILD_ENVIRONMENT)
-    root = Path(__file__).resolve().parents[2]
-    if root.name not in ("site-packages", "dist-packages"):  # a checkout that is not installed
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), kept.get("PYTHONPATH"))))
-    return kept
+def _environment(inherited: Mapping[str, str], own: bool) -> dict[str, str]:
+    """The child's environment: no other TensorFlow options, and another Python its own libraries.
+
+    Parameters
+    ----------
+    own : it runs under this interpreter
+    """
+    foreign = ("TF_", "XLA_", "KERAS_", "OMP_", "KMP_", "CUDA_", *(() if own else ("PYTHON",)))
+    kept = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
+    return kept | CHILD_ENVIRONMENT

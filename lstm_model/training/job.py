@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import DataError, TrainingError
+from lstm_model.model.weights import is_trained
 from lstm_model.settings import Settings
-
-_NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
 
 # What reading a file raises that is missing, cut short or has other bytes: zipfile takes a flipped
 # bit for encryption (RuntimeError) or another compression, NumPy parses a header before its sum is
@@ -34,11 +33,6 @@ _DAMAGE = (
     SyntaxError, TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
     struct.error,
 )  # fmt: skip
-
-
-def is_trained(name: str) -> bool:
-    """Whether the training process has to do with this array of a model."""
-    return name.split("/")[-2] not in _NOT_TRAINED
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class TrainingJob:
     validation_ends : (M,) int32
         The same for the windows that decide when to stop.
     initial
-        Weights to fine-tune, under the names listed in `lstm_model.training.network`; a scaler
+        Weights to fine-tune, under the names listed in `lstm_model.fitting.network`; a scaler
         and a mean among them are ignored. None trains from scratch.
     parity
         Folder where it is remembered for which networks the fused kernel equals Keras. None: they
@@ -178,7 +172,7 @@ class TrainingResult:
     Attributes
     ----------
     weights
-        Arrays under the names listed in `lstm_model.training.network`, from the best epoch.
+        Arrays under the names listed in `lstm_model.fitting.network`, from the best epoch.
     network
         The same as a `.keras` file, in the job folder.
     best_epoch

@@ -7,14 +7,12 @@ finds it in the store.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +34,11 @@ from lstm_model.model.model import Model
 from lstm_model.scoring import boosted
 from lstm_model.scoring.evaluation import Evaluation, evaluate, means_by_moment
 from lstm_model.settings import Settings
-from lstm_model.store.card import ModelCard, canonical, version_id
+from lstm_model.store.card import ModelCard, canonical, code_digest, version_id
 from lstm_model.store.models import ModelStore, StoredModel
+from lstm_model.training import interpreter
 from lstm_model.training.absence import Absence
+from lstm_model.training.interpreter import Interpreter
 from lstm_model.training.job import TrainingJob, TrainingResult
 from lstm_model.training.material import Material, reach_ms
 from lstm_model.training.trainer import TRAINER, ProgressCallback, Stop
@@ -52,10 +52,10 @@ _VALIDATION_SHARE = 4  # chosen: validation sees at most a quarter of an epoch's
 # The code that decides a model's weights and card; a change of any makes new versions.
 _DECISIVE_MODULES = (
     "features.closed_candle", "features.context", "features.ingredients", "features.series",
-    "market.candles", "model.calibration", "model.dataset", "model.ensemble", "model.forecast",
-    "model.gate", "model.lstm", "model.mean", "model.reliability", "model.weights",
-    "scoring.boosted", "scoring.evaluation", "scoring.har", "training.fit", "training.fused",
-    "training.graph", "training.maker", "training.material", "training.network",
+    "fitting.fit", "fitting.fused", "fitting.graph", "fitting.network", "market.candles",
+    "model.calibration", "model.dataset", "model.ensemble", "model.forecast", "model.gate",
+    "model.lstm", "model.mean", "model.reliability", "model.weights", "scoring.boosted",
+    "scoring.evaluation", "scoring.har", "training.maker", "training.material",
 )  # fmt: skip
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -131,6 +131,16 @@ class ModelMaker:
             with suppress(OSError):  # another process was faster, or it is another user's
                 if folder.stat().st_mtime < oldest_s:
                     shutil.rmtree(folder)
+
+    def check_trainer(self) -> None:
+        """Refuse where nothing can train.
+
+        Raises
+        ------
+        TrainingError
+            No Python with TensorFlow was found; says what to run.
+        """
+        self._interpreter()
 
     def material(
         self, boundary_ms: int, known: Disk | None = None, panels: Panels | None = None
@@ -238,7 +248,14 @@ class ModelMaker:
     def _expect_training(self, training: Training) -> None:
         """Have a training process begin while its job is made."""
         self.store.check_writable()
-        TRAINER.prepare(self.settings, training.background)
+        TRAINER.prepare(self._for_trainer(self.settings), training.background)
+
+    def _for_trainer(self, settings: Settings) -> Settings:
+        """The same, which name the interpreter that trains. Raises as `check_trainer`."""
+        return settings.model_copy(update={"train_python": self._interpreter().python})
+
+    def _interpreter(self) -> Interpreter:
+        return interpreter.find(self.settings.train_python, self.store.root)
 
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""
@@ -292,7 +309,7 @@ class ModelMaker:
         most = max(1, self.settings.epoch_windows // _VALIDATION_SHARE)
         every = max(1, -(-len(validation) // most))
         return TrainingJob(
-            settings or self.settings,
+            self._for_trainer(settings or self.settings),
             rows,
             panel.target().astype(np.float32),
             train.astype(np.int32),
@@ -371,14 +388,3 @@ def _candidate(stored: StoredModel, evaluation: Evaluation) -> Candidate:
 
 def _named(scaler: Scaler) -> dict[str, NDArray[np.float32]]:
     return {"scaler/mean": scaler.mean, "scaler/scale": scaler.scale}
-
-
-@cache
-def code_digest(modules: tuple[str, ...]) -> str:
-    """Hash of the source of these modules of the package."""
-    digest = hashlib.sha256()
-    for name in modules:
-        spec = importlib.util.find_spec(f"lstm_model.{name}")
-        assert spec is not None and spec.origin is not None, name  # noqa: S101, PT018
-        digest.update(Path(spec.origin).read_bytes())
-    return digest.hexdigest()[:16]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import lstm_model
 from lstm_model import machine
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
@@ -33,7 +34,7 @@ _RESERVE_MB = 100.0  # chosen: for bot and training to grow by until the next lo
 _IDLE_S = 60.0  # chosen: the next training of a walk follows within seconds, the next walk in hours
 _THREADS_EACH = 2  # chosen: of a study's trainings; a batch keeps few more busy
 _MOST_AT_ONCE = 4  # chosen: each takes up to 1 GB, and its panel as much again in the study
-_COMMAND = (sys.executable, "-m", "lstm_model.training.network_process")
+_START = Path(lstm_model.__file__).with_name("fitting") / "start.py"
 
 ProgressCallback = Callable[[Progress], None]
 Stop = threading.Event | Callable[[], bool]
@@ -46,20 +47,23 @@ class Kind(NamedTuple):
     ----------
     threads : it computes with
     background : it takes only processor time that nothing else wants
+    python : the interpreter it runs under
     """
 
     threads: int
     background: bool
+    python: str
 
     @classmethod
     def of(cls, settings: Settings, background: bool) -> Self:
         """In a bot it has all threads; the trainings of a study share them."""
-        threads = settings.train_threads
-        return cls(threads if background else threads // at_once(threads), background)
+        threads, python = settings.train_threads, settings.train_python or sys.executable
+        return cls(threads if background else threads // at_once(threads), background, python)
 
     def command(self, program: Sequence[str]) -> list[str]:
-        """The program with its options."""
-        return [*program, f"--threads={self.threads}", *["--background"][: self.background]]
+        """The program, or else our own, with its options."""
+        begun = program or (self.python, "-P", str(_START))
+        return [*begun, f"--threads={self.threads}", *["--background"][: self.background]]
 
 
 def at_once(threads: int) -> int:
@@ -72,14 +76,15 @@ class Trainer:
 
     Parameters
     ----------
-    program : of a training process; the options of its `Kind` follow
+    program : of a training process, whose options follow; empty: `lstm_model.fitting.start`,
+        under the interpreter that is `train_python` of a job's settings, by default this one
     idle_s : without work, after which one ends
     lifeless_s : without a word and without taking processor time, after which one is ended
     root : below which the operating system says what memory is left
     """
 
     def __init__(
-        self, program: Sequence[str] = _COMMAND, idle_s: float = _IDLE_S,
+        self, program: Sequence[str] = (), idle_s: float = _IDLE_S,
         lifeless_s: float = _LIFELESS_S, root: Path = machine.ROOT,
     ) -> None:  # fmt: skip
         self._program, self._idle_s = tuple(program), idle_s

@@ -36,11 +36,12 @@ COMPLETE = {
     "pairlists": [{"method": "StaticPairList"}], "timeframe": "5m",
     "entry_pricing": {"price_side": "same"}, "exit_pricing": {"price_side": "same"},
 }  # fmt: skip
-# What keeps a command from serving or replaying for real: then options around it are right.
+# What keeps a command from serving, replaying or installing: then options around it are right.
 HARMLESS = {
     "exchange": ["--market", "nowhere"],
     "download-flow": ["-c", "user_data/config.json", "-c", "kraken.json"],
     "replay": ["--from", "2024-07-01", "--to", "2024-07-02", "--data", "nowhere"],
+    "trainer": ["--python", "no-such-python"],
     "verify": ["--from", "2024-07-01", "--to", "2024-07-02", "--data", "nowhere"],
 }
 NO_NUMBERS = ("", "x", "nan", "inf", "-inf", "1e999", "-1", "0", "1.5", "9" * 30, "0x10", "٣", "--")
@@ -205,7 +206,7 @@ def test_every_option_is_refused_or_obeyed_whatever_its_value(
             if option.is_flag:
                 check(words_of(path, [name]))
                 continue
-            check([*path, name])  # without a value
+            check([*path, *HARMLESS.get(path[0], ()), name])  # without a value
             codes = {value: check(words_of(path, [name, value])) for value in values(option)}
             if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType):
                 assert {codes[value] for value in ("", "x", "nan", "1e999", "0x10")} == {2}, name

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from instant_training import SETTINGS, InstantTraining, make_learning
@@ -404,6 +405,39 @@ def test_a_bot_with_neither_model_nor_candles_does_not_start(tmp_path: Path) -> 
     for _ in range(2):  # and lets go of its lineage
         with pytest.raises(DataError, match="freqtrade download-data"):
             Bot(tmp_path / "live", disk={}.get).start()
+
+
+NOWHERE = TrainingError("there is no Python with TensorFlow; run this or that")
+
+
+def find_no_trainer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("lstm_model.training.interpreter.find", mock.Mock(side_effect=NOWHERE))
+
+
+def test_a_bot_with_neither_model_nor_a_python_that_trains_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_no_trainer(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="run this or that"):
+            Bot(tmp_path / "live").start()
+
+
+def test_without_a_python_that_trains_the_champion_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
+) -> None:
+    bot = Bot(tmp_path / "live", STEADY).start()
+    bot.look(FIRST)
+    bot.stop()
+    find_no_trainer(monkeypatch)
+    bot = Bot(tmp_path / "live", STEADY).start()
+    assert is_forecast(bot.close_candle(1_696))[-1]
+    jobs = len(training.jobs)
+    bot.run(1_697, 1_708)  # a fine-tuning is due at candle 1,700
+    assert is_forecast(bot.close_candle(1_708))[-1]
+    assert [line for line in bot.news if str(NOWHERE) in line and "keeps serving" in line]
+    assert len(training.jobs) == jobs
+    bot.stop()
 
 
 # ---------------------------------------------------------------- what fails is tried again

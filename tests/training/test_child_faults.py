@@ -23,8 +23,9 @@ from test_trainer import Train, assert_all_ended, beyond_settings, make_job, tra
 
 from lstm_model.errors import TrainingError
 from lstm_model.settings import Settings
+from lstm_model.training.interpreter import NEEDS
 from lstm_model.training.job import TrainingJob
-from lstm_model.training.trainer import Trainer
+from lstm_model.training.trainer import _START, Trainer
 
 __all__ = ["train", "trainer"]  # two fixtures
 
@@ -97,9 +98,18 @@ def test_a_signal_that_ends_it_is_explained(fails: Fails, source: str, said: str
 def test_without_tensorflow_it_is_said_what_to_install(fails: Fails) -> None:
     said = fails("import sys\nsys.modules['tensorflow'] = None\nfrom tensorflow import keras")
     assert said.startswith(f"TensorFlow is not installed for {sys.executable} ")
+    assert "`freqtrade-lstm trainer --install`" in said
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (wanted,) = [name for name in project["dependencies"] if name.startswith("tensorflow")]
-    assert f"`pip install '{wanted}'`" in said
+    extra = re.search(r"`pip install 'lstm-model\[(\w+)\]'`", said)
+    assert extra
+    assert project["optional-dependencies"][extra[1]] == [NEEDS[0]]
+    assert set(NEEDS[1:]) <= set(project["dependencies"])
+
+
+@pytest.mark.parametrize("name", ["numpy", "pydantic"])
+def test_without_another_library_that_one_is_named(fails: Fails, name: str) -> None:
+    said = fails(f"raise ModuleNotFoundError(name={name!r})")
+    assert f"is not installed for {sys.executable} (no module {name})" in said
 
 
 def test_a_library_of_tensorflow_that_does_not_load_is_named(fails: Fails, tmp_path: Path) -> None:
@@ -295,7 +305,7 @@ def test_a_message_is_heard_though_a_library_is_amid_a_line(train: Train) -> Non
     with pytest.raises(TrainingError, match=r"^heard$"):
         train(
             "import sys, time\n"
-            "from lstm_model.training.network_process import _report_line\n"
+            "from lstm_model.fitting.process import _report_line\n"
             "sys.stderr.write('amid'); sys.stderr.flush()\n"
             "_report_line({'problem': 'heard'}); time.sleep(60)\n"
         )
@@ -337,7 +347,7 @@ def test_it_imports_nothing_that_a_training_does_not_need(tmp_path: Path) -> Non
         f"    pathlib.Path({str(asked)!r}).write_text(json.dumps(names))\n"
         "signal.signal(signal.SIGUSR2, tell)\n"
         "sys.argv[1:] = [option for option in sys.argv if option.startswith('--')]\n"
-        "runpy.run_module('lstm_model.training.network_process', run_name='__main__')\n"
+        f"runpy.run_path({str(_START)!r}, run_name='__main__')\n"
     )
     real, before = Trainer((sys.executable, "-c", source)), set(psutil.Process().children())
     assert real.run(small_job(), tmp_path / "job", background=False).fallback is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -316,7 +317,7 @@ def test_the_job_holds_only_candles_of_the_past(
     assert len(job.rows) == 2 * (SETTINGS.train_candles + WARM_UP + SETTINGS.lookback)
     assert job.train_ends.max() < len(job.rows)
     assert job.initial is None
-    assert job.settings == SETTINGS
+    assert job.settings == SETTINGS.model_copy(update={"train_python": sys.executable})
 
 
 def test_validation_looks_at_a_quarter_of_an_epochs_windows_at_most(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from lstm_model.errors import TrainingError
+from lstm_model.fitting.fused import Weights
+from lstm_model.fitting.graph import Ends, Job, Shape, TrainingGraph
+from lstm_model.fitting.network import Averaged
 from lstm_model.model.weights import numbered
-from lstm_model.training.fused import Weights
-from lstm_model.training.graph import Ends, Job, Shape, TrainingGraph
-from lstm_model.training.network import Averaged
 
 Report = Callable[[dict[str, Any]], None]
 

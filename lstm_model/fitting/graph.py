@@ -18,17 +18,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lstm_model.model.weights import members, of_member
-from lstm_model.settings import Settings
-from lstm_model.training import fused
-from lstm_model.training.fused import Tensor, TrainableNetwork, choose_network, export_weights
-from lstm_model.training.network import (
+from lstm_model.fitting import fused
+from lstm_model.fitting.fused import Tensor, TrainableNetwork, choose_network, export_weights
+from lstm_model.fitting.network import (
     build_network,
     check_weights,
     import_weights,
     pinball_loss,
 )
-from lstm_model.training.parity import Parity
+from lstm_model.fitting.parity import Parity
+from lstm_model.model.weights import members, of_member
+from lstm_model.settings import Settings
 
 Ends = NDArray[np.int32]
 

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from places import ROOT
 
 from lstm_model.errors import TrainingError
+from lstm_model.fitting.parity import Parity
 from lstm_model.model.lstm import Lstm
 from lstm_model.model.weights import members, numbered, of_member
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.training.job import TrainingJob, TrainingResult
-from lstm_model.training.parity import Parity
-from lstm_model.training.trainer import Trainer, run_training
+from lstm_model.training.trainer import _START, Trainer, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_the_fused_kernel_equals_keras(network: Any, settings: Settings, opened:
 
     With the direct way from the newest row as it begins, closed, and `opened`.
     """
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     network.keras.utils.set_random_seed(0)
     arrays = make_arrays()
     batch = {
@@ -129,7 +129,7 @@ def test_the_fused_kernel_equals_keras(network: Any, settings: Settings, opened:
 
 def test_a_gradient_that_cancels_to_nothing_is_no_reason_to_fall_back(network: Any) -> None:
     """All of it is rounding: relative to itself alone it differed one time in sixty."""
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     right = fused._outputs_and_gradients
 
     def cancelling(*arguments: Any) -> Any:
@@ -150,7 +150,7 @@ def test_a_gradient_that_cancels_to_nothing_is_no_reason_to_fall_back(network: A
 def test_a_wrong_kernel_is_found_and_replaced(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     right = fused.block_lstm
     monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
     fit = network.fit_network(network.Job(SMALL, **make_arrays()), lambda message: None)
@@ -161,7 +161,7 @@ def test_a_wrong_kernel_is_found_and_replaced(
 def test_the_gradient_tensorflow_registers_would_be_found(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: fused._block_lstm(x, w, b)[0])
     graph = network.TrainingGraph(network.Job(SMALL, **make_arrays()))
     assert graph.fallback is not None
@@ -283,7 +283,7 @@ def test_a_handful_of_windows_is_enough_to_train(network: Any, n_train: int) -> 
 
 
 def test_a_dropout_mask_keeps_the_mean(network: Any) -> None:
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     mask = np.asarray(fused.dropout_mask([101, 99], 0.2, np.array([1, 2], np.int32)))
     assert len(np.unique(mask)) == 2
     assert (mask == 0).mean() == pytest.approx(0.2, abs=0.02)
@@ -518,7 +518,7 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         "import sys, pathlib, numpy as np\n"
         "from lstm_model.settings import Settings\n"
         "from lstm_model.training.job import TrainingJob\n"
-        "from lstm_model.training.trainer import run_training\n"
+        "from lstm_model.training.trainer import _START, run_training\n"
         "settings = Settings.model_validate_json(pathlib.Path('settings.json').read_text())\n"
         "job = TrainingJob(settings, **np.load('arrays.npz'))\n"
         "run_training(job, pathlib.Path('job'), lambda p: print(p.stage, flush=True))\n"
@@ -540,7 +540,7 @@ def trainings() -> list[psutil.Process]:
     """Training processes of this one."""
     return [
         child for child in psutil.Process().children()
-        if "lstm_model.training.network_process" in child.cmdline()
+        if str(_START) in child.cmdline()
     ]  # fmt: skip
 
 
@@ -594,7 +594,7 @@ def test_the_same_job_gives_the_same_weights_whatever_the_process_did_before(
 def test_what_was_compared_with_keras_is_remembered(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     compared: list[int] = []
     right = fused.largest_difference
     monkeypatch.setattr(
@@ -607,7 +607,7 @@ def test_what_was_compared_with_keras_is_remembered(
     assert len(compared) == 1
     network.TrainingGraph(replace(job, settings=changed(units=5)))
     assert len(compared) == 2
-    monkeypatch.setattr("lstm_model.training.parity.machine", lambda: "another")
+    monkeypatch.setattr("lstm_model.fitting.parity.machine", lambda: "another")
     network.TrainingGraph(job)
     assert len(compared) == 3
 
@@ -616,7 +616,7 @@ def test_a_kernel_that_differs_is_never_remembered(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that fell back once compares again, and each of its jobs has a model of its own."""
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     right = fused.block_lstm
     monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
     parity, workshop = Parity(tmp_path / "parity"), network.Workshop()
@@ -632,7 +632,7 @@ def test_a_graph_that_is_given_up_leaves_memory(
     network: Any, monkeypatch: pytest.MonkeyPatch, falls_back: bool
 ) -> None:
     """With the rows it learnt from, which would be 30 MB and more a training."""
-    fused = importlib.import_module("lstm_model.training.fused")
+    fused = importlib.import_module("lstm_model.fitting.fused")
     if falls_back:
         right = fused.block_lstm
         monkeypatch.setattr(fused, "block_lstm", lambda x, w, b: right(x, w, b[::-1]))
@@ -646,7 +646,7 @@ def test_a_graph_that_is_given_up_leaves_memory(
 
 
 def test_a_process_ends_with_its_parent_even_amid_a_line() -> None:
-    command = [sys.executable, "-m", "lstm_model.training.network_process", "--threads=1"]
+    command = [sys.executable, "-P", str(_START), "--threads=1"]
     ended = subprocess.run(command, input=b'"/tmp/a', capture_output=True, timeout=60)
     assert ended.returncode == 1
 

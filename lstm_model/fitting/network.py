@@ -1,6 +1,6 @@
 """The network: a stock Keras model, what it is fitted by, and what leaves it as arrays.
 
-`lstm_model.training.network_process` runs it in a process of its own.
+`lstm_model.fitting.process` runs it in a process of its own.
 
 Exported weights (float32; gates in Keras's order i f c o; F features, U units, K levels):
 
@@ -29,9 +29,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lstm_model.errors import TrainingError
+from lstm_model.fitting.fused import Loss, Tensor, named_variables, spread_matrix
+from lstm_model.model.weights import is_trained
 from lstm_model.settings import Settings
-from lstm_model.training.fused import Loss, Tensor, named_variables, spread_matrix
-from lstm_model.training.job import is_trained
 
 
 def build_network(settings: Settings, n_features: int) -> keras.Model:

@@ -1,6 +1,6 @@
 """The network as the training graph runs it: TensorFlow's fused LSTM kernel beside stock Keras.
 
-The Keras model of `lstm_model.training.network` stays the definition. `FusedNetwork` computes the
+The Keras model of `lstm_model.fitting.network` stays the definition. `FusedNetwork` computes the
 same numbers from the same weights, time-major and with one kernel per layer instead of one loop;
 `choose_network` compares the two on a batch before the first training and falls back to Keras.
 Measured on two cores with benchmarks/bench_training.py, windows per second of training: 9.1k
@@ -204,7 +204,7 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def export_weights(model: keras.Model) -> Weights:
-    """The trained arrays by name; `lstm_model.training.network` lists names, shapes and order."""
+    """The trained arrays by name; `lstm_model.fitting.network` lists names, shapes and order."""
     return {name: variable.numpy().copy() for name, variable in named_variables(model).items()}
 
 

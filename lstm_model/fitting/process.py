@@ -1,4 +1,4 @@
-"""The training process: `python -m lstm_model.training.network_process --threads N [--background]`.
+"""The training process, begun by `start.py`: options `--threads N [--background]`.
 
 It reads job folders from stdin, does one job after the other and reports JSON lines on stdout; the
 last of a job is `{"done": ...}` or `{"problem": ...}`. It ends when its stdin is closed, so no
@@ -20,26 +20,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lstm_model.errors import TrainingError
-from lstm_model.settings import Settings
 
 if TYPE_CHECKING:
-    from lstm_model.training.fit import Workshop
-    from lstm_model.training.graph import Job
+    from lstm_model.fitting.fit import Workshop
+    from lstm_model.fitting.graph import Job
 
 _MOST_WILLING = "1000"  # of what a process can write; the default is 0
 # Keras imports them where they are installed, for inputs that it is never given here. Without them
 # a process starts in two thirds of the time and with a fifth less memory, and no library of theirs
 # can be at odds with TensorFlow's.
 _NOT_NEEDED = ("pandas", "pyarrow", "sklearn")
+_NEEDED = {
+    "tensorflow": "TensorFlow",
+    "keras": "TensorFlow",
+    "numpy": "NumPy",
+    "pydantic": "pydantic",
+}
 _INITIAL = "initial/"  # how the arrays of the initial weights are called in job.npz
 
 
 def _read_job(workdir: Path) -> Job:
-    from lstm_model.training.graph import Job
-    from lstm_model.training.parity import Parity
+    import numpy as np
+
+    from lstm_model.fitting.graph import Job
+    from lstm_model.fitting.parity import Parity
+    from lstm_model.settings import Settings
 
     options = json.loads((workdir / "job.json").read_text())
     settings = Settings.model_validate_json(json.dumps(options["settings"]))
@@ -98,12 +104,12 @@ def _report_line(message: dict[str, Any]) -> None:
 
 
 def _able(threads: int) -> Callable[[Path], dict[str, Any]]:
-    """What does a job and says its last word. TensorFlow is imported last, and may not be there."""
+    """What does a job and says its last word. Its libraries are imported late: one may lack."""
     for name in _NOT_NEEDED:
         sys.modules[name] = None  # type: ignore[assignment]  # its import fails, as if not there
     try:
-        from lstm_model.training.fit import Workshop
-        from lstm_model.training.network import use_threads
+        from lstm_model.fitting.fit import Workshop
+        from lstm_model.fitting.network import use_threads
     except ImportError as error:
         problem = {"problem": _lacking(error)}
         return lambda workdir: problem
@@ -114,10 +120,12 @@ def _able(threads: int) -> Callable[[Path], dict[str, Any]]:
 
 def _lacking(error: ImportError) -> str:
     """What cannot be imported and what to do about it."""
-    if error.name in ("tensorflow", "keras"):
+    name = str(error.name).partition(".")[0]
+    if name in _NEEDED:
         return (
-            f"TensorFlow is not installed for {sys.executable} (no module {error.name}): install "
-            "it there by `pip install 'tensorflow>=2.21,<2.22'`; it exists for Python 3.10 to 3.13"
+            f"{_NEEDED[name]} is not installed for {sys.executable} (no module {name}): run "
+            "`freqtrade-lstm trainer --install`, or `pip install 'lstm-model[train]'` with a "
+            "Python that TensorFlow exists for"
         )
     first: BaseException = error
     while first.__context__ is not None:  # TensorFlow wraps what the system said
@@ -125,14 +133,14 @@ def _lacking(error: ImportError) -> str:
     said = " ".join(str(first).split())
     return (
         f"TensorFlow is installed but cannot be imported by {sys.executable}: {said}. Install it "
-        "anew by `pip install --force-reinstall 'tensorflow>=2.21,<2.22'`, or see "
-        "https://www.tensorflow.org/install/errors"
+        "anew by `pip install --force-reinstall 'lstm-model[train]'` or `freqtrade-lstm trainer "
+        "--install`, or see https://www.tensorflow.org/install/errors"
     )
 
 
 def _work(workshop: Workshop, workdir: Path) -> dict[str, Any]:
     """Job folder in, result files out, progress on stdout; the last word."""
-    from lstm_model.training.fit import fit_members, write_result
+    from lstm_model.fitting.fit import fit_members, write_result
 
     try:
         write_result(workdir, workshop, fit_members(workshop, _read_job(workdir), _report_line))
@@ -159,7 +167,3 @@ def main() -> None:
     work = _able(asked.threads)
     while True:
         _report_line(work(folders.get()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,97 @@
+"""Makes an environment that trains, for a bot whose Python has no TensorFlow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lstm_model.errors import TrainingError
+from lstm_model.training.interpreter import (
+    NAMES,
+    NEEDS,
+    Interpreter,
+    environment_of_another,
+    program_of,
+)  # fmt: skip
+
+_MARK = "pyvenv.cfg"  # a folder that holds it is a virtual environment
+_IMPORT = "import tensorflow, pydantic; print(tensorflow.__version__)"
+
+
+def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
+    """Make the environment, or mend the one that is there, and look whether it can train.
+
+    What `venv` and `pip` say goes to the terminal.
+
+    Parameters
+    ----------
+    folder : where; made when missing. It may be one of ours that was left unfinished
+    python : the interpreter it is of, a path or a name on PATH; None: one that TensorFlow is
+        known to exist for, this one if it is
+
+    Returns
+    -------
+    the environment's interpreter, and its TensorFlow's version
+
+    Raises
+    ------
+    TrainingError
+        The folder is somebody else's, there is no such Python, or it cannot be installed.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not (folder / _MARK).is_file() and any(_entries(folder)):
+        raise TrainingError(
+            f"{folder} is there and no Python environment: nothing was changed. Name another folder"
+        )
+    base, own = _base(python), str(program_of(folder))
+    there = Interpreter.at(own)
+    anew = ["--clear"] if there is None or there.version != base.version else []
+    _run([base.python, "-m", "venv", *anew, str(folder)], "the environment")
+    _run([own, "-m", "pip", "install", "--no-input", *NEEDS], "TensorFlow")
+    version = _run([own, "-c", _IMPORT], "TensorFlow's import", quietly=True).strip()
+    found = Interpreter.at(own)
+    if found is None or not found.trains:
+        raise TrainingError(f"{own} was made and does not run")
+    return found, version
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from folder.iterdir()
+    except NotADirectoryError:
+        yield folder
+
+
+def _base(python: str | None) -> Interpreter:
+    names = (sys.executable, *NAMES) if python is None else (python,)
+    for name in names:
+        found = Interpreter.at(name)
+        if found is not None and (python is not None or _is_known(found)):
+            return found
+    if python is not None:
+        raise TrainingError(f"--python {python} is no Python that runs")
+    raise TrainingError(
+        f"TensorFlow exists for {', '.join(NAMES)}, and none of them is on PATH. Install one (on "
+        "Debian and Ubuntu `apt install python3.13-venv`, or `uv python install 3.13`) and name it "
+        "by --python"
+    )
+
+
+def _is_known(found: Interpreter) -> bool:
+    return f"python{found.version[0]}.{found.version[1]}" in NAMES
+
+
+def _run(command: Sequence[str], what: str, quietly: bool = False) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - an interpreter that the user named, or ours
+            command, stdout=subprocess.PIPE if quietly else None, text=True,
+            env=environment_of_another(), check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise TrainingError(
+            f"{what} could not be installed: {error}. See what is said above; the same command "
+            "goes on from here"
+        ) from None
+    return done.stdout or ""

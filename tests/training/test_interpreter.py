@@ -1,0 +1,175 @@
+"""Who finds the Python that trains, and what is said where there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import stat
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from lstm_model.errors import TrainingError
+from lstm_model.training import interpreter
+from lstm_model.training.installation import install
+from lstm_model.training.interpreter import NAMES, NEEDS, Interpreter, find, program_of
+
+Place = Callable[[Path, list[int], bool], Path]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> Iterator[None]:
+    find.cache_clear()
+    yield
+    find.cache_clear()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """This Python has no TensorFlow, nor has any other; the folder is on PATH."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow" else real(name)
+    )
+    monkeypatch.setattr(interpreter, "IMAGE", tmp_path / "image")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path
+
+
+@pytest.fixture
+def place() -> Place:
+    """Puts a program that answers as an interpreter of this version would."""
+
+    def put(path: Path, version: list[int], has_tensorflow: bool) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho '[{version}, {str(has_tensorflow).lower()}]'\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return put
+
+
+def test_this_one_trains_where_it_has_tensorflow(tmp_path: Path) -> None:
+    found = find(None, tmp_path)
+    assert found == Interpreter(sys.executable, sys.version_info[:3], True)
+
+
+def test_else_the_first_of_the_known_places(alone: Path, place: Place) -> None:
+    by_name, store = [alone / "bin" / name for name in reversed(NAMES)], alone / "lstm"
+    for newest in [*by_name, program_of(alone / "image"), program_of(store / "trainer")]:
+        place(newest, [3, 12, 1], True)
+        find.cache_clear()
+        assert find(None, store).python == str(newest)
+
+
+def test_one_without_tensorflow_or_too_old_is_passed_by(alone: Path, place: Place) -> None:
+    place(program_of(alone / "lstm" / "trainer"), [3, 12, 1], False)
+    place(alone / "bin" / "python3.13", [3, 10, 9], True)
+    wanted = place(alone / "bin" / "python3.11", [3, 11, 0], True)
+    assert find(None, alone / "lstm").python == str(wanted)
+
+
+def test_without_any_it_is_said_where_was_looked_and_what_to_run(alone: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        find(None, alone / "lstm")
+    said = str(caught.value)
+    assert "Run `freqtrade-lstm trainer --install`" in said
+    assert sys.executable in said
+    assert str(program_of(alone / "lstm" / "trainer")) in said
+    assert all(name in said for name in NAMES)
+
+
+def test_one_that_is_installed_later_is_found(alone: Path, place: Place) -> None:
+    with pytest.raises(TrainingError):
+        find(None, alone)
+    wanted = place(program_of(alone / "trainer"), [3, 13, 0], True)
+    assert find(None, alone).python == str(wanted)
+
+
+def test_one_that_is_named_is_the_only_one(alone: Path, place: Place) -> None:
+    place(program_of(alone / "trainer"), [3, 13, 0], True)
+    named = place(alone / "mine", [3, 11, 7], True)
+    assert find(str(named), alone).python == str(named)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_tensorflow", "said"),
+    [
+        ([3, 11, 7], False, "has no TensorFlow: install it by `{named} -m pip install "),
+        ([3, 10, 1], True, "is Python 3.10.1, 3.11 is the least"),
+    ],
+)
+def test_of_one_that_is_named_and_cannot_train_it_is_said_why(
+    alone: Path, place: Place, version: list[int], has_tensorflow: bool, said: str
+) -> None:
+    named = place(alone / "mine", version, has_tensorflow)
+    place(program_of(alone / "trainer"), [3, 13, 0], True)  # is not asked
+    with pytest.raises(TrainingError) as caught:
+        find(str(named), alone)
+    assert str(caught.value).startswith(f"train_python = {named} {said.format(named=named)}")
+
+
+@pytest.mark.parametrize("content", [None, "", "#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n"])
+def test_what_is_no_python_is_named(tmp_path: Path, content: str | None) -> None:
+    named = tmp_path / "mine"
+    if content is not None:
+        named.write_text(content)
+        named.chmod(0o755)
+    with pytest.raises(TrainingError, match=f"train_python = {named} is no Python that runs"):
+        find(str(named), tmp_path)
+
+
+def test_a_real_one_is_looked_at_without_what_this_one_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    another = tmp_path / "python"
+    another.symlink_to(os.path.realpath(sys.executable))
+    found = Interpreter.at(str(another))
+    assert found is not None
+    assert (found.version, found.has_tensorflow) == (sys.version_info[:3], False)
+
+
+def test_what_an_environment_needs_is_what_the_project_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(NEEDS) <= {*project["dependencies"], *project["optional-dependencies"]["train"]}
+
+
+# ---------------------------------------------------------------- to install one
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "user/notes.txt"])
+def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    folder = tmp_path / name if "/" in name else tmp_path
+    with pytest.raises(TrainingError, match="nothing was changed"):
+        install(folder, None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_where_no_python_is_known_to_tensorflow_it_is_said_how_to_get_one(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lstm_model.training.installation.NAMES", ("python3.9",))
+    with pytest.raises(TrainingError, match=r"python3\.13-venv"):
+        install(alone / "new", None)
+    with pytest.raises(TrainingError, match=r"--python python3\.99 is no Python that runs"):
+        install(alone / "new", "python3.99")
+    assert not (alone / "new").exists()
+
+
+def test_an_installation_that_fails_says_that_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lstm_model.training.installation.NEEDS", ("no-such-thing-at-all==1",))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(TrainingError, match=r"TensorFlow could not be installed: .* goes on"):
+        install(tmp_path / "new", sys.executable)
+    assert Interpreter.at(str(program_of(tmp_path / "new"))) is not None
