@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,11 +18,13 @@ from lstm_model.bot.configuration import (
     Config,
     configured_pairs,
     flow_store,
+    in_a_line,
     journal_of,
     lineage,
     load_candles,
     no_pairs,
     settings_of,
+    silent,
     spool_path,
     store_folder,
     taker_fee,
@@ -202,7 +204,7 @@ def _open_inside(
     config: Config, exchange: Any, terms: Terms, leader: str | None, guard: Guard
 ) -> InsideCandle:
     """What listens to the trades between candles, over connections like freqtrade's own."""
-    connect, step_ms = partial(_connect, config, exchange), timeframe_ms(config["timeframe"])
+    connect, step_ms = partial(connect_public, config, exchange), timeframe_ms(config["timeframe"])
 
     def open_stream(on_trades: OnTrades) -> TradeStream:
         return TradeStream(connect, step_ms, terms.settings, on_trades)
@@ -210,10 +212,41 @@ def _open_inside(
     return InsideCandle(terms, config["timeframe"], open_stream, flow_store(config), guard, leader)
 
 
-def _connect(config: Config, exchange: Any) -> Any:
+@contextmanager
+def opened_exchange(config: Config) -> Iterator[Any]:
+    """freqtrade's exchange of a configuration, which has asked the exchange nothing yet.
+
+    Raises
+    ------
+    ConfigError
+        freqtrade or ccxt does not know it, or its options are wrong.
+    """
+    from freqtrade.resolvers import ExchangeResolver  # all of ccxt, which few need
+
+    try:
+        with silent():  # that it cannot be reached is for the caller to say
+            exchange = ExchangeResolver.load_exchange(config, validate=False)
+    except FreqtradeException as error:
+        raise ConfigError(in_a_line(error)) from None
+    try:
+        yield exchange
+    finally:
+        exchange.close()
+
+
+def connect_public(config: Config, exchange: Any) -> Any:
     """A new ccxt.pro object of freqtrade's exchange section, without what could sign an order.
 
     The key alone opens some exchanges' older trades.
+
+    Parameters
+    ----------
+    exchange : freqtrade's
+
+    Raises
+    ------
+    ConfigError
+        What freqtrade or ccxt has against the section.
     """
     options = exchange._ccxt_config
     for name in ("ccxt_config", "ccxt_async_config"):

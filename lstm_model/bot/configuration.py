@@ -17,7 +17,7 @@ from freqtrade.configuration.config_validation import (
     validate_config_schema,
 )
 from freqtrade.configuration.environment_vars import environment_vars_to_dict
-from freqtrade.configuration.load_config import load_from_files
+from freqtrade.configuration.load_config import load_config_file, load_from_files
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.data.history import get_datahandler, load_pair_history
 from freqtrade.enums import CandleType, RunMode, TradingMode
@@ -41,6 +41,8 @@ STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
 _STATIC = "StaticPairList"
+_AT = re.compile(r"at offset (\d+)")
+_SEGMENT = "Please verify the following segment of your configuration"
 # What freqtrade's reading raises where a value is of another kind than it counts on.
 _STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError)
 
@@ -168,7 +170,12 @@ def load_candles(config: Config, pair: str) -> Candles | None:
         pair, config["timeframe"], folder, data_format=form, candle_type=kind, fill_up_missing=False
     )
     if frame.empty:
-        _tell_if_damaged(folder, form, (pair, config["timeframe"], kind))
+        if has_candle_file(config, pair):
+            logger.warning(
+                "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
+                "out; `freqtrade download-data --erase --pairs %s` gets it anew", pair,
+                config["timeframe"], folder, pair,
+            )  # fmt: skip
         return None
     frame = _without_future(frame, pair, config["timeframe"])
     if frame.empty:
@@ -195,18 +202,13 @@ def _without_future(frame: DataFrame, pair: str, timeframe: str) -> DataFrame:
     return frame[past]
 
 
-def _tell_if_damaged(folder: Path, form: str | None, wanted: tuple[str, str, CandleType]) -> None:
-    """Name a file of which freqtrade has made nothing; there may be none, which is no fault."""
-    pair, timeframe, kind = wanted
-    handler, mode = get_datahandler(folder, form), TradingMode.SPOT
-    if kind != CandleType.SPOT:
-        mode = TradingMode.FUTURES
-    if wanted in handler.ohlcv_get_available_data(folder, mode):
-        logger.warning(
-            "%s: the file of its %s candles in %s is damaged or empty, and the pair is left out; "
-            "`freqtrade download-data --erase --pairs %s` gets it anew", pair, timeframe, folder,
-            pair,
-        )  # fmt: skip
+def has_candle_file(config: Config, pair: str) -> bool:
+    """Whether there is a file of a pair's candles, though it may be damaged or empty."""
+    kind = config.get("candle_type_def", CandleType.SPOT)
+    handler = get_datahandler(Path(config["datadir"]), config.get("dataformat_ohlcv"))
+    mode = TradingMode.SPOT if kind == CandleType.SPOT else TradingMode.FUTURES
+    wanted = (pair, config["timeframe"], kind)
+    return wanted in handler.ohlcv_get_available_data(Path(config["datadir"]), mode)
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:
@@ -241,8 +243,8 @@ def found_config(userdir: str | None) -> Path:
     return inside if inside.is_file() else Path(CONFIG_FILE)
 
 
-def read_config(path: Path) -> Config:
-    """A configuration file with those that it adds and the environment's variables, as they stand.
+def read_config(*paths: Path) -> Config:
+    """Configuration files with those that they add and the environment's variables, as they stand.
 
     Raises
     ------
@@ -251,10 +253,21 @@ def read_config(path: Path) -> Config:
     """
     try:
         with silent():
-            found = load_from_files([str(path)])
+            found = load_from_files(list(map(str, paths)))
             return cast(Config, deep_merge_dicts(environment_vars_to_dict(), found))
     except (FreqtradeException, *_STUMBLES) as error:
-        raise ConfigError(f"{path} cannot be read: {in_a_line(error)}") from None
+        text = _AT.sub(lambda at: _line(paths[-1], int(at[1])), in_a_line(error))
+        raise ConfigError(f"{', '.join(map(str, paths))} cannot be read: {text}") from None
+
+
+def _line(path: Path, offset: int) -> str:
+    """Where in a file freqtrade's reading ended, or that it was not in this one."""
+    try:
+        load_config_file(str(path))
+    except (FreqtradeException, *_STUMBLES):
+        before = path.read_text(encoding="utf-8")[:offset]
+        return f"in line {before.count(chr(10)) + 1}"
+    return "in a file that it adds"
 
 
 def load_config(files: Sequence[str], overrides: Config) -> Config:
@@ -272,6 +285,9 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
         with silent():
             config = setup_utils_configuration({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)
     except FreqtradeException as error:
+        if _SEGMENT in str(error):  # it does not say of which file
+            for path in map(Path, args["config"]):
+                read_config(path)
         raise ConfigError(in_a_line(error)) from None
     except _STUMBLES as error:
         raise ConfigError(_stumbled(args["config"], error)) from None
@@ -351,6 +367,7 @@ def in_a_line(error: BaseException) -> str:
     cause = error.__context__
     place = getattr(cause, "json_path", "$").removeprefix("$").removeprefix(".")
     text = f"{place}: {getattr(cause, 'message', error)}" if place else str(error)
+    text = text.partition(_SEGMENT)[0]  # of the file, which may hold keys and passwords
     if isinstance(error, KeyError):
         text = f"there is no {text}"
     return " ".join(text.split())

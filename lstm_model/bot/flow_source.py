@@ -13,16 +13,14 @@ from freqtrade.enums import TradingMode
 from freqtrade.exceptions import DDosProtection, FreqtradeException, OperationalException
 from freqtrade.exchange.common import retrier
 from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
-from freqtrade.resolvers import ExchangeResolver
 
+from lstm_model.bot.assembly import opened_exchange
 from lstm_model.bot.configuration import (
     PLAIN_PAIR,
     Config,
     flow_store,
-    in_a_line,
     parsed_timerange,
     settings_of,
-    silent,
 )
 from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
@@ -95,17 +93,10 @@ def _download_klines(
 @contextmanager
 def _exchange(config: Config) -> Iterator[Any]:
     """freqtrade's exchange as `freqtrade download-data` opens it."""
-    try:
-        with silent():  # that it cannot be reached is told below, without a traceback
-            exchange = ExchangeResolver.load_exchange(config, validate=False)
-    except FreqtradeException as error:
-        raise ConfigError(in_a_line(error)) from None
-    try:
+    with opened_exchange(config) as exchange:
         if not exchange.markets:
             raise DataError(f"{exchange.name} does not say what it trades: is it reachable?")
         yield exchange
-    finally:
-        exchange.close()
 
 
 def raw_klines(api: Any, symbol: str, timeframe: str, *, futures: bool) -> Klines:

@@ -154,7 +154,7 @@ class Journal:
         """
         if self.is_missing:
             raise StoreError(
-                f"there is no journal at {self._database.shown} yet: a bot writes it in a dry run "
+                f"there is no journal at {self.place} yet: a bot writes it in a dry run "
                 "or live (backtests do not); if yours does, name its configuration and --userdir"
             )
 
@@ -162,6 +162,11 @@ class Journal:
     def is_missing(self) -> bool:
         """Whether nothing was ever written here; a server is asked by the first query."""
         return self._database.is_missing
+
+    @property
+    def place(self) -> str:
+        """Where it is, without what a URL may hold of secrets."""
+        return self._database.shown
 
     @property
     def database(self) -> str:

@@ -159,6 +159,17 @@ class ModelStore:
         found = [card for name in self._names() if (card := self._card_or_warn(name)) is not None]
         return sorted(found, key=_age)
 
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with each version that is not intact, by name."""
+        found = dict[str, str]()
+        for version in self._names():
+            try:
+                self._verified(version)
+            except StoreError as error:
+                if self._folder(version).exists():  # else it was pruned just now
+                    found[version] = str(error)
+        return found
+
     def prune(self, keep: int, protected: Collection[str]) -> list[str]:
         """Remove the oldest versions, so that `keep` remain. Damaged ones are left alone.
 

@@ -30,6 +30,7 @@ _REFUSED_FOR_GOOD = (
     ccxt.NotSupported, ccxt.BadRequest, ccxt.AuthenticationError, ccxt.ArgumentsRequired,
 )  # fmt: skip
 _CLOSE_S = 2.0  # chosen: for a polite end; after that the sockets are simply closed
+_WAYS = ("watchTradesForSymbols", "watchTrades")  # all pairs by one call, or each by its own
 _LONGEST_WAIT_S = 60.0  # chosen: of what an exchange may ask for with Retry-After
 
 
@@ -71,7 +72,24 @@ class Rest:
     @property
     def has_stream(self) -> bool:
         """Whether ccxt can follow the trades of this exchange."""
-        return bool(self.exchange.has.get("watchTrades"))
+        return self.follows_by is not None
+
+    @property
+    def follows_by(self) -> str | None:
+        """ccxt's word for how trades of this exchange are followed; None: not at all."""
+        return next((way for way in _WAYS if self.exchange.has.get(way)), None)
+
+    async def clock_ms(self) -> int | None:
+        """What time it is there, UTC milliseconds; None where the exchange does not tell.
+
+        Raises
+        ------
+        Refusal
+        """
+        if not self.exchange.has.get("fetchTime"):
+            return None
+        with self._translated():
+            return int(await self.exchange.fetch_time())
 
     async def load(self, reload: bool = False) -> None:
         """Learn the markets.
@@ -214,7 +232,7 @@ class Line:
 
     def _calls(self) -> list[Callable[[], Any]]:
         pairs = list(self._tracks)
-        if self._exchange.has.get("watchTradesForSymbols"):
+        if self._exchange.has.get(_WAYS[0]):
             return [partial(self._exchange.watch_trades_for_symbols, pairs)]
         return [partial(self._exchange.watch_trades, pair) for pair in pairs]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,46 @@ from lstm_model.market.candles import LEADING, Candles
 logger = logging.getLogger(__name__)
 
 MISSING_FRACTION = 0.05  # chosen: of a pair's candles; exchange outages stay below
+
+
+class Unknown(NamedTuple):
+    """What is unknown of many candles of a pair.
+
+    Attributes
+    ----------
+    name : of the column of `Candles.context`
+    what : the same in words
+    known_fraction : of the candles
+    asked : the pair whose older candles would tell
+    since_ms : from when on
+    """
+
+    pair: str
+    name: str
+    what: str
+    known_fraction: float
+    asked: str
+    since_ms: int
+
+
+def unknown(series: Iterable[Candles], leader: str | None) -> Iterator[Unknown]:
+    """What candles with their context are seen without, where it is more than outages explain.
+
+    Parameters
+    ----------
+    leader : the pair that all see; None: there is none
+    """
+    for candles in series:
+        if candles.context is None or len(candles) <= WARM_UP or candles.step_ms > DAY_MS:
+            continue
+        asked = {"variance_60d": (candles.pair, "how volatile the 60 days before were")}
+        if leader not in (None, candles.pair):
+            asked = {f"leader_{LEADING[0]}": (leader, f"what {leader} did"), **asked}
+        since_ms = int(candles.date_ms[0]) - REACH_DAYS * DAY_MS
+        for name, (pair, what) in asked.items():
+            known = float(np.isfinite(candles.context[name][WARM_UP:]).mean())
+            if known < 1.0 - MISSING_FRACTION:
+                yield Unknown(candles.pair, name, what, known, pair, since_ms)
 
 
 class Absence:
@@ -31,24 +72,16 @@ class Absence:
 
     def tell(self, series: Iterable[Candles]) -> None:
         """Warn of what is unknown of these candles, and say what gets it."""
-        for candles in series:
-            if candles.context is None or len(candles) <= WARM_UP or candles.step_ms > DAY_MS:
-                continue
-            since_ms = int(candles.date_ms[0]) - REACH_DAYS * DAY_MS
-            if self._leader not in (None, candles.pair):
-                self._tell(candles, f"what {self._leader} did", f"leader_{LEADING[0]}", since_ms)
-            self._tell(candles, "how volatile the 60 days before were", "variance_60d", since_ms)
+        for found in unknown(series, self._leader):
+            if (found.pair, found.name) not in self._told:
+                self._told.add((found.pair, found.name))
+                self._warn(found)
 
-    def _tell(self, candles: Candles, what: str, name: str, since_ms: int) -> None:
-        assert candles.context is not None  # noqa: S101 - `tell` has looked
-        known = float(np.isfinite(candles.context[name][WARM_UP:]).mean())
-        if known >= 1.0 - MISSING_FRACTION or (candles.pair, name) in self._told:
-            return
-        self._told.add((candles.pair, name))
-        pair = candles.pair if name.startswith("variance") else self._leader
-        day = str(np.datetime64(since_ms, "ms").astype("datetime64[D]")).replace("-", "")
+    def _warn(self, found: Unknown) -> None:
+        day = str(np.datetime64(found.since_ms, "ms").astype("datetime64[D]")).replace("-", "")
         logger.warning(
             "%s: %s is known of %.0f %% of the candles to train on; if %s is that old, run "
             "`freqtrade download-data --pairs %s --timeframes %s --timerange %s- --prepend`",
-            candles.pair, what, 100 * known, pair, pair, self._timeframe, day,
+            found.pair, found.what, 100 * found.known_fraction, found.asked, found.asked,
+            self._timeframe, day,
         )  # fmt: skip

@@ -147,16 +147,32 @@ class Material:
         """
         if not self.candles:
             raise DataError(self._no_history())
-        for candles in self.candles:
-            wanted = (self.boundary_ms - int(candles.date_ms[0])) // candles.step_ms
-            missing = 1.0 - len(candles) / wanted
-            if missing > _MISSING_FRACTION:
-                logger.warning(
-                    "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
-                    "download-data --timeframes %s`", candles.pair, 100 * missing, self.timeframe,
-                )  # fmt: skip
-            if self.settings.order_flow:
-                _warn_of_unknown_flow(candles)
+        for pair, missing in self.holes.items():
+            logger.warning(
+                "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
+                "download-data --timeframes %s`", pair, 100 * missing, self.timeframe,
+            )  # fmt: skip
+        for pair, known in self.unknown_flow.items():
+            logger.warning(
+                "%s: order flow is known of %.0f %% of the candles to train on; run "
+                "`freqtrade-lstm download-flow`", pair, 100 * known,
+            )  # fmt: skip
+
+    @property
+    def holes(self) -> dict[str, float]:
+        """Pairs of which many candles are missing, from their first one here to the boundary, and
+        what share.
+        """
+        wanted = {c.pair: (self.boundary_ms - int(c.date_ms[0])) // c.step_ms for c in self.candles}
+        shares = {c.pair: 1.0 - len(c) / wanted[c.pair] for c in self.candles}
+        return {pair: share for pair, share in shares.items() if share > _MISSING_FRACTION}
+
+    @property
+    def unknown_flow(self) -> dict[str, float]:
+        """Pairs of which order flow is wanted and little known, and of what share it is."""
+        wanted = self.candles if self.settings.order_flow else ()
+        shares = {c.pair: _known_flow(c) for c in wanted}
+        return {pair: share for pair, share in shares.items() if share < 1.0 - _MISSING_FRACTION}
 
     def _no_history(self) -> str:
         candle_ms, oldest = timeframe_ms(self.timeframe), np.datetime64(OLDEST_MS, "ms")
@@ -186,10 +202,5 @@ def _rarely_set(rows: Floats, settings: Settings) -> list[int]:
     return [number for number in masks if rows[:, number].std() < _LEAST_DEVIATION]
 
 
-def _warn_of_unknown_flow(candles: Candles) -> None:
-    known = 0.0 if candles.flow is None else float(candles.flow["coverage"].mean())
-    if known < 1.0 - _MISSING_FRACTION:
-        logger.warning(
-            "%s: order flow is known of %.0f %% of the candles to train on; run "
-            "`freqtrade-lstm download-flow`", candles.pair, 100 * known,
-        )  # fmt: skip
+def _known_flow(candles: Candles) -> float:
+    return 0.0 if candles.flow is None else float(candles.flow["coverage"].mean())

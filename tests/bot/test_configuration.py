@@ -196,6 +196,24 @@ def test_a_file_that_is_no_configuration_is_named(text: str | bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("line", [2, 3])
+def test_of_a_broken_file_the_line_is_told_but_nothing_of_what_is_in_it(line: int) -> None:
+    """freqtrade shows the text around, where keys and passwords may stand."""
+    Path("user_data").mkdir()
+    lines = ["{", '"exchange": {"name": "binance", "secret": "PLANTED"},', '"dry_run": true', "}"]
+    lines[line - 1] = lines[line - 1].replace('"name": ', '"name" ').replace("true", "yes")
+    Path("b.json").write_text("\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_config([write("a.json"), "b.json"], {})
+    assert str(caught.value).startswith(f"b.json cannot be read: Parse error in line {line}: ")
+    assert "PLANTED" not in str(caught.value)
+    with pytest.raises(
+        ConfigError, match=r"a.json cannot be .* in a file that it adds: "
+    ) as caught:
+        load_config([write("a.json", add_config_files=["b.json"])], {})
+    assert "PLANTED" not in str(caught.value)
+
+
 @pytest.mark.parametrize("in_the_way", ["user_data/data", "user_data/logs"])
 def test_a_file_in_the_way_of_freqtrades_folders_is_named(in_the_way: str) -> None:
     Path("user_data").mkdir()

@@ -232,6 +232,7 @@ def test_cards_skips_a_broken_version_and_warns_once(
     (folder(store, versions[1]) / "weights.npz").write_bytes(b"")
     (tmp_path / "models" / "a note.txt").write_text("not ours")
     assert [card.version for card in store.cards()] == [versions[2], versions[0]]
+    assert store.damaged().keys() == {versions[1]}
     store.cards()
     messages = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(messages) == 1
