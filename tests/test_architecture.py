@@ -14,7 +14,8 @@ import pytest
 from places import TESTS
 from source import MODULES, ROOT, TEXTS, functions, imports, ours, outside, room_of
 
-GROUND = ("errors", "durations", "settings", "files", "machine")  # every room may import it
+# What every room may import.
+GROUND = ("errors", "durations", "settings", "files", "machine", "releases")
 ROOMS = {  # a room imports from these alone
     "market": "",
     "store": "",
@@ -30,8 +31,9 @@ ROOMS = {  # a room imports from these alone
     "practice": "market",
     "replay": "market store stream features model scoring training trading learning bot practice",
     "rivals": "market store features model trading bot practice replay",
+    "setup": "market store stream features model scoring training trading learning bot",
     "commands": "market store features model scoring training trading learning bot practice "
-    "replay rivals",
+    "replay rivals setup",
     "__main__": "commands",
     "strategies": "__init__",  # the public face
 }
@@ -50,11 +52,12 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "jinja2": "replay.report", "pyarrow": "market.flow_store practice.frames",
     "time_machine": "practice.clock",
     "cryptography": "practice.tunnel",
-    "subprocess": "training.child training.installation training.interpreter commands.demo",
+    "subprocess": "training.child training.interpreter setup.environment commands.demo",
     "click": "commands.compare commands.coverage commands.main commands.models commands.reasons "
-             "commands.replay commands.terminal",
+             "commands.replay commands.setup commands.terminal",
     "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "
-            "commands.terminal commands.comparison_view commands.compare_view commands.demo",
+            "commands.setup commands.terminal commands.comparison_view commands.compare_view "
+            "commands.demo",
     "pickle": "", "shelve": "", "marshal": "", "joblib": "", "dill": "", "cloudpickle": "",
 }  # fmt: skip
 FREE = {"numpy", "pandas", "pydantic"}

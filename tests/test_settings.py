@@ -12,11 +12,11 @@ from places import ROOT
 from pydantic import ValidationError
 
 from lstm_model.bot.configuration import read_config
-from lstm_model.commands.options import example_section, settings_table, times_table
 from lstm_model.durations import LASTING
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import Settings, parse_settings
+from lstm_model.setup.options import example_section, settings_table, times_table
 
 TABLE = ROOT / "docs" / "configuration.md"
 

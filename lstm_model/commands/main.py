@@ -14,24 +14,22 @@ import lstm_model
 from lstm_model.commands.compare import compare
 from lstm_model.commands.coverage import coverage
 from lstm_model.commands.models import card_verdict, models, print_card
-from lstm_model.commands.options import settings_table, times_table
 from lstm_model.commands.reasons import reasons
 from lstm_model.commands.replay import replay, verify
+from lstm_model.commands.setup import doctor, init, trainer
 from lstm_model.commands.terminal import (
     MOST_INVENTED_DAYS,
-    OF_BOT,
     Number,
     console,
     days_option,
-    load_config,
     of_bot,
     seed_option,
-    with_options,
     write_what_fits,
 )
 from lstm_model.errors import LstmModelError
 from lstm_model.market.candles import utc_minute
 from lstm_model.market.flow_history import FlowSpan
+from lstm_model.setup.options import settings_table, times_table
 
 __all__ = ["card_verdict", "main", "print_card"]
 
@@ -58,53 +56,8 @@ def main() -> None:
     """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
 
 
-for _command in (models, reasons, coverage, replay, verify, compare):
+for _command in (init, trainer, doctor, models, reasons, coverage, replay, verify, compare):
     main.add_command(_command)
-
-
-@main.command()
-@click.option("--userdir", required=True, type=click.Path(file_okay=False, path_type=Path))
-def init(userdir: Path) -> None:
-    """Put the strategies and a configuration into your user_data folder."""
-    from lstm_model.commands.scaffold import next_commands, scaffold
-
-    for action in scaffold(userdir):
-        console.print(str(action), markup=False)
-    console.print("Run next:", *next_commands(userdir), sep="\n  ", markup=False)
-
-
-@main.command()
-@with_options(*OF_BOT)
-@click.option("--install", "folder", is_flag=False, flag_value="", metavar="[DIR]",
-              help="Make an environment there that trains; by default in the folder of the models, "
-              "where every bot of it finds it.")  # fmt: skip
-@click.option("--python", metavar="PYTHON", help="Of which Python, a path or a name on PATH.")
-def trainer(folder: str | None, python: str | None, **named: Any) -> None:
-    """Show which Python trains the networks, or install one that can."""
-    from lstm_model.training import installation, interpreter
-
-    if folder is None:
-        settings, store = _store_of(**named)
-        found = interpreter.find(settings.train_python, store)
-        console.print(f"{found.python}, Python {found.release}, trains.", markup=False)
-        return
-    wanted = Path(folder) if folder else _store_of(**named)[1] / interpreter.FOLDER
-    console.print(f"Installing TensorFlow, about 1 GB, into {wanted} ...", markup=False)
-    made, version = installation.install(wanted, python)
-    console.print(
-        f"{made.python} trains: TensorFlow {version} on Python {made.release}.", markup=False
-    )
-    if folder and wanted != interpreter.IMAGE:
-        console.print(f'Let bots know: "train_python": "{made.python}"', markup=False)
-
-
-def _store_of(configs: tuple[str, ...], userdir: str | None, **others: Any) -> tuple[Any, Path]:
-    """The settings of the bot that options name, and where its models are."""
-    from lstm_model.bot import configuration
-
-    config = load_config(configs, userdir, **others)
-    settings = configuration.settings_of(config)
-    return settings, configuration.store_folder(config, settings)
 
 
 @main.command()

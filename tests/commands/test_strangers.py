@@ -36,8 +36,9 @@ COMPLETE = {
     "pairlists": [{"method": "StaticPairList"}], "timeframe": "5m",
     "entry_pricing": {"price_side": "same"}, "exit_pricing": {"price_side": "same"},
 }  # fmt: skip
-# What keeps a command from serving, replaying or installing: then options around it are right.
+# What keeps a command from serving, asking, replaying or installing: options around it are right.
 HARMLESS = {
+    "doctor": ["--offline"],
     "exchange": ["--market", "nowhere"],
     "download-flow": ["-c", "user_data/config.json", "-c", "kraken.json"],
     "replay": ["--from", "2024-07-01", "--to", "2024-07-02", "--data", "nowhere"],

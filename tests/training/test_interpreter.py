@@ -15,7 +15,6 @@ from places import ROOT
 
 from lstm_model.errors import TrainingError
 from lstm_model.training import interpreter
-from lstm_model.training.installation import install
 from lstm_model.training.interpreter import NAMES, NEEDS, Interpreter, find, program_of
 
 Place = Callable[[Path, list[int], bool], Path]
@@ -139,37 +138,3 @@ def test_a_real_one_is_looked_at_without_what_this_one_imports(
 def test_what_an_environment_needs_is_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(NEEDS) <= {*project["dependencies"], *project["optional-dependencies"]["train"]}
-
-
-# ---------------------------------------------------------------- to install one
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "user/notes.txt"])
-def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("mine")
-    folder = tmp_path / name if "/" in name else tmp_path
-    with pytest.raises(TrainingError, match="nothing was changed"):
-        install(folder, None)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
-
-
-def test_where_no_python_is_known_to_tensorflow_it_is_said_how_to_get_one(
-    alone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lstm_model.training.installation.NAMES", ("python3.9",))
-    with pytest.raises(TrainingError, match=r"python3\.13-venv"):
-        install(alone / "new", None)
-    with pytest.raises(TrainingError, match=r"--python python3\.99 is no Python that runs"):
-        install(alone / "new", "python3.99")
-    assert not (alone / "new").exists()
-
-
-def test_an_installation_that_fails_says_that_it_can_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lstm_model.training.installation.NEEDS", ("no-such-thing-at-all==1",))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(TrainingError, match=r"TensorFlow could not be installed: .* goes on"):
-        install(tmp_path / "new", sys.executable)
-    assert Interpreter.at(str(program_of(tmp_path / "new"))) is not None

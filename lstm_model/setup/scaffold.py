@@ -15,13 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lstm_model.commands.options import example_section
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import REACH_DAYS, leader_of
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import parse_settings
+from lstm_model.setup.options import example_section
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
@@ -229,7 +229,7 @@ def _section_alone(theirs: _Theirs) -> bytes:
 
 
 def _packaged(name: str) -> bytes:
-    return files("lstm_model.commands").joinpath(name).read_bytes()
+    return files("lstm_model.setup").joinpath(name).read_bytes()
 
 
 def _strategy_source(name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from lstm_model.errors import TrainingError
@@ -17,6 +18,7 @@ from lstm_model.training.interpreter import (
 )  # fmt: skip
 
 _MARK = "pyvenv.cfg"  # a folder that holds it is a virtual environment
+_IMPORT_S = 120.0  # chosen: on a slow disk it takes 20 s
 _IMPORT = "import tensorflow, pydantic; print(tensorflow.__version__)"
 
 
@@ -55,6 +57,34 @@ def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
     if found is None or not found.trains:
         raise TrainingError(f"{own} was made and does not run")
     return found, version
+
+
+@cache  # of those that can
+def tensorflow_of(python: str) -> str:
+    """The version of the TensorFlow that an interpreter imports, which takes it seconds.
+
+    Raises
+    ------
+    TrainingError
+        It cannot; says what it wrote last.
+    """
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    try:
+        done = subprocess.run(  # noqa: S603 - an interpreter that was found
+            [python, "-c", _IMPORT], capture_output=True, text=True, errors="replace",
+            env=environment_of_another() | quiet, timeout=_IMPORT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise TrainingError(f"importing TensorFlow took longer than {_IMPORT_S:g} s") from None
+    except OSError as error:
+        raise TrainingError(f"it cannot be started: {error}") from None
+    if done.returncode == 0:
+        return done.stdout.split()[-1]
+    how = f"was ended by signal {-done.returncode}"
+    if done.returncode > 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["it wrote no message"]
+        how = f"ended with code {done.returncode}: {last[0]}"
+    raise TrainingError(f"importing TensorFlow {how}")
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -15,9 +15,11 @@ from freqtrade.enums import RunMode
 from places import ROOT
 
 from lstm_model.bot.configuration import check_startable, load_config, read_config
-from lstm_model.commands import scaffold as scaffold_module
 from lstm_model.commands.main import main
-from lstm_model.commands.scaffold import (
+from lstm_model.errors import ConfigError, DataError, StoreError
+from lstm_model.settings import Settings, parse_settings
+from lstm_model.setup import scaffold as scaffold_module
+from lstm_model.setup.scaffold import (
     CONFIG_FILE,
     SECTION_FILE,
     STRATEGY_FILES,
@@ -25,8 +27,6 @@ from lstm_model.commands.scaffold import (
     next_commands,
     scaffold,
 )
-from lstm_model.errors import ConfigError, DataError, StoreError
-from lstm_model.settings import Settings, parse_settings
 
 MAIN, _, EXAMPLE = STRATEGY_FILES
 
@@ -47,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         (folder / name).write_text(f"class Of{name.title().removesuffix('.Py')}: ...\n")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     monkeypatch.setattr(
-        scaffold_module, "__file__", str(root / "lstm_model" / "commands" / "scaffold.py")
+        scaffold_module, "__file__", str(root / "lstm_model" / "setup" / "scaffold.py")
     )
     return folder
 
@@ -96,7 +96,7 @@ def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-@pytest.mark.parametrize("name", ["config.json", "lstm_model/commands/example.json"])
+@pytest.mark.parametrize("name", ["config.json", "lstm_model/setup/example.json"])
 def test_a_configuration_of_ours_replaces_no_stop_roi_or_trailing_of_a_strategy(name: str) -> None:
     """freqtrade lets those of config.json win over every strategy's own."""
     found = read_config(ROOT / name)

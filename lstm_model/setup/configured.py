@@ -1,0 +1,50 @@
+"""Whether a bot of the configuration starts, and whether its news arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lstm_model.bot import configuration
+from lstm_model.errors import ConfigError
+from lstm_model.setup.finding import Finding, good, note, to_do, warning
+from lstm_model.setup.subject import Config
+
+
+def check_strategy(config: Config) -> Iterator[Finding]:
+    """Whether freqtrade loads the strategy, and would start with it and this configuration."""
+    named = config.get("strategy")
+    try:
+        strategy = configuration.load_strategy(config)
+    except ConfigError as error:
+        if named:
+            yield to_do("strategy", str(error), "")
+        else:
+            yield note(
+                "strategy", f"none is named, and {configuration.STRATEGY} is not there",
+                "Name yours with --strategy, or run `freqtrade-lstm init`",
+            )  # fmt: skip
+        return
+    name = type(strategy).__name__
+    try:
+        configuration.check_startable({**config, "strategy": name})
+    except ConfigError as error:
+        yield to_do("config", f"freqtrade would not start: {error}", "")
+        return
+    yield good("strategy", f"{name} loads, timeframe {config['timeframe']}")
+
+
+def check_telegram(config: Config) -> Iterator[Finding]:
+    """Whether what the bot tells of its learning reaches Telegram."""
+    section = config.get("telegram") or {}
+    if not section.get("enabled"):
+        yield note("telegram", "off: what is trained, promoted and rolled back is in the log alone")
+    elif not section.get("allow_custom_messages", False):
+        yield _silent("allow_custom_messages is false", "Set it to true")
+    elif (section.get("notification_settings") or {}).get("strategy_msg") == "off":
+        yield _silent("notification_settings.strategy_msg is off", 'Set it to "on" or "silent"')
+    else:
+        yield good("telegram", "on, and our news are allowed")
+
+
+def _silent(why: str, todo: str) -> Finding:
+    return warning("telegram", f"on, but telegram.{why}, so our news do not arrive", todo)

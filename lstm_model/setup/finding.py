@@ -1,0 +1,161 @@
+"""What a check has found, and how it is told: in a line that may be shown to anybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+_MASK = "***"
+_SHORT = 4  # chosen: what is shorter is masked where it stands alone, not inside other words
+_NAMES = re.compile(
+    r"(^|_)(key|secret|password|passwd|passphrase|token|uid|account_id|wallet_address|chat_id"
+    r"|username|login|authorization|authorized_users|webhook_url|twofa)$"
+)
+_IN_ADDRESS = (
+    (re.compile(r"(://[^/\s:@]*:)\S+@"), rf"\1{_MASK}@"),
+    (re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&\s\"']+", re.I),
+     rf"\1{_MASK}"),
+)  # fmt: skip
+
+
+class State(StrEnum):
+    """How a finding is marked."""
+
+    GOOD = "ok"
+    NOTE = "note"  # to know
+    WARNING = "warn"  # better changed; a bot runs all the same
+    TODO = "TODO"  # without it a bot does not do its work
+
+
+class Finding(NamedTuple):
+    """What one check found.
+
+    Attributes
+    ----------
+    name : what was looked at
+    text : how it is
+    todo : what to do, as a sentence; empty where there is nothing to do
+    """
+
+    name: str
+    state: State
+    text: str
+    todo: str = ""
+
+    def __str__(self) -> str:
+        told = f"{self.name}: {self.text}" + (f". {self.todo}" if self.todo else "")
+        return " ".join(told.split())
+
+
+def good(name: str, text: str) -> Finding:
+    """All is well."""
+    return Finding(name, State.GOOD, text)
+
+
+def note(name: str, text: str, todo: str = "") -> Finding:
+    """Something to know."""
+    return Finding(name, State.NOTE, text, todo)
+
+
+def warning(name: str, text: str, todo: str = "") -> Finding:
+    """Something that had better be changed."""
+    return Finding(name, State.WARNING, text, todo)
+
+
+def to_do(name: str, text: str, todo: str = "") -> Finding:
+    """Something that has to be changed."""
+    return Finding(name, State.TODO, text, todo)
+
+
+class Discretion:
+    """Takes out of texts what is nobody's business: secrets of a configuration, the home folder.
+
+    Parameters
+    ----------
+    config : where keys, passwords and tokens are by the names of their options
+    home : shown as "~"
+
+    Examples
+    --------
+    >>> config = {"telegram": {"token": "12:abcdef"}, "db_url": "postgresql://me:pw12@host/db"}
+    >>> discretion = Discretion(config, Path("/home/me"))
+    >>> discretion.of("/home/me/x sent 12:abcdef to http://a:b@host, pw12")
+    '~/x sent *** to http://a:***@host, ***'
+    """
+
+    def __init__(self, config: Mapping[str, Any], home: Path) -> None:
+        forms = {form for secret in _secrets(config) for form in _forms(secret)}
+        longest_first = sorted(forms, key=lambda form: (-len(form), form))
+        alone = (rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest_first if len(form) < _SHORT)
+        whole = (re.escape(form) for form in longest_first if len(form) >= _SHORT)
+        pattern = "|".join([*whole, *alone])
+        self._secrets = re.compile(pattern) if pattern else None
+        folder = str(home)
+        self._home = re.compile(rf"((?<=///)|(?<![\w./-])){re.escape(folder)}(?![\w.-])")
+        self._has_home = len(folder) > 1
+
+    @classmethod
+    def of_home(cls, config: Mapping[str, Any]) -> Self:
+        """For this user, who may have no home."""
+        try:
+            return cls(config, Path.home())
+        except RuntimeError:
+            return cls(config, Path("/"))
+
+    def of(self, text: str) -> str:
+        """The text without them."""
+        for pattern, shown in _IN_ADDRESS:
+            text = pattern.sub(shown, text)
+        if self._secrets:
+            text = self._secrets.sub(_MASK, text)
+        return self._home.sub("~", text) if self._has_home else text
+
+    def told(self, finding: Finding) -> Finding:
+        """The finding without them."""
+        return finding._replace(text=self.of(finding.text), todo=self.of(finding.todo))
+
+
+def _secrets(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every text and number that the name of its option, or an address, makes a secret."""
+    if isinstance(value, Mapping):
+        for name, inside in value.items():
+            yield from _secrets(inside, (*path, str(name)))
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from _secrets(inside, path)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        if _is_secret(path):
+            yield str(value)
+        elif isinstance(value, str):
+            yield from _in_address(value)
+
+
+def _is_secret(path: tuple[str, ...]) -> bool:
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", path[-1] if path else "").lower()
+    return bool(_NAMES.search(name)) or path[-2:] == ("webhook", "url")
+
+
+def _in_address(text: str) -> Iterator[str]:
+    if "://" not in text:
+        return
+    try:
+        address = urlsplit(text)
+        password = address.password
+    except ValueError:  # no address after all
+        return
+    if password:
+        yield from (password, unquote(password))
+    for name, value in parse_qsl(address.query):
+        if re.search("pass|pwd|secret|token|key", name, re.I):
+            yield value
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """As it stands, as it travels in an address, and as it is quoted in a message."""
+    if secret.strip():
+        yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+        yield repr(secret)[1:-1]

@@ -1,0 +1,158 @@
+"""Whether there are candles enough to learn from, and the command that gets the others."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+
+from lstm_model.bot import assembly, configuration
+from lstm_model.durations import least_train_candles
+from lstm_model.errors import LstmModelError
+from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
+from lstm_model.settings import Settings
+from lstm_model.setup.finding import Finding, good, note, to_do, warning
+from lstm_model.setup.scaffold import days_to_download
+from lstm_model.setup.subject import Config
+from lstm_model.training.absence import MISSING_FRACTION, unknown
+from lstm_model.training.maker import ModelMaker
+from lstm_model.training.material import Material, reach_ms
+
+_NAME = "candles"
+_NAMED = 5  # chosen: as many pairs as a sentence names
+
+
+def check_candles(
+    config: Config, settings: Settings, options: str, now_ms: int
+) -> Iterator[Finding]:
+    """The candles of every pair to train on, beside what the settings want.
+
+    Parameters
+    ----------
+    options : words that name the configuration to freqtrade
+    """
+    if not configuration.training_pairs(config, settings, ()):
+        yield note(_NAME, f"not looked at, for no pair is named: {configuration.no_pairs(config)}")
+        return
+    try:
+        maker = assembly.model_maker(config, settings, ())
+        yield from _Shelf(maker, config, options, now_ms).findings()
+    except LstmModelError as error:
+        yield to_do(_NAME, str(error))
+
+
+class _Shelf:
+    """The candles on disk of the pairs to train on."""
+
+    def __init__(self, maker: ModelMaker, config: Config, options: str, now_ms: int) -> None:
+        self._maker, self._config, self._options = maker, config, options
+        self._now_ms, self._settings, self._timeframe = now_ms, maker.settings, maker.timeframe
+        self._damaged = dict[str, str]()
+        self._of = lru_cache(maxsize=None)(self._read)
+
+    def findings(self) -> Iterator[Finding]:
+        """What is missing, each with the command that gets it; without any, what there is."""
+        found = [*self._absent(), *self._short(), *self._old(), *self._unseen(), *self._flowless()]
+        yield from found or [self._whole()]
+
+    def _read(self, pair: str) -> Candles | None:
+        try:
+            with configuration.silent():  # what it warns of is told below
+                found = self._maker.history.of(pair)
+                if found is None and configuration.has_candle_file(self._config, pair):
+                    self._damaged[pair] = f"the file of {pair} is damaged or empty"
+        except LstmModelError as error:
+            self._damaged[pair] = str(error)
+            return None
+        return found
+
+    @cached_property
+    def _known(self) -> dict[str, Candles]:
+        found = {pair: self._of(pair) for pair in self._maker.pairs}
+        return {pair: candles for pair, candles in found.items() if candles is not None}
+
+    @cached_property
+    def _material(self) -> Material:
+        with configuration.silent():
+            return self._maker.material(self._now_ms, self._of)
+
+    @property
+    def _tell(self) -> Callable[[str, str, str], Finding]:
+        """Whether what is missing keeps a first model from being made at all."""
+        settings, pairs = self._settings, len(self._maker.pairs)
+        held_out = settings.validation_fraction, settings.test_fraction
+        least = least_train_candles(settings.horizon, *held_out, pairs) + settings.lookback
+        known = max((len(candles) for candles in self._material.candles), default=0)
+        return warning if known >= least + WARM_UP else to_do
+
+    def _absent(self) -> Iterator[Finding]:
+        absent = [pair for pair in self._maker.pairs if pair not in self._known]
+        for pair in (pair for pair in absent if pair in self._damaged):
+            yield self._tell(_NAME, self._damaged[pair], self._download([pair], "--erase"))
+        if none := [pair for pair in absent if pair not in self._damaged]:
+            text = f"none of {_some(none)} in {self._config['datadir']}"
+            yield self._tell(_NAME, text, self._download(none))
+
+    @cached_property
+    def _wanted_ms(self) -> int:
+        """Where the candles to train on begin."""
+        return self._now_ms - reach_ms(self._settings, self._timeframe, len(self._maker.pairs))
+
+    @cached_property
+    def _late(self) -> dict[str, int]:
+        """Pairs whose first candle opens later than that by more than outages explain, and when."""
+        late_ms = self._wanted_ms + round(MISSING_FRACTION * (self._now_ms - self._wanted_ms))
+        starts = {pair: int(candles.date_ms[0]) for pair, candles in self._known.items()}
+        return {pair: start_ms for pair, start_ms in starts.items() if start_ms > late_ms}
+
+    def _short(self) -> Iterator[Finding]:
+        if self._late:
+            short, newest_ms = list(self._late), max(self._late.values())
+            text = (
+                f"those of {_some(short)} begin at {utc_minute(newest_ms)}, and settings want them "
+                f"from {utc_minute(self._wanted_ms)} on, if the exchange has them"
+            )
+            yield self._tell(_NAME, text, self._download(short, "--prepend"))
+
+    def _old(self) -> Iterator[Finding]:
+        step_ms = self._settings.step_candles * timeframe_ms(self._timeframe)
+        ends = {pair: int(c.date_ms[-1]) + c.step_ms for pair, c in self._known.items()}
+        late = {pair for pair, end_ms in ends.items() if end_ms < self._now_ms - step_ms}
+        if old := sorted(late | self._material.holes.keys()):
+            oldest = utc_minute(min(ends[pair] for pair in old))
+            text = f"those of {_some(old)} end at {oldest}, and the learner waits for newer ones"
+            yield warning(_NAME, text, self._download(old))
+
+    def _unseen(self) -> Iterator[Finding]:
+        leader, without = self._maker.history.leader, defaultdict[tuple[str, str], list[str]](list)
+        for found in unknown(self._material.candles, leader):
+            if found.asked not in self._late:  # their command gets this, too
+                without[found.asked, found.what].append(found.pair)
+        for (asked, what), pairs in without.items():
+            text = f"{what} is not known of many candles of {_some(pairs)}"
+            yield warning(_NAME, text, self._download([asked], "--prepend"))
+
+    def _flowless(self) -> Iterator[Finding]:
+        if pairs := list(self._material.unknown_flow):
+            command = f"Run `freqtrade-lstm download-flow {self._options}".rstrip() + "`"
+            text = f"order flow is not known of many candles of {_some(pairs)}"
+            yield warning(_NAME, text, command)
+
+    def _whole(self) -> Finding:
+        first_ms = max(int(candles.date_ms[0]) for candles in self._known.values())
+        last_ms = min(int(candles.date_ms[-1]) for candles in self._known.values())
+        span = f"{utc_minute(first_ms)} to {utc_minute(last_ms)}"
+        return good(_NAME, f"{self._timeframe} of {_some(list(self._known))}, {span}")
+
+    def _download(self, pairs: Sequence[str], *more: str) -> str:
+        days = days_to_download(self._config.get("lstm"), self._timeframe)
+        command = f"freqtrade download-data {self._options}".rstrip()
+        wanted = ["--timeframes", self._timeframe, "--days", str(days), "--pairs", *pairs, *more]
+        return f"Run `{command} {shlex.join(wanted)}`"
+
+
+def _some(pairs: Sequence[str]) -> str:
+    others = len(pairs) - _NAMED
+    return ", ".join(pairs[:_NAMED]) + (f" and {others} more" if others > 0 else "")
