@@ -1,8 +1,9 @@
 # Everything runs in .venv, which the first target makes. `make help` lists the targets.
 PYTHON ?= python3
+TAG ?= stable
 BIN := .venv/bin
 
-.PHONY: help install demo test fast lint bench exchange clean
+.PHONY: help install demo test fast lint bench exchange image clean
 
 help:
 	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
@@ -10,6 +11,7 @@ help:
 	@echo "make fast      the fast tests alone"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
+	@echo "make image     freqtrade's image with LSTMStrategy in it; TAG=stable_freqai and the like for another"
 	@echo "make clean     remove .venv and .demo"
 
 install: .venv/installed
@@ -48,6 +50,9 @@ bench: install
 
 exchange: install
 	$(BIN)/freqtrade-lstm exchange
+
+image:
+	docker build --build-arg TAG=$(TAG) -t lstm-model .
 
 clean:
 	rm -rf .venv .demo

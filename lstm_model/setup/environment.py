@@ -50,13 +50,12 @@ def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
     base, own = _base(python), str(program_of(folder))
     there = Interpreter.at(own)
     anew = ["--clear"] if there is None or there.version != base.version else []
-    _run([base.python, "-m", "venv", *anew, str(folder)], "the environment")
-    _run([own, "-m", "pip", "install", "--no-input", *NEEDS], "TensorFlow")
-    version = _run([own, "-c", _IMPORT], "TensorFlow's import", quietly=True).strip()
+    _run([base.python, "-m", "venv", *anew, str(folder)], "to make the environment")
+    _run([own, "-m", "pip", "install", "--no-input", *NEEDS], "to install TensorFlow")
     found = Interpreter.at(own)
     if found is None or not found.trains:
         raise TrainingError(f"{own} was made and does not run")
-    return found, version
+    return found, tensorflow_of(own)
 
 
 @cache  # of those that can
@@ -113,15 +112,8 @@ def _is_known(found: Interpreter) -> bool:
     return f"python{found.version[0]}.{found.version[1]}" in NAMES
 
 
-def _run(command: Sequence[str], what: str, quietly: bool = False) -> str:
+def _run(command: Sequence[str], what: str) -> None:
     try:
-        done = subprocess.run(  # noqa: S603 - an interpreter that the user named, or ours
-            command, stdout=subprocess.PIPE if quietly else None, text=True,
-            env=environment_of_another(), check=True,
-        )  # fmt: skip
+        subprocess.run(command, env=environment_of_another(), check=True)  # noqa: S603 - named
     except (OSError, subprocess.CalledProcessError) as error:
-        raise TrainingError(
-            f"{what} could not be installed: {error}. See what is said above; the same command "
-            "goes on from here"
-        ) from None
-    return done.stdout or ""
+        raise TrainingError(f"{what} failed: {error}. The same command goes on from here") from None

@@ -52,9 +52,9 @@ class Side(Trainer):
         return child
 
 
-def walk(root: Path, trainer: Trainer, threads: int) -> Facts:
+def walk(root: Path, trainer: Trainer, threads: int, python: str | None = None) -> Facts:
     """A backtest over both pairs; what it leaves."""
-    settings = SMALL.model_copy(update={"train_threads": threads})
+    settings = SMALL.model_copy(update={"train_threads": threads, "train_python": python})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TRAINER, trainer)
         learning = make_learning(root, SERIES, settings)
