@@ -109,6 +109,12 @@ def test_the_tests_have_the_same_rooms() -> None:
     assert rooms == set(ROOMS) - {"__main__", "strategies"}
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by it."""
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_every_room_says_what_happens_there() -> None:
     for room in set(ROOMS) - {"__main__", "strategies"}:
         said = ast.parse(TEXTS[f"lstm_model.{room}.__init__"])
