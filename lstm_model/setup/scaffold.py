@@ -19,9 +19,11 @@ from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import REACH_DAYS, leader_of
+from lstm_model.files import write_atomically
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import parse_settings
 from lstm_model.setup.options import example_section
+from lstm_model.written import signature, signed
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
@@ -38,12 +40,13 @@ class Action:
     Attributes
     ----------
     path : the file that now holds our content
-    kind : "written"; "kept": it was there, identical; "beside": `original` differs and was left
+    kind : "written"; "kept": it was there, identical; "renewed": it was there, of another version
+        of ours and as that wrote it; "beside": `original` differs and was left
     original : the user's file that was in the way
     """
 
     path: Path
-    kind: Literal["written", "kept", "beside"]
+    kind: Literal["written", "kept", "renewed", "beside"]
     original: Path | None = None
 
     def __str__(self) -> str:
@@ -78,7 +81,8 @@ def scaffold(userdir: Path) -> list[Action]:
     if not userdir.is_dir():
         command = f"freqtrade create-userdir --userdir {shlex.quote(str(userdir))}"
         raise ConfigError(f'there is no folder {userdir}: run "{command}" first')
-    contents = {f"strategies/{name}": _strategy_source(name) for name in STRATEGY_FILES}
+    sources = [(name, _strategy_source(name)) for name in STRATEGY_FILES]
+    contents = {f"strategies/{name}": signed(source) for name, source in sources}
     theirs, whole = _Theirs.of(userdir), _packaged("example.json")
     days_to_download(theirs.section, theirs.timeframe)  # refuses what is wrong before it writes
     theirs.check_pairs()
@@ -248,6 +252,9 @@ def _place(path: Path, content: bytes) -> Action:
         kind = _write_or_compare(path, content)
         if kind is not None:
             return Action(path, kind)
+        if _may_be_renewed(path):
+            write_atomically(path, content)
+            return Action(path, "renewed")
         names = (f"{path.name}.new{number or ''}" for number in itertools.count())
         beside = (path.with_name(name) for name in names)  # freqtrade loads none of these
         return Action(next(p for p in beside if _write_or_compare(p, content)), "beside", path)
@@ -265,6 +272,12 @@ def _write_or_compare(path: Path, content: bytes) -> Literal["written", "kept"] 
     except FileExistsError:
         return "kept" if _holds(path, content) else None
     return "written"
+
+
+def _may_be_renewed(path: Path) -> bool:
+    """Whether it is a file of ours, as another version wrote it."""
+    found = signature(path.read_bytes()) if path.is_file() else None
+    return found is not None and found.untouched
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -14,6 +14,7 @@ from freqtrade.configuration import setup_utils_configuration
 from freqtrade.enums import RunMode
 from places import ROOT
 
+from lstm_model import __version__
 from lstm_model.bot.configuration import check_startable, load_config, read_config
 from lstm_model.commands.main import main
 from lstm_model.errors import ConfigError, DataError, StoreError
@@ -27,6 +28,7 @@ from lstm_model.setup.scaffold import (
     next_commands,
     scaffold,
 )
+from lstm_model.written import signature, signed
 
 MAIN, _, EXAMPLE = STRATEGY_FILES
 
@@ -61,7 +63,7 @@ def test_files_are_written_and_a_second_call_changes_nothing(tmp_path: Path, sou
     paths = [*(tmp_path / "strategies" / name for name in STRATEGY_FILES), tmp_path / CONFIG_FILE]
     assert [(action.path, action.kind) for action in actions] == [(p, "written") for p in paths]
     for path in paths[:-1]:
-        assert path.read_bytes() == (source / path.name).read_bytes()
+        assert path.read_bytes() == signed((source / path.name).read_bytes())
     before = content(tmp_path)
     assert [action.kind for action in scaffold(tmp_path)] == ["kept"] * 4
     assert content(tmp_path) == before
@@ -81,7 +83,28 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
     third = beside.with_name(f"{MAIN}.new2")
     for _ in range(2):
         assert scaffold(tmp_path)[0].path == third
-    assert content(tmp_path) == before | {third: (source / MAIN).read_bytes()}
+    assert content(tmp_path) == before | {third: signed((source / MAIN).read_bytes())}
+
+
+def test_a_file_of_an_older_version_is_renewed_if_it_is_as_that_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.written.__version__", "0.0.9")
+        scaffold(tmp_path)
+    changed, left, with_other_ends = (tmp_path / "strategies" / name for name in STRATEGY_FILES)
+    changed.write_bytes(changed.read_bytes() + b"# mine\n")
+    with_other_ends.write_bytes(with_other_ends.read_bytes().replace(b"\n", b"\r\n"))
+    assert signature(left.read_bytes()) == ("0.0.9", True)
+    assert [action.kind for action in scaffold(tmp_path)] == [
+        "beside",
+        "renewed",
+        "renewed",
+        "kept",
+    ]
+    assert changed.read_bytes().endswith(b"# mine\n")
+    for path in (left, with_other_ends, changed.with_name(f"{MAIN}.new")):
+        assert signature(path.read_bytes()) == (__version__, True)
 
 
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Files of ours in a user's folder: which version wrote one, and whether the user changed it since.
+
+The first line says both, as a comment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+from lstm_model import __version__
+
+_LINE = re.compile(
+    rb"# lstm-model (?P<version>[\w.+-]+) wrote this, sum (?P<sum>[0-9a-f]{16})[^\n]*\n"
+)
+_HINT = "`freqtrade-lstm init` renews it unless you change it"
+
+
+class Signature(NamedTuple):
+    """What the first line of a file of ours says.
+
+    Attributes
+    ----------
+    version : of this package, that wrote it
+    untouched : it is as it was written
+    """
+
+    version: str
+    untouched: bool
+
+
+def signed(content: bytes) -> bytes:
+    """The content below a line that says who wrote it.
+
+    Examples
+    --------
+    >>> signature(signed(b"x = 1\\n"))
+    Signature(version='...', untouched=True)
+    >>> signature(signed(b"x = 1\\n") + b"y = 2\\n").untouched
+    False
+    """
+    head = f"# lstm-model {__version__} wrote this, sum {_sum(content)}; {_HINT}\n"
+    return head.encode() + content
+
+
+def signature(content: bytes) -> Signature | None:
+    """What its first line says; None where it is none of ours.
+
+    Line ends that an editor or a version control changed are no change.
+    """
+    plain = content.replace(b"\r\n", b"\n")
+    if (line := _LINE.match(plain)) is None:
+        return None
+    untouched = _sum(plain[line.end() :]).encode() == line["sum"]
+    return Signature(line["version"].decode(), untouched)
+
+
+def is_older(version: str) -> bool:
+    """Whether a file of that version is older than this installation.
+
+    Examples
+    --------
+    >>> is_older("0.0.9"), is_older(__version__), is_older("99.0")
+    (True, False, False)
+    """
+    return _numbers(version) < _numbers(__version__)
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
