@@ -78,7 +78,7 @@ def test_the_version_has_one_place(built: Path) -> None:
 def test_no_test_and_no_data_is_in_them(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as packed, tarfile.open(source) as archive:
-        names = [*packed.namelist(), *archive.getnames()]
+        names = [*packed.namelist(), *(each.name for each in archive if each.isfile())]
     ends = {Path(name).suffix for name in names if "info/" not in name}
     assert not [name for name in names if "tests" in Path(name).parts]
     assert ends <= {".py", ".typed", ".json", ".jinja", ".css", ".md", ".toml", ".cfg", ".in", ""}
