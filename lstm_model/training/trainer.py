@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -144,10 +144,10 @@ class Trainer:
                 self._rest(self._rested(kind) or Child(kind.command(self._program)), kind)
 
     def end_idle(self) -> None:
-        """End the processes that have no work."""
-        with self._changed:
-            for child in [*self._idle]:
-                self._end(child)
+        """End the processes that have no work; one that cannot be ended keeps no other from it."""
+        with self._changed, ExitStack() as ended:
+            for child in self._idle:
+                ended.callback(self._end, child)
 
     def crash(self) -> bool:
         """Have the processes crash that are training; whether there was one."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -19,8 +20,9 @@ import pytest
 
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
+from lstm_model.training.child import Child
 from lstm_model.training.job import Progress, TrainingJob, TrainingResult
-from lstm_model.training.trainer import Trainer
+from lstm_model.training.trainer import Kind, Trainer
 
 GOOD_CHILD = """
     import json, pathlib, sys
@@ -376,6 +378,20 @@ def test_work_that_comes_in_time_keeps_a_child(tmp_path: Path) -> None:
     assert len({staying.pid(name) for name in "abc"}) == 1
     trainer.end_idle()
     assert not is_running(staying.pid("c"))
+
+
+def test_one_that_cannot_be_ended_keeps_no_other_from_it(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = [Child((sys.executable, "-c", "input()")) for _ in range(3)]
+    for child in children:
+        trainer._rest(child, Kind.of(Settings(), background=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(children[1], "kill", mock.Mock(side_effect=PermissionError("not yours")))
+        with pytest.raises(PermissionError, match="not yours"):
+            trainer.end_idle()
+    assert [child.alive for child in children] == [False, True, False]
+    children[1].kill()
 
 
 @pytest.mark.parametrize(
