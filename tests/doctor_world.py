@@ -17,6 +17,7 @@ from series import make_candles, to_frame
 
 from lstm_model import machine
 from lstm_model.bot import configuration
+from lstm_model.settings import Settings
 from lstm_model.setup.doctor import examine
 from lstm_model.setup.finding import Finding, State
 from lstm_model.setup.subject import read_subject
@@ -65,10 +66,14 @@ class User:
     def options(self) -> dict[str, str]:
         return {"user_data_dir": str(self.folder)}
 
+    def loaded(self) -> tuple[dict[str, Any], Settings]:
+        """The configuration as freqtrade reads it, and our section of it."""
+        config = configuration.load_config([str(self.file)], self.options())
+        return config, configuration.settings_of(config)
+
     def store(self) -> tuple[ModelStore, Lineage]:
         """What a bot of this configuration has learnt."""
-        config = configuration.load_config([str(self.file)], self.options())
-        settings = configuration.settings_of(config)
+        config, settings = self.loaded()
         root = configuration.store_folder(config, settings)
         return ModelStore(root), Lineage(root, configuration.lineage(config, settings))
 

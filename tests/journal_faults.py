@@ -61,6 +61,12 @@ class Server:
             "pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", log, "-o", options, "start"
         )
 
+    def demand_passwords(self) -> None:
+        """From now on; that of the url is wrong, for it has none."""
+        rule = "host all all 127.0.0.1/32 scram-sha-256\n"
+        (self.folder / "data" / "pg_hba.conf").write_text(rule)
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "reload")
+
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
 

@@ -73,10 +73,7 @@ def check_journal(config: Config, settings: Settings) -> Iterator[Finding]:
     except LstmModelError as error:
         yield to_do("journal", str(error), "")
         return
-    try:
-        problem = "" if journal.is_missing else _asked(journal)
-    finally:
-        journal.close()
+    problem = "" if journal.is_missing else _asked(journal)
     if problem:
         yield to_do("journal", problem, "")
     elif journal.is_missing:
@@ -92,9 +89,10 @@ def _asked(journal: Journal) -> str:
     def ask() -> None:
         try:
             journal.reach()
-            problems.append("")
         except StoreError as error:
             problems.append(str(error))
+        finally:
+            journal.close()  # here: it would wait for a connection that is being opened
 
     asking = threading.Thread(target=ask, daemon=True, name="doctor-journal")
     asking.start()
@@ -103,4 +101,4 @@ def _asked(journal: Journal) -> str:
         with suppress(StoreError):
             journal.abort()
         return f"{journal.place} has not answered in {_ANSWER_S:g} s: see that it runs"
-    return problems[0]
+    return "".join(problems)

@@ -39,7 +39,7 @@ from telegram_world import private_settings, secret_forms
 
 from lstm_model.commands.main import main
 from lstm_model.errors import TrainingError
-from lstm_model.setup import installation
+from lstm_model.setup import installation, stored
 from lstm_model.setup.environment import tensorflow_of
 from lstm_model.setup.finding import State
 from lstm_model.training import interpreter
@@ -303,15 +303,12 @@ def test_a_journal_that_cannot_be_reached_is_told_without_its_password(user: Use
 def test_a_database_that_never_answers_is_not_waited_for(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lstm_model.setup import stored
-
     monkeypatch.setattr(stored, "_ANSWER_S", 0.2)
-    config = {**COMPLETE, "user_data_dir": user.folder}
+    monkeypatch.setattr(stored, "_LOCK_S", 20.0)
+    config, settings = user.loaded()
     journal = user.folder / "lstm" / "journal.sqlite"
     journal.parent.mkdir()
     with locked(journal, "alone"):
-        monkeypatch.setattr(stored, "_LOCK_S", 20.0)
-        settings = stored.configuration.settings_of(config)
         [found] = stored.check_journal(config, settings)
     assert "has not answered in 0.2 s" in found.text
 
