@@ -47,7 +47,8 @@ class Finding(NamedTuple):
     todo: str = ""
 
     def __str__(self) -> str:
-        told = f"{self.name}: {self.text}" + (f". {self.todo}" if self.todo else "")
+        end = "" if self.text.endswith((".", "?", "!")) else "."
+        told = f"{self.name}: {self.text}" + (f"{end} {self.todo}" if self.todo else "")
         return " ".join(told.split())
 
 

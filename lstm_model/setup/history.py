@@ -16,7 +16,7 @@ from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.scaffold import days_to_download
 from lstm_model.setup.subject import Config
-from lstm_model.training.absence import MISSING_FRACTION, unknown
+from lstm_model.training.absence import MISSING_FRACTION, Unknown, unknown
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.material import Material, reach_ms
 
@@ -126,13 +126,15 @@ class _Shelf:
             yield warning(_NAME, text, self._download(old))
 
     def _unseen(self) -> Iterator[Finding]:
-        leader, without = self._maker.history.leader, defaultdict[tuple[str, str], list[str]](list)
-        for found in unknown(self._material.candles, leader):
+        without = defaultdict[str, list[Unknown]](list)
+        for found in unknown(self._material.candles, self._maker.history.leader):
             if found.asked not in self._late:  # their command gets this, too
-                without[found.asked, found.what].append(found.pair)
-        for (asked, what), pairs in without.items():
-            text = f"{what} is not known of many candles of {_some(pairs)}"
-            yield warning(_NAME, text, self._download([asked], "--prepend"))
+                without[found.what].append(found)
+        for what, those in without.items():
+            pairs = _some([found.pair for found in those])
+            asked = list(dict.fromkeys(found.asked for found in those))
+            text = f"{what} is not known of many candles of {pairs}"
+            yield warning(_NAME, text, self._download(asked, "--prepend"))
 
     def _flowless(self) -> Iterator[Finding]:
         if pairs := list(self._material.unknown_flow):
