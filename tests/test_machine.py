@@ -1,15 +1,24 @@
-"""What memory is left, by the files in which Linux says so."""
+"""What memory is left, by the files in which Linux says so; and what is given back of it."""
 
 from __future__ import annotations
 
+import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import megabytes, work_and_keep_a_little
 
-from lstm_model.machine import Room, memory_kills, processor_flags, tightest_room
+from lstm_model.machine import (
+    Room,
+    give_memory_back,
+    memory_kills,
+    processor_flags,
+    tightest_room,
+)
 
 MB = 1_000_000
 MOUNTED = "30 23 0:26 {within} /sys/fs/cgroup{at} rw,relatime shared:4 - {kind} {kind} rw{more}\n"
@@ -168,3 +177,14 @@ def test_of_this_machine_it_is_known() -> None:
     assert room is not None
     assert 0.0 < room.left_mb <= room.limit_mb * 2
     assert processor_flags()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is freed")
+def test_what_a_thread_has_freed_is_given_back() -> None:
+    """Where something small lies behind it, glibc keeps all that was freed before."""
+    with ThreadPoolExecutor(1) as threads:
+        kept = threads.submit(work_and_keep_a_little, 100).result()
+    held = megabytes()
+    give_memory_back()
+    assert held - megabytes() > 50.0
+    assert len(kept) == 100

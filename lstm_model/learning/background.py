@@ -19,6 +19,7 @@ from lstm_model.learning.learner import Wish
 from lstm_model.learning.run import Run
 from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import Teller, decisions, minute
+from lstm_model.machine import give_memory_back
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.model.model import Model
 from lstm_model.store.lineage import Lineage, versions_in_use
@@ -291,6 +292,7 @@ class BackgroundLearning:
             else:
                 self._retry_at_ms = 0
         finally:
+            give_memory_back()  # a step looks at all candles, and the next is a day or so away
             self._walking = None
 
     def _fail(self, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from instant_training import SETTINGS, InstantTraining, make_learning
 from live_world import (  # noqa: F401 - three fixtures
@@ -49,6 +51,7 @@ from live_world import (  # noqa: F401 - three fixtures
     running_bot,
     wait_for_learning,
 )
+from memory import megabytes, work_and_keep_a_little
 
 from lstm_model.errors import DataError, LstmModelError, StoreError, TrainingError
 from lstm_model.learning import background
@@ -327,6 +330,24 @@ def test_panels_are_kept_from_one_training_to_the_next_until_the_walk_ends(
     assert [step.address for step in found] == [step.address for step in steps]
     assert told[-1] == "forget"
     assert told.count("build") == len(told) - 1 > 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is freed")
+def test_what_a_walk_has_freed_goes_back_to_the_system(tmp_path: Path) -> None:
+    """Every walk has a thread, and glibc keeps for each what it took at most."""
+    kept: list[np.ndarray] = []
+    held: list[float] = []
+
+    def read(pair: str) -> Candles | None:
+        if not kept and learning_threads() == [threading.current_thread()]:
+            kept.extend(work_and_keep_a_little(100))
+            held.append(megabytes())
+        return bot.everything_closed(pair)
+
+    bot = Bot(tmp_path / "live", disk=read)
+    bot.start().look(FIRST)
+    assert held[0] - megabytes() > 50.0
+    bot.stop()
 
 
 def test_a_restart_in_the_lag_after_a_step_serves_the_step_before(
