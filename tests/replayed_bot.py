@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 from e2e import PAIRS, SMALL
+from freqtrade.loggers import bufferHandler
 from places import ROOT
 
 from lstm_model.practice.incidents import parse_incident
@@ -59,6 +60,7 @@ def main(folder: Path, start: str, hours: str, incidents: list[str]) -> None:
                 "children": [" ".join(child.cmdline()) for child in me.children()],
                 "sockets": [str(item) for item in me.net_connections()],
                 "files": [item.path for item in me.open_files()],
+                "frames": [record.msg for record in bufferHandler.buffer if record.exc_info],
             }
         )
     )

@@ -23,9 +23,11 @@ from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
 from lstm_model.bot.theirs import assign, check_order, merged_plot
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.news import News, as_markdown
+from lstm_model.machine import give_memory_back
 from lstm_model.market.candles import Candles, Ints
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import opened_ms
@@ -63,7 +65,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         check_order(type(self), LSTMForecasts)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
-        self._lstm_news, self._lstm_frozen = News(), False
+        self._lstm_news, self._lstm_freeze_ms = News(), 0
         self._lstm_fee = DEFAULT_FEE_FRACTION  # of one side; the exchange's once there is an engine
         super().__init__(config=config)
         with _as_freqtrade_errors():
@@ -130,25 +132,29 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
 
     def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
-        self._lstm_freeze_once()
+        now_ms = int(current_time.timestamp() * 1000)
+        self._lstm_freeze(now_ms)
         held = {trade.pair for trade in Trade.get_open_trades()}
         pairs = held.union(self.dp.current_whitelist())
-        now_ms = int(current_time.timestamp() * 1000)
         live.tick(now_ms, pairs)
         self._lstm_follow(live)
         live.foresee(list(self._lstm_new_candles(live)))
         for news in self._lstm_news.due(live.take_news(), now_ms):
             self.dp.send_msg(as_markdown(news), always_send=True)
 
-    def _lstm_freeze_once(self) -> None:
+    def _lstm_freeze(self, now_ms: int) -> None:
         """Spare what is loaded by now from full collections: each would stop all threads for 0.1 s.
 
         Not before the loop begins: until then freqtrade holds the bot before a `/reload_config`,
-        which would be frozen with all that belongs to it, and never be let go.
+        which would be frozen with all that belongs to it, and never be let go. It may hold it for
+        longer: after an outage the log that it keeps for `/logs` does, with the frames of what was
+        raised. So once a day what is garbage by then goes.
         """
-        if not self._lstm_frozen:
-            self._lstm_frozen = True
+        if now_ms >= self._lstm_freeze_ms:
+            self._lstm_freeze_ms = now_ms + DAY_MS
+            gc.unfreeze()
             gc.collect()
+            give_memory_back()  # a start takes more than what is left of it
             gc.freeze()
 
     def _lstm_follow(self, live: LiveEngine) -> None:

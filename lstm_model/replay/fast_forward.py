@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from freqtrade.loggers import bufferHandler
 from freqtrade.persistence import Trade
 from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.rpc import RPCHandler
@@ -213,6 +214,7 @@ class FastForward:
             _CustomData.session.remove()  # a bot that reads what was written down with a trade
             Trade.session.remove()
             Trade.session.get_bind().dispose()
+            bufferHandler.buffer.clear()  # its tracebacks hold the bot of an outage
 
     @property
     def now_ms(self) -> int:

@@ -36,11 +36,13 @@ from places import STRATEGIES
 from series import STEP_MS, to_frame
 
 from lstm_model.bot.live import LiveEngine
+from lstm_model.durations import DAY_MS
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles
 from lstm_model.trading.sizing import ERROR, NO_DATA
 
 Spoil = Callable[[pd.DataFrame], pd.DataFrame]
+DAY = DAY_MS // STEP_MS  # candles
 LOOPS = 20  # of a bot that looks every few seconds
 
 
@@ -290,3 +292,25 @@ def test_what_belonged_to_a_bot_is_let_go_when_its_configuration_is_reloaded(
     alive = [[ref() is not None for ref in refs] for refs in generations]
     assert alive == [[False, False]] * 3 + [[True, True]]
     assert not gc.get_freeze_count()
+
+
+def test_a_bot_that_a_log_holds_for_a_while_after_a_reload_is_let_go_of_later(
+    tmp_path: Path,
+) -> None:
+    """freqtrade keeps its newest log with the frames that raised: of an outage, those of a bot."""
+    trader = Trader(Bot(tmp_path / "live").start())
+    trader.itself = trader
+    trader.loop(FIRST)
+    trader.strategy._lstm_stop()
+    log, gone = [trader], weakref.ref(trader)
+    trader = Trader(Bot(tmp_path / "live").start(FIRST + 1))
+    trader.loop(FIRST + 1)
+    log.clear()
+    gc.collect()
+    assert gone() is not None
+    trader.loop(FIRST + DAY)
+    assert gone() is not None
+    trader.loop(FIRST + 1 + DAY)
+    assert gone() is None
+    assert gc.get_freeze_count()
+    trader.strategy._lstm_stop()

@@ -83,6 +83,7 @@ def replay(
     assert said["missed"] == []
     assert said["threads"] == ["MainThread"]
     assert (said["children"], said["sockets"], said["files"]) == ([], [], [])
+    assert said["frames"] == []  # of a bot, in the log that freqtrade keeps
     return replayed
 
 
