@@ -11,9 +11,10 @@ allowed, `full` is left out, and the table says so. Candles are invented without
 Counted are, by virtual day: resident memory, threads and open files of the bot's process, the most
 memory of its training process, bots, strategies and engines alive, rows of the journal, messages.
 The bot's process also holds what is not the bot's: the market's tape, which is there from the start
-(its size is told), the exchange that serves it, and the candles that `verify` compares, 50 bytes
-each. Status 1 if a forecast differs, a row is missing or there twice, memory or numbers grow, or
-a message is too long or comes more than once an hour.
+(its size is told), the exchange that serves it, whose connections are not counted, and the candles
+that `verify` compares, 50 bytes each. `--explain` says each day what malloc keeps, and what holds a
+bot that has ended. Status 1 if a forecast differs, a row is missing or there twice, memory or
+numbers grow, or a message is too long or comes more than once an hour.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import numpy as np
 import psutil
 from freqtrade.freqtradebot import FreqtradeBot
 from freqtrade.strategy import IStrategy
+from held import heap_megabytes, holders
 from rich.console import Console
 from rich.table import Table
 
@@ -131,6 +133,9 @@ class Alive:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter([*self._known])
+
 
 @dataclass
 class Day:
@@ -152,11 +157,13 @@ class Day:
 class Samples:
     """Looks at this process once a virtual hour, at what is alive at the end of each day."""
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay, *, explain: bool = False) -> None:
+        self._explain = explain
         self.days: dict[int, Day] = defaultdict(Day)
         self._replay, self._me = replay, psutil.Process()
         self._start_ms = replay.plan.scenario.start_ms
         self._alive = [Alive(kind) for kind in (FreqtradeBot, IStrategy, LiveEngine)]
+        self._last_day = -(-(replay.plan.scenario.end_ms - self._start_ms) // DAY_MS) - 1
         self._hour, self._day, self._trainer_s, self._day_s = -1, 0, 0.0, time.monotonic()
 
     def __call__(self, moment: Moment) -> None:
@@ -167,18 +174,18 @@ class Samples:
             today.trainer = max(today.trainer, self._trainer())
         if hour == self._hour:
             return
-        self._hour = hour
-        if hour // 24 != self._day:
+        self._hour, day = hour, min(hour // 24, self._last_day)
+        if day != self._day:
             gc.collect()
             self._sample(self.days[self._day])
             self.close_day()
-            self._day = hour // 24
+            self._day = day
         self._sample(self.days[self._day])
 
     def _sample(self, day: Day) -> None:
         day.megabytes.append(self._me.memory_info().rss / 1e6)
         day.threads.append(self._me.num_threads())
-        day.files.append(self._me.num_fds())
+        day.files.append(self._me.num_fds() - self._served())
         day.bots, day.strategies, day.engines = map(len, self._alive)
 
     def close_day(self) -> None:
@@ -190,6 +197,18 @@ class Samples:
             f"day {self._day + 1}: {day.wall_s:.0f} s, {day.megabytes[-1]:.0f} MB, "
             f"{day.threads[-1]} threads, {day.files[-1]} files, {day.bots} bots, rows {day.rows}"
         )
+        if self._explain:
+            show_life("  malloc: {:.0f} MB in use, {:.0f} MB free".format(*heap_megabytes()))
+            for old in self._alive[0]:
+                if old.strategy._lstm_engine is None:
+                    ways = holders(old) or ["nobody holds it: it was frozen"]
+                    show_life("\n".join(["  an old bot:", *ways]))
+
+    def _served(self) -> int:
+        """Open files of the exchange: where it listens, and its ends of the bot's connections."""
+        found = self._me.net_connections("tcp")
+        served = {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+        return sum(each.fd >= 0 and each.laddr.port in served for each in found)
 
     def _trainer(self) -> float:
         found = 0.0
@@ -364,7 +383,7 @@ def run(chosen: argparse.Namespace) -> bool:
         chosen.start_ms, chosen.days, chosen.per_day, kinds, chosen.pairs, chosen.seed
     )  # fmt: skip
     replay = prepared(chosen, incidents)
-    samples = Samples(replay)
+    samples = Samples(replay, explain=chosen.explain)
     ran = replay.run(samples)
     samples.close_day()
     for incident in incidents:
@@ -479,6 +498,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="a small network, for a try")
     parser.add_argument("--options", default="{}", help='more of the "lstm" section, as JSON')
     parser.add_argument("--no-stream", action="store_true", help="candles alone")
+    parser.add_argument("--explain", action="store_true", help="what holds memory and old bots")
     parser.add_argument("--folder", type=Path, help="where all is left; a temporary one else")
     parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
