@@ -24,7 +24,10 @@ class _Heap(ctypes.Structure):
 
 
 def heap_megabytes() -> tuple[float, float]:
-    """What glibc has given out, and what it keeps although it was freed (10^6 bytes)."""
+    """What glibc has given out, and what was freed of its parts (10^6 bytes).
+
+    `malloc_trim` gives back pages of the second, which counts on: resident memory says how many.
+    """
     look = ctypes.CDLL(None).mallinfo2
     look.restype = _Heap
     found = look()
