@@ -1,4 +1,4 @@
-"""Why memory is not given back: what the C library keeps of it, and who holds an object."""
+"""Why memory is not given back: what libraries keep of it, and who holds an object."""
 
 from __future__ import annotations
 

@@ -188,3 +188,20 @@ def test_what_a_thread_has_freed_is_given_back() -> None:
     give_memory_back()
     assert held - megabytes() > 50.0
     assert len(kept) == 100
+
+
+def test_what_pyarrow_has_freed_is_given_back() -> None:
+    """A file of candles that was read in a thread: none of it is in use, and it is still held."""
+    pyarrow = pytest.importorskip("pyarrow")
+
+    def read() -> float:
+        parts = [pyarrow.allocate_buffer(1_000_000) for _ in range(100)]
+        for part in parts:
+            memoryview(part).cast("B")[:] = bytes(1_000_000)
+        return megabytes()
+
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(read).result()
+    give_memory_back()
+    assert pyarrow.default_memory_pool().bytes_allocated() == 0
+    assert held - megabytes() > 50.0
