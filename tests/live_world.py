@@ -196,7 +196,7 @@ def learning_threads() -> list[threading.Thread]:
 def facts(outlook: Outlook, row: int) -> dict[str, Any]:
     """Everything the strategy reads about one candle; floats by their bits."""
     close = np.full(len(outlook.date_ms), 100.0)
-    columns = {name: column[row] for name, column in outlook.columns(close).items()}
+    columns = {name: column[row] for name, column in outlook.columns(close, STEP_MS).items()}
     columns["quantiles"] = outlook.forecast.quantiles[row].tobytes()
     columns["version"] = outlook.version[row]
     return {
@@ -209,12 +209,15 @@ def backtest(
     root: Path, series: Sequence[Candles] = SERIES, first: int = FIRST,
     settings: Settings = SETTINGS, stop: int = COUNT, pair: str = PAIR,
 ) -> Outlook:  # fmt: skip
-    """A study from the close of candle `first` on; every pair of `series` is in the whitelist."""
+    """A study from the close of candle `first` on; every pair of `series` is in the whitelist.
+
+    It is handed the horizon's candles before, too, as freqtrade hands over those that warm up.
+    """
     followed = [candles.pair for candles in series]
     learning = make_learning(root, series, settings, followed=followed)
     engine = WalkForwardEngine(learning, make_terms(settings))
     mine = next(candles for candles in series if candles.pair == pair)
-    return engine.outlook(mine.rows(first, stop), skip=0)
+    return engine.outlook(mine.rows(first - settings.horizon, stop), skip=settings.horizon)
 
 
 def chain(

@@ -22,7 +22,7 @@ from freqtrade.persistence import LocalTrade, disable_database_use, enable_datab
 from freqtrade.resolvers import StrategyResolver
 from nowcast_world import SETTINGS, make_model
 from places import STRATEGIES, TESTS
-from series import make_candles, same_bits, to_frame, with_context, with_flow
+from series import STEP_MS, make_candles, same_bits, to_frame, with_context, with_flow
 
 from lstm_model.features.closed_candle import WARM_UP, compute_features
 from lstm_model.market.candles import Candles
@@ -127,7 +127,7 @@ def numbers() -> dict[str, np.ndarray]:
         features = compute_features(series, order_flow=True)
         found[f"{pair} features"] = features.rows
         found[f"{pair} volatility"] = features.volatility
-        columns = outlook_of(series).columns(series.close)
+        columns = outlook_of(series).columns(series.close, STEP_MS)
         for name, column in columns.items():
             text = column.dtype == object
             found[f"{pair} {name}"] = np.array([str(x) for x in column]) if text else column

@@ -47,7 +47,10 @@ class WalkForwardEngine:
         self._steps: dict[int, Step] = {}  # by boundary, rising
 
     def outlook(self, candles: Candles, skip: int) -> Outlook:
-        """Forecast every candle of the study, and none that only warms up.
+        """Forecast every candle of the study, and of those that warm up the last `horizon`.
+
+        What those say of the first candles of the study is shown there (`lstm_due_low`), wherever
+        a study begins. No step is made for their sake.
 
         Parameters
         ----------
@@ -68,7 +71,10 @@ class WalkForwardEngine:
         if not len(closes):
             return outlook
         self._walk(*(self._schedule.boundary_at(int(closes[end])) for end in (0, -1)))
-        served = [(step, rows + skip) for step, rows in self._by_step(closes)]
+        lead_ms = int(candles.date_ms[skip]) - self.terms.settings.horizon * candles.step_ms
+        lead = int(np.searchsorted(candles.date_ms, lead_ms))
+        closes = candles.date_ms[lead:] + candles.step_ms
+        served = [(step, rows + lead) for step, rows in self._by_step(closes)]
         outlook.forecast = self._forecast(candles, outlook, served)
         for step, rows in served:
             outlook.admit(step.model, rows)

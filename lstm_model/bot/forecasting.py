@@ -6,12 +6,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from datetime import datetime
+from datetime import UTC, datetime
 from inspect import getattr_static
 from typing import Any, cast
 
 import numpy as np
-from freqtrade.enums import CandleType
+from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
@@ -28,26 +28,28 @@ from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.news import News, as_markdown
 from lstm_model.machine import give_memory_back
-from lstm_model.market.candles import Candles, Ints
+from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
 from lstm_model.settings import Settings
-from lstm_model.trading.analyzed import opened_ms
+from lstm_model.trading.analyzed import Coming, coming, opened_ms, outline
 from lstm_model.trading.outlook import Outlook
 
 # Options that hyperopt may tune, by a parameter named with `lstm_` before; nothing is trained anew.
 PARAMETERS = ("min_edge", "kelly_fraction", "stop_multiple")
 
+_LINE, _FILL = "#6baed6", "rgba(66, 146, 198, 0.25)"
+_COMING_LINE, _COMING_FILL = "#fd8d3c", "rgba(253, 141, 60, 0.30)"
 _PLOT: dict[str, Any] = {
     "main_plot": {
-        "lstm_price_low": {
-            "color": "#9ecae1", "fill_to": "lstm_price_high",
-            "fill_label": "forecast interval", "fill_color": "rgba(66, 146, 198, 0.15)",
-        },
-        "lstm_price": {"color": "#2171b5"}, "lstm_price_high": {"color": "#9ecae1"},
-        "lstm_price_lowest": {"color": "#fb6a4a"}, "lstm_price_highest": {"color": "#fb6a4a"},
+        "lstm_due_low": {"color": _LINE, "fill_to": "lstm_due_high", "fill_color": _FILL},
+        "lstm_due_high": {"color": _LINE},
     },
     "subplots": {
-        "return": {"lstm_mean": {"color": "#2171b5"}, "lstm_edge": {"color": "#cb181d"}},
-        "Kelly": {"lstm_kelly": {"color": "#238b45", "type": "bar"}},
+        "width": {"lstm_width": {"color": "#2171b5"}, "lstm_usual_width": {"color": "#9e9ac8"}},
+        "edge": {"lstm_mean": {"color": "#2171b5"}, "lstm_edge": {"color": "#cb181d"}},
+        "gate": {
+            "lstm_gate_open": {"color": "#a1d99b", "type": "bar"},
+            "lstm_trust": {"color": "#238b45"},
+        },
     },
 }  # fmt: skip
 
@@ -73,7 +75,8 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         self._lstm_own_parameters()
         needed = max(self.startup_candle_count, self._lstm_warm_up)
         assign(self, "startup_candle_count", needed)
-        assign(self, "plot_config", merged_plot(getattr(self, "plot_config", None), _PLOT))
+        self._lstm_their_plot = getattr(self, "plot_config", None)
+        assign(self, "plot_config", merged_plot(self._lstm_their_plot, _PLOT))
 
     def bot_start(self, **kwargs: Any) -> None:
         """Load the champion before the first candle; a second start begins from nothing.
@@ -116,7 +119,23 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         dataframe = super().populate_indicators(dataframe, metadata)
         if candles is None:
             return self._lstm_left_out(dataframe, pair)
-        return with_columns(dataframe, candles, self._lstm_outlook(candles))
+        dataframe = with_columns(dataframe, candles, self._lstm_outlook(candles))
+        if self.config.get("runmode") == RunMode.PLOT:
+            shapes = _shapes(dataframe, self._lstm_coming(dataframe))
+            drawn = merged_plot(self._lstm_their_plot, {**_PLOT, "main_plot": shapes})
+            assign(self, "plot_config", drawn)
+        return dataframe
+
+    def plot_annotations(
+        self, pair: str, start_date: datetime, end_date: datetime, dataframe: DataFrame,
+        **kwargs: Any,
+    ) -> list[Any]:  # fmt: skip
+        """Theirs; and for FreqUI boxes right of the newest candle: what is forecast of the next."""
+        theirs = super().plot_annotations(
+            pair=pair, start_date=start_date, end_date=end_date, dataframe=dataframe, **kwargs
+        )
+        until_ms, step_ms = opened_ms(dataframe), timeframe_ms(self.timeframe)
+        return [*theirs, *_coming_boxes(self._lstm_coming(dataframe), until_ms, step_ms)]
 
     def __getstate__(self) -> dict[str, Any]:
         """`hyperopt -j` pickles strategies: its workers read the columns and need no engine."""
@@ -130,6 +149,9 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def lstm_analyzed(self, pair: str) -> DataFrame:
         """The pair's candles with all columns, in a backtest until now."""
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
+
+    def _lstm_coming(self, frame: DataFrame) -> Coming:
+        return coming(frame, self.lstm_settings.horizon, timeframe_ms(self.timeframe))
 
     def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
         now_ms = int(current_time.timestamp() * 1000)
@@ -192,8 +214,8 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
     @property
     def _lstm_warm_up(self) -> int:
-        """Candles before the first that can be forecast."""
-        return WARM_UP + self.lstm_settings.lookback
+        """Candles before the first that can be forecast, and that was forecast by then."""
+        return max(WARM_UP + self.lstm_settings.lookback, self.lstm_settings.horizon)
 
     def _lstm_outlook(self, candles: Candles) -> Outlook:
         if live := self._lstm_live:  # freqtrade makes one line of our errors here
@@ -222,7 +244,8 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def _lstm_left_out(self, frame: DataFrame, pair: str) -> DataFrame:
         """The columns of a pair whose candles were refused: no trade."""
         nothing = cast(LiveEngine, self._lstm_live).nothing(pair, _dates_ms(frame))
-        return frame.assign(**nothing.columns(np.full(len(frame), np.nan)))
+        unknown = np.full(len(frame), np.nan)
+        return frame.assign(**nothing.columns(unknown, timeframe_ms(self.timeframe)))
 
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
         engine = assembly.open_engine(self.config, self.dp, can_short=self.can_short)
@@ -239,7 +262,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
 
 def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFrame:
     """The frame with the outlook's columns; by date, as it may have lost or gained candles."""
-    columns = outlook.columns(candles.close)
+    columns = outlook.columns(candles.close, candles.step_ms)
     dates = _dates_ms(frame)
     if not np.array_equal(dates, candles.date_ms):
         found = DataFrame(columns, index=candles.date_ms).reindex(dates)
@@ -248,6 +271,45 @@ def with_columns(frame: DataFrame, candles: Candles, outlook: Outlook) -> DataFr
         return frame.assign(**columns)
     # All at once: one by one takes six times as long.
     return concat([frame, DataFrame(columns, index=frame.index)], axis=1)
+
+
+def _shapes(frame: DataFrame, band: Coming) -> dict[str, Any]:
+    """What `plot-dataframe` draws in place of our lines, with points of their own.
+
+    It draws no annotations, and what it fills between lines it fills wrongly where they have gaps.
+    Each stands under a column's name, as nothing is drawn without a column.
+    """
+    due = (frame[f"lstm_due_{end}"].to_numpy() for end in ("low", "high"))
+    return {
+        "lstm_due_low": _shape("forecast before", _LINE, _FILL, _dates_ms(frame), *due),
+        "lstm_price_low": _shape("forecast of candles to come", _COMING_LINE, _COMING_FILL, *band),
+    }
+
+
+def _shape(
+    name: str, line: str, fill: str, date_ms: Ints, low: Floats, high: Floats
+) -> dict[str, Any]:  # fmt: skip
+    rows, along_high = outline(low, high)
+    prices = np.where(rows < 0, np.nan, np.where(along_high, high[rows], low[rows]))
+    drawn = {"line": {"color": line, "width": 1}, "fill": "toself", "fillcolor": fill}
+    dates = date_ms[rows].astype("datetime64[ms]")
+    return {"plotly": {**drawn, "name": name, "x": dates, "y": prices, "hoveron": "points"}}
+
+
+def _coming_boxes(band: Coming, until_ms: int, step_ms: int) -> list[dict[str, Any]]:
+    """freqtrade's annotations: of each candle after `until_ms` a box as wide as the candle."""
+    candles = zip(band.date_ms.tolist(), band.low.tolist(), band.high.tolist(), strict=True)
+    return [
+        {
+            "type": "area", "color": _COMING_FILL, "y_start": low, "y_end": high,
+            "start": _date(date_ms - step_ms / 2), "end": _date(date_ms + step_ms / 2),
+        }
+        for date_ms, low, high in candles if date_ms > until_ms and low <= high
+    ]  # fmt: skip
+
+
+def _date(time_ms: float) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
 def _dates_ms(frame: DataFrame) -> Ints:

@@ -83,6 +83,12 @@ class Forecast:
         return np.asarray(self.quantiles[:, -1])
 
     @property
+    def width(self) -> Floats:
+        """(N,) of the widest interval; NaN where it has no end."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.high - self.low)
+
+    @property
     def interval_level(self) -> float:
         """Nominal coverage of `[low, high]`."""
         return self.levels[-1] - self.levels[0]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pandas import DataFrame
 
-from lstm_model.market.candles import Floats
+from lstm_model.market.candles import Floats, Ints
 from lstm_model.settings import Settings
 from lstm_model.trading.sizing import NO_DATA
 
@@ -45,6 +46,65 @@ def gate_of(frame: DataFrame) -> str:
 def opened_ms(frame: DataFrame) -> int:
     """When the newest candle opened; 0 without one."""
     return int(frame["date"].iloc[-1].timestamp() * 1000) if len(frame) else 0
+
+
+class Coming(NamedTuple):
+    """What forecasts say of candles that are not there yet.
+
+    Attributes
+    ----------
+    date_ms : (M,) opens of the candles, rising, from the newest that is there on
+    low, high : (M,) prices that bound the interval of each one's close; NaN without a forecast
+    """
+
+    date_ms: Ints
+    low: Floats
+    high: Floats
+
+
+def coming(frame: DataFrame, horizon: int, step_ms: int) -> Coming:
+    """The intervals of the newest candle's close and of the next ones, each from `horizon` before.
+
+    The last is the newest forecast's.
+
+    Examples
+    --------
+    >>> from pandas import date_range
+    >>> dates = date_range("1970-01-01", periods=3, freq="1s", tz="UTC")
+    >>> prices = {"lstm_price_low": [1.0, 2.0, 3.0], "lstm_price_high": [4.0, 5.0, 6.0]}
+    >>> coming(DataFrame({"date": dates, **prices}), 1, 1_000)
+    Coming(date_ms=array([2000, 3000]), low=array([2., 3.]), high=array([5., 6.]))
+    """
+    if not len(frame) or "lstm_price_low" not in frame:
+        return Coming(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    recent = frame.tail(horizon + 1)
+    opened_ms = recent["date"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    due_ms = opened_ms + horizon * step_ms
+    low, high = (recent[f"lstm_price_{end}"].to_numpy(np.float64) for end in ("low", "high"))
+    shown = due_ms >= opened_ms[-1]
+    return Coming(due_ms[shown], low[shown], high[shown])
+
+
+def outline(low: Floats, high: Floats) -> tuple[Ints, NDArray[np.bool_]]:
+    """The way around a band (N,): numbers of its candles, and whether it goes along `high` there.
+
+    There along `low` and back along `high`. Where candles without a band part it, -1 does so, too.
+
+    Examples
+    --------
+    >>> edge = np.array([1.0, 1.0, np.nan, 1.0])
+    >>> outline(edge, edge)[0]
+    array([ 0,  1,  1,  0, -1,  3,  3, -1])
+    """
+    known = np.isfinite(low) & np.isfinite(high)
+    turns = np.flatnonzero(np.diff(known, prepend=False, append=False)).reshape(-1, 2)
+    parts: list[Ints] = []
+    for start, stop in turns.tolist():
+        there = np.arange(start, stop)
+        parts += [there, there[::-1], np.array([-1])]
+    back = [np.full(len(part), number % 3 == 1) for number, part in enumerate(parts)]
+    nothing, nowhere = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    return np.concatenate([nothing, *parts]), np.concatenate([nowhere, *back])
 
 
 def log_returns(frames: Mapping[str, DataFrame], count: int) -> dict[str, Floats]:

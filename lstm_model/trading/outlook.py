@@ -6,7 +6,7 @@ Shapes: N candles, K quantile levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.features.closed_candle import compute_features
-from lstm_model.market.candles import Candles, Ints
+from lstm_model.market.candles import Candles, Floats, Ints
 from lstm_model.model.calibration import HASTE, RATE
 from lstm_model.model.dataset import usable_windows
 from lstm_model.model.forecast import FAR_NAMES, Forecast
@@ -135,19 +135,29 @@ class Outlook:
             can_short=terms.can_short,
         )  # fmt: skip
 
-    def columns(self, close: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """Dataframe columns; returns as fractions, prices for charts (`close` (N,))."""
+    def columns(self, close: Floats, step_ms: int) -> dict[str, NDArray[Any]]:
+        """Dataframe columns; returns as fractions, prices for charts.
+
+        Parameters
+        ----------
+        close : (N,) what the forecasts are made from
+        step_ms : length of a candle
+        """
         forecast, decision = self.forecast, self.decision
         returns = {name: getattr(forecast, name) for name in _RETURNS}
         prices = {
             f"price_{name}".removesuffix("_mean"): close * np.exp(returns[name])
             for name in ("mean", "low", "high", "lowest", "highest")
         }
+        due = self._due(step_ms)
         columns = {
             **returns,
             **prices,
+            "due_low": due(prices["price_low"]),
+            "due_high": due(prices["price_high"]),
             "close": close,
             **dict(zip(FAR_NAMES, forecast.far.T, strict=True)),
+            "width": forecast.width,
             "usual_width": self.usual_width,
             "volatility": forecast.volatility,
             "edge": decision.edge,
@@ -155,10 +165,21 @@ class Outlook:
             "side": decision.side,
             "trust": self.trust,
             "gate": decision.gate.astype(object),
+            "gate_open": (decision.gate == "").astype(np.float64),
             "reason": decision.reason.astype(object),
             "version": self.version,
         }
         return {f"lstm_{name}": column for name, column in columns.items()}
+
+    def _due(self, step_ms: int) -> Callable[[Floats], Floats]:
+        """Moves what was said (N,) to the candles it was said of, `horizon` later, by their time.
+
+        NaN where no candle is so much older.
+        """
+        made_ms = self.date_ms - self.terms.settings.horizon * step_ms
+        place = np.minimum(np.searchsorted(self.date_ms, made_ms), len(made_ms) - 1)
+        known = self.date_ms[place] == made_ms
+        return lambda said: np.where(known, said[place], np.nan)
 
     def line(self, row: int) -> str:
         """One candle in words, for the log."""

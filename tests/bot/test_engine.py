@@ -14,8 +14,10 @@ from instant_training import SETTINGS, InstantTraining, ScriptedTraining, make_l
 from live_world import (  # noqa: F401 - two fixtures
     COUNT,
     FIRST,
+    LAG,
     OTHER,
     PAIR,
+    RETRAIN,
     SERIES,
     TRAINER,
     backtest,
@@ -132,13 +134,34 @@ def test_a_second_backtest_trains_nothing_and_says_the_same(
 def test_where_a_backtest_starts_does_not_matter(past: tuple[Outlook, Path]) -> None:
     one, two = past[0], backtest(past[1], first=FIRST + 37)
     for row in (0, 1, 100, 200):
-        assert facts(two, row) == facts(one, row + 37)
+        studied = row + SETTINGS.horizon
+        assert facts(two, studied) == facts(one, studied + 37)
 
 
-def test_start_up_candles_are_not_forecast(tmp_path: Path) -> None:
+def test_of_start_up_candles_those_are_forecast_whose_forecasts_are_due_in_the_study(
+    tmp_path: Path,
+) -> None:
     engine = engine_in(tmp_path)
     outlook = engine.outlook(SERIES[0].rows(FIRST, FIRST + 30), skip=20)
-    assert is_forecast(outlook).tolist() == [False] * 20 + [True] * 10
+    lead = 20 - SETTINGS.horizon
+    assert is_forecast(outlook).tolist() == [False] * lead + [True] * (30 - lead)
+    due = outlook.columns(np.full(30, 100.0), STEP_MS)["lstm_due_low"]
+    assert np.isfinite(due).tolist() == [False] * 20 + [True] * 10
+
+
+def test_what_is_due_at_the_start_trains_nothing(tmp_path: Path, training: InstantTraining) -> None:
+    """The study begins with the first candle that the chain's first step serves."""
+    origin = FIRST // RETRAIN * RETRAIN + LAG - 1
+    outlook = backtest(tmp_path / "one", first=origin, stop=origin + 20)
+    jobs = len(training.jobs)
+    lead = SETTINGS.horizon
+    assert is_forecast(outlook).tolist() == [False] * lead + [True] * 20
+    engine = WalkForwardEngine(
+        make_learning(tmp_path / "other", SERIES, followed=[PAIR, OTHER]), make_terms()
+    )
+    alone = engine.outlook(SERIES[0].rows(origin, origin + 20), skip=0)
+    assert len(training.jobs) == 2 * jobs
+    assert alone.forecast.mean.tobytes() == outlook.forecast.mean[lead:].tobytes()
 
 
 def test_a_backtest_that_no_model_can_serve_is_refused(tmp_path: Path) -> None:
@@ -211,7 +234,8 @@ def test_what_one_strategy_has_forecast_the_next_finds(
     made.clear()
     dearer = replace(make_terms(), fee_fraction=0.01)
     engine = WalkForwardEngine(make_learning(tmp_path, SERIES, followed=[PAIR, OTHER]), dearer)
-    second = engine.outlook(SERIES[0].rows(FIRST, COUNT), skip=0)
+    lead = SETTINGS.horizon
+    second = engine.outlook(SERIES[0].rows(FIRST - lead, COUNT), skip=lead)
     assert made == []
     assert first.forecast.quantiles.tobytes() == second.forecast.quantiles.tobytes()
     assert (first.version == second.version).all()
@@ -263,7 +287,8 @@ def test_no_strategy_can_change_what_another_finds(
     tmp_path: Path, training: InstantTraining
 ) -> None:
     outlook = backtest(tmp_path)
-    frame = pd.DataFrame(outlook.columns(SERIES[0].close[FIRST:COUNT]))
+    close = SERIES[0].close[FIRST - SETTINGS.horizon : COUNT]
+    frame = pd.DataFrame(outlook.columns(close, STEP_MS))
     before = outlook.forecast.mean.copy()
     frame["lstm_mean"] *= 2.0
     frame.loc[frame.index[-1], "lstm_mean"] = 1.0

@@ -145,6 +145,8 @@ def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path:
     past = backtest(tmp_path / "past", series, FIRST - 1)
     assert differences(live, past) == []
     assert [row for row in live if live[row]["lstm_reason"] == NO_DATA] == [FIRST + 20]
+    nothing_due = [row for row in live if np.isnan(np.frombuffer(live[row]["lstm_due_low"])[0])]
+    assert nothing_due == [FIRST + 20 + SETTINGS.horizon]
 
 
 def test_an_outage_that_leaves_too_little_to_fine_tune_on_means_the_same_to_both(
@@ -302,8 +304,8 @@ class Led(Bot):
 def led_backtest(root: Path, series: Sequence[Candles], pair: str = OTHER) -> Outlook:
     disk = {candles.pair: candles for candles in (*series, SERIES[0])}
     learning = make_learning(root, series, SETTINGS, disk.get, [c.pair for c in series])
-    mine = disk[pair].rows(FIRST, FIRST + 80)
-    return WalkForwardEngine(learning, make_terms(SETTINGS)).outlook(mine, skip=0)
+    mine = disk[pair].rows(FIRST - SETTINGS.horizon, FIRST + 80)
+    return WalkForwardEngine(learning, make_terms(SETTINGS)).outlook(mine, SETTINGS.horizon)
 
 
 def test_a_leader_that_is_not_on_the_whitelist_is_seen_live_as_in_a_backtest(
@@ -350,9 +352,12 @@ def test_a_candle_of_the_leader_that_is_late_masks_it_once_and_nothing_waits(
     bot.stop()
     past = led_backtest(tmp_path / "past", UNLED)
     assert {row for row in live if live[row]["lstm_reason"] == NO_DATA} == set()
-    assert {text.split(":")[0] for text in differences(live, past)} <= {
+    found = differences(live, past)
+    assert {text.split(":")[0] for text in found if "lstm_due" not in text} <= {
         f"candle {late}", f"candle {late + 1}"
     }  # fmt: skip
+    due = {text for text in found if "lstm_due" in text}  # as it was said then
+    assert {int(text.split()[1][:-1]) - SETTINGS.horizon for text in due} <= {late, late + 1}
     told = [record.message for record in caplog.records if "leader" not in record.name]
     without = [text for text in told if f"without {PAIR}, whose candle is not known" in text]
     assert len(without) == len([text for text in told if f"with {PAIR} again" in text]) == 1

@@ -478,7 +478,7 @@ def test_additions_are_bounded_for_the_whole_position(tmp_path: Path) -> None:
 
 ATTRIBUTES = """
     protections = [{"method": "CooldownPeriod", "stop_duration_candles": 99}]
-    plot_config = {"main_plot": {"ema": {}}, "subplots": {"RSI": {"rsi": {}}, "return": {"x": {}}}}
+    plot_config = {"main_plot": {"ema": {}}, "subplots": {"RSI": {"rsi": {}}, "edge": {"x": {}}}}
     startup_candle_count = 400
 """
 IN_INIT = """
@@ -493,13 +493,13 @@ IN_INIT = """
 def test_their_attributes_are_theirs(tmp_path: Path) -> None:
     safer = load(tmp_path, ATTRIBUTES)
     assert [each["method"] for each in safer.protections] == ["CooldownPeriod"]
-    assert {"ema", "lstm_price"} <= set(safer.plot_config["main_plot"])
+    assert {"ema", "lstm_due_low"} <= set(safer.plot_config["main_plot"])
     assert safer.plot_config["subplots"]["RSI"] == {"rsi": {}}
-    assert safer.plot_config["subplots"]["return"] == {"x": {}}
+    assert safer.plot_config["subplots"]["edge"] == {"x": {}}
     assert safer.startup_candle_count == 400
     later = load(tmp_path, IN_INIT)
     assert later.protections == []
-    assert {"ema", "lstm_price"} <= set(later.plot_config["main_plot"])
+    assert {"ema", "lstm_due_low"} <= set(later.plot_config["main_plot"])
     assert later.startup_candle_count > 250  # what a forecast needs
 
 

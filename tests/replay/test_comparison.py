@@ -70,7 +70,7 @@ def of_backtest(
     candles = CANDLES[PAIR] if candles is None else candles
     outlook = Outlook(candles.pair, candles.date_ms, Terms(SETTINGS, 0.001, can_short=False))
     outlook.fill(model, Frame(candles, SETTINGS), np.array(rows))
-    columns = outlook.columns(candles.close)
+    columns = outlook.columns(candles.close, STEP_MS)
     return to_frame(candles)[["date"]].assign(**columns)
 
 

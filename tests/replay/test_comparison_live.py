@@ -47,8 +47,8 @@ def journaled(root: Path, rows: Iterable[int], late: int = 0) -> list[JournalRow
 def held_against(root: Path, said: list[JournalRow], until: int) -> ForecastComparison:
     """The backtest's columns beside what was said of the candles until number `until`."""
     past = backtest(root, first=FIRST, stop=until)
-    candles = SERIES[0].rows(FIRST, until)
-    frame = to_frame(candles)[["date"]].assign(**past.columns(candles.close))
+    candles = SERIES[0].rows(FIRST - SETTINGS.horizon, until)
+    frame = to_frame(candles)[["date"]].assign(**past.columns(candles.close, STEP_MS))
     window = (boundary_ms(FIRST), boundary_ms(until))
     return compare_forecasts({PAIR: frame}, {PAIR: said}, STEP_MS, *window)
 

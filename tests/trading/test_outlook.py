@@ -34,8 +34,8 @@ TERMS = Terms(SETTINGS, fee_fraction=0.001, can_short=True)
 GROWN = HASTE * SETTINGS.horizon
 COLUMNS = {
     "mean", "mean_error", "low", "high", "lowest", "highest", "volatility", "price", "price_low",
-    "price_high", "price_lowest", "price_highest", "close",
-    "edge", "kelly", "trust", "side", "gate",
+    "price_high", "price_lowest", "price_highest", "due_low", "due_high", "close",
+    "edge", "kelly", "trust", "side", "gate", "gate_open", "width",
     "reason", "version", "usual_width", *FAR_NAMES,
 }  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_unusable_windows_stay_unknown_and_the_others_are_forecast() -> None:
 
 
 def test_the_columns_are_complete_and_say_prices_beside_returns() -> None:
-    columns = admitted(model_with(), 3).columns(np.array([100.0, 200.0, 50.0]))
+    columns = admitted(model_with(), 3).columns(np.array([100.0, 200.0, 50.0]), STEP_MS)
     assert columns.keys() == {f"lstm_{name}" for name in COLUMNS}
     assert {len(column) for column in columns.values()} == {3}
     close, returns = np.array([100.0, 200.0, 50.0]), promising(3)
@@ -187,6 +187,61 @@ def test_the_columns_are_complete_and_say_prices_beside_returns() -> None:
         np.testing.assert_array_equal(columns[f"lstm_{name}"], getattr(returns, name))
     assert (columns["lstm_kelly"] > 0.0).all()
     assert [type(columns[f"lstm_{name}"][0]) for name in ("gate", "reason", "version")] == [str] * 3
+
+
+def due(outlook: Outlook, close: np.ndarray, end: str = "low") -> np.ndarray:
+    return outlook.columns(close, STEP_MS)[f"lstm_due_{end}"]
+
+
+def test_what_was_said_of_a_candle_stands_at_it_a_horizon_later_as_a_price() -> None:
+    outlook, close = admitted(model_with(), 8), 100.0 * np.arange(1, 9)
+    lead = SETTINGS.horizon
+    for end in ("low", "high"):
+        columns = outlook.columns(close, STEP_MS)
+        assert np.isnan(columns[f"lstm_due_{end}"][:lead]).all()
+        np.testing.assert_array_equal(
+            columns[f"lstm_due_{end}"][lead:], columns[f"lstm_price_{end}"][:-lead]
+        )
+    assert np.isnan(due(admitted(model_with(), lead), np.ones(lead))).all()
+    assert len(due(outlook_of(0), np.ones(0))) == 0
+
+
+def test_what_was_said_is_found_by_time_across_holes_and_is_nothing_where_nothing_was() -> None:
+    dates = STEP_MS * np.array([0, 1, 2, 4, 5, 6, 7])
+    outlook = Outlook(PAIR, dates, TERMS)
+    rows = np.array([0, 1, 2, 3, 5, 6])  # candle 5 is masked
+    outlook.admit(model_with(version="v0"), np.arange(3))
+    outlook.admit(model_with(version="v1"), np.arange(3, 7))
+    outlook.put(rows, promising(len(rows)))
+    close = 100.0 + np.arange(7.0)
+    said = outlook.columns(close, STEP_MS)["lstm_price_low"]
+    wanted = [math.nan, math.nan, math.nan, said[1], said[2], math.nan, said[3]]  # 3 apart
+    assert SETTINGS.horizon == 3
+    np.testing.assert_array_equal(due(outlook, close), wanted)
+
+
+@given(st.integers(0, 8), st.integers(1, 12), st.data())
+def test_what_is_due_depends_on_no_candle_after_and_on_none_before_the_horizon(
+    first: int, count: int, data: st.DataObject
+) -> None:
+    opens = np.array(sorted(data.draw(st.sets(st.integers(0, 30), min_size=1, max_size=20))))
+    close = np.linspace(50.0, 150.0, len(opens))
+    outlook = Outlook(PAIR, STEP_MS * opens, TERMS)
+    outlook.put(np.arange(len(opens)), promising(len(opens)))
+    whole = due(outlook, close)
+    part = slice(first, first + count)
+    some = Outlook(PAIR, STEP_MS * opens[part], TERMS)
+    some.put(np.arange(len(opens[part])), promising(len(opens[part])))
+    old_enough = opens[part] - SETTINGS.horizon >= (opens[part][:1] if len(opens[part]) else 0)
+    found = due(some, close[part])
+    np.testing.assert_array_equal(found[old_enough], whole[part][old_enough])
+    assert np.isnan(found[~old_enough]).all()
+
+
+def test_the_gate_as_a_number_and_the_width_are_for_charts() -> None:
+    open_, shut = (admitted(model_with(p_value=p)).columns(np.ones(1), STEP_MS) for p in (0.0, 1.0))
+    assert (open_["lstm_gate_open"][0], shut["lstm_gate_open"][0]) == (1.0, 0.0)
+    assert open_["lstm_width"][0] == open_["lstm_high"][0] - open_["lstm_low"][0]
 
 
 NUMBER = st.one_of(st.floats(-2.0, 2.0), st.sampled_from([math.nan, math.inf, -math.inf, 0.0]))
@@ -208,13 +263,14 @@ def test_whatever_is_no_number_crashes_nothing_and_enters_nothing(
     outlook.put(np.arange(len(candles)), made)
     outlook.gate[:] = [code for _, code in candles]
     outlook.trust[:] = np.clip(numbers[:, len(LEVELS)], 0.0, 1.0)
-    found = outlook.columns(np.full(len(candles), 100.0))
+    found = outlook.columns(np.full(len(candles), 100.0), STEP_MS)
     for row, (_, code) in enumerate(candles):
         made = outlook.forecast.row(row)
         needed = (made.mean, made.mean_error, made.low, made.high, made.lowest, made.highest)
         known = np.isfinite(needed).all() and outlook.trust[row] > 0.0
         assert found["lstm_reason"][row] in REASONS
         assert found["lstm_kelly"][row] >= 0.0
+        assert found["lstm_gate_open"][row] == (found["lstm_gate"][row] == "")
         assert outlook.line(row)
         if code or not known:
             assert found["lstm_side"][row] == 0
