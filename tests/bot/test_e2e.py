@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from browser import look_at, needs_browser, over
 from e2e import PAIRS, Bot, Outcome, Trading, bot_in, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
 from places import ROOT
@@ -131,6 +132,27 @@ def test_recursive_analysis_finds_no_dependence_on_the_start(
     assert outcome.code == 0, outcome.text
     assert "No lookahead bias on indicators found" in outcome.text
     assert "No variance on indicator(s) found due to recursive formula" in outcome.text
+
+
+PAPER = (229, 236, 246)  # of plotly's charts
+
+
+@needs_browser
+def test_plot_dataframe_shows_the_band_around_the_price_and_beyond_the_newest_candle(
+    bot: Bot, first: Outcome, time_range: str
+) -> None:
+    pytest.importorskip("plotly", reason="plot-dataframe needs plotly: pip install plotly")
+    eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0)
+    outcome = eager.run("plot-dataframe", "--strategy", "LSTMStrategy", time_range)
+    assert outcome.code == 0, outcome.text
+    assert not TRAINED.search(outcome.text)
+    assert "is not found in your strategy" not in outcome.text
+    page = bot.userdir / "plot" / "freqtrade-plot-BTC_USDT-1m.html"
+    view = look_at(page, 1_400, 900)
+    assert view.console == ()
+    assert view.colours > 100
+    assert view.share(over(PAPER, (66, 146, 198), 0.25)) > 0.005  # the band
+    assert view.share(over(PAPER, (253, 141, 60), 0.3)) > 0.00003  # and ten candles to come
 
 
 def test_what_our_train_command_decided_is_told_and_written_down(

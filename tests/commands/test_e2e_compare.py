@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from browser import look_at, needs_browser
 from click.testing import CliRunner
 from e2e import Bot, Outcome, Running, bot_in, run_lstm
 from places import ROOT
@@ -92,6 +93,15 @@ def test_the_page_has_the_same_numbers_and_pictures(compared: Outcome, page: Pat
     assert html.count("<polyline") >= 5
     assert "<script" not in html
     assert "MovingAverages with and without LSTMRisk" in html
+
+
+@needs_browser
+def test_a_browser_draws_the_page_and_complains_of_nothing(compared: Outcome, page: Path) -> None:
+    view = look_at(page, 1_000, 2_400)
+    assert view.console == ()
+    assert view.colours > 100
+    for line in ((0x7A, 0x7D, 0x84), (0x1F, 0x5F, 0x8B), (0x7A, 0x4A, 0x8A)):
+        assert view.share(line, near=20) > 0.0001
 
 
 def test_profit_without_slippage_is_what_freqtrade_says(bot: Bot, compared: Outcome) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from browser import look_at, needs_browser
 from click.testing import CliRunner
 from e2e import PAIRS, SMALL, Outcome, Running, run_lstm
 from places import ROOT, STRATEGIES
@@ -166,6 +167,15 @@ def test_a_replay_is_reported_on_one_page_that_needs_no_other(whole: Replay) -> 
     assert {word for word in (*PAIRS, "roi", "lstm_turned") if word not in text} == set()
     assert "<svg" in page
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//|<script", page)
+
+
+@needs_browser
+def test_a_browser_draws_the_page_and_complains_of_nothing(whole: Replay) -> None:
+    view = look_at(whole.folder.with_suffix(".html"), 1_000, 1_400)
+    assert view.console == ()
+    assert view.colours > 100
+    for line in ((0x1F, 0x5F, 0x8B), (0xA1, 0x78, 0x3A)):  # the wallet; buy and hold
+        assert view.share(line, near=20) > 0.0002
 
 
 def test_freqtrade_itself_reads_the_trades_of_a_replay(whole: Replay) -> None:
