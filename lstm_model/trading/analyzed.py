@@ -75,7 +75,7 @@ def coming(frame: DataFrame, horizon: int, step_ms: int) -> Coming:
     >>> coming(DataFrame({"date": dates, **prices}), 1, 1_000)
     Coming(date_ms=array([2000, 3000]), low=array([2., 3.]), high=array([5., 6.]))
     """
-    if not len(frame) or "lstm_price_low" not in frame:
+    if not len(frame) or not {"lstm_price_low", "lstm_price_high"} <= {*frame}:
         return Coming(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
     recent = frame.tail(horizon + 1)
     opened_ms = recent["date"].to_numpy(dtype="datetime64[ms]").astype(np.int64)

@@ -120,6 +120,7 @@ def test_without_candles_or_forecasts_there_is_nothing_to_announce() -> None:
     strategy, candles = loaded("EmaCrossLSTM"), make_candles(COUNT)
     assert boxes_of(strategy, analyzed(candles).iloc[:0]) == []
     assert boxes_of(strategy, to_frame(candles)) == []
+    assert boxes_of(strategy, analyzed(candles).drop(columns="lstm_price_high")) == []
     assert boxes_of(strategy, analyzed(candles, masked=tuple(range(COUNT)))) == []
 
 

@@ -602,7 +602,7 @@ def test_the_warm_up_is_the_longer_of_the_networks_and_the_users() -> None:
 
 def test_a_users_indicators_and_the_forecasts_columns_stand_together() -> None:
     class Columns:
-        def columns(self, close: np.ndarray) -> dict[str, np.ndarray]:
+        def columns(self, close: np.ndarray, step_ms: int) -> dict[str, np.ndarray]:
             return {"lstm_mean": np.zeros(len(close)), "lstm_close": close}
 
     mine = load("EmaCrossLSTM")
