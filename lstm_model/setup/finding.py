@@ -13,7 +13,7 @@ _MASK = "***"
 _SHORT = 4  # chosen: what is shorter is masked where it stands alone, not inside other words
 _NAMES = re.compile(
     r"(^|_)(key|secret|password|passwd|passphrase|token|uid|account_id|wallet_address|chat_id"
-    r"|username|login|authorization|authorized_users|webhook_url|twofa)$"
+    r"|authorization|authorized_users|webhook_url|twofa)$"
 )
 _IN_ADDRESS = (
     (re.compile(r"(://[^/\s:@]*:)\S+@"), rf"\1{_MASK}@"),

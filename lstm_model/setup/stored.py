@@ -26,8 +26,9 @@ def check_store(config: Config, settings: Settings) -> Iterator[Finding]:
     root = configuration.store_folder(config, settings)
     own, store = Lineage(root, configuration.lineage(config, settings)), ModelStore(root)
     damaged, needed, learnt = store.damaged(), set[str](), ""
+    if refused := _refused(root):
+        yield to_do("store", refused)
     try:
-        refuse_unwritable(root.resolve())
         needed = {version for version in (own.pinned, *own.champions[:1]) if version}
         learnt = _learnt(own)
     except StoreError as error:
@@ -41,9 +42,17 @@ def check_store(config: Config, settings: Settings) -> Iterator[Finding]:
     for other in others:
         if problem := _damage(other):
             yield warning("store", f"what another bot has learnt: {problem}", "")
-    if learnt and not damaged:
+    if learnt and not damaged and not refused:
         known = f"{len(store.cards())} model(s), {len(others)} other bot(s)"
         yield good("store", f"{root}: {known}, {learnt}")
+
+
+def _refused(root: Path) -> str:
+    try:
+        refuse_unwritable(root.resolve())
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _learnt(own: Lineage) -> str:

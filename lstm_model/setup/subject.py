@@ -121,9 +121,9 @@ def _userdir(userdir: Path) -> Finding:
         )  # fmt: skip
     try:
         refuse_unwritable(userdir.resolve())
-    except LstmModelError as error:
+    except LstmModelError:
         return to_do(
-            "user_data", f"{userdir} is not writable: {error}",
+            "user_data", f"{userdir} is not writable",
             f"Give it to the user that the bot runs as: `chown -R USER {quoted}`, "
             f"`chmod -R u+rwX {quoted}`",
         )  # fmt: skip

@@ -197,7 +197,14 @@ def test_a_folder_that_cannot_be_written_is_told(user: User) -> None:
     with permissions_count(), unwritable(user.folder):
         [found] = to_be_done(user.examined())
     assert found.name == "user_data"
-    assert "is not writable" in found.text
+    assert found.text.endswith("user_data is not writable")
+    user.examined()  # freqtrade has its folders in it now
+    with permissions_count(), unwritable(user.folder):
+        findings = user.examined()
+    store = only(findings, "store")
+    assert [found.name for found in to_be_done(findings)] == ["user_data", "store"]
+    assert store.text.endswith("it is not writable; name another place")
+    assert store.todo == ""
 
 
 def test_without_a_name_of_a_strategy_ours_is_tried(user: User) -> None:
