@@ -466,6 +466,7 @@ def test_an_unusable_store_or_journal_is_noticed_at_the_start_and_nothing_stays_
         Bot(tmp_path / "file").start()
     (tmp_path / "live").mkdir()
     (tmp_path / "live" / "journal.sqlite").write_bytes(b"no database" * 500)
+    gc.collect()  # what tests before left
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     with pytest.raises(StoreError, match="file is not a database"):
         Bot(tmp_path / "live").start()
