@@ -6,7 +6,11 @@ The first line says both, as a comment.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from lstm_model import __version__
@@ -54,6 +58,43 @@ def signature(content: bytes) -> Signature | None:
         return None
     untouched = _sum(plain[line.end() :]).encode() == line["sum"]
     return Signature(line["version"].decode(), untouched)
+
+
+def outdated(strategy: type) -> Iterator[str]:
+    """What is to be said of files of an older version, that a strategy or one it is made of is in.
+
+    Parameters
+    ----------
+    strategy : a class, as freqtrade has loaded it
+    """
+    for kind in strategy.__mro__:
+        path = _file_of(kind)
+        if path is not None and (text := outdated_file(path)):
+            yield text
+
+
+def outdated_file(path: Path) -> str:
+    """The same of one file; "" of one that is as new, none of ours, or cannot be read."""
+    try:
+        found = signature(path.read_bytes())
+    except OSError:
+        return ""
+    if found is None or not is_older(found.version):
+        return ""
+    beside = "" if found.untouched else "; yours was changed, so the new one is put beside it"
+    return (
+        f"{path} was written by lstm-model {found.version} and {__version__} is installed: run "
+        f"`freqtrade-lstm init --userdir {shlex.quote(str(path.parents[1]))}`{beside}"
+    )
+
+
+def _file_of(kind: type) -> Path | None:
+    """Where a class stands; freqtrade writes it into those that it loads."""
+    noted = vars(kind).get("__file__")
+    try:
+        return Path(noted or inspect.getfile(kind))
+    except (OSError, TypeError):
+        return None
 
 
 def is_older(version: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -32,6 +33,9 @@ from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import Coming, coming, opened_ms, outline
 from lstm_model.trading.outlook import Outlook
+from lstm_model.written import outdated
+
+logger = logging.getLogger(__name__)
 
 # Options that hyperopt may tune, by a parameter named with `lstm_` before; nothing is trained anew.
 PARAMETERS = ("min_edge", "kelly_fraction", "stop_multiple")
@@ -248,6 +252,8 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         return frame.assign(**nothing.columns(unknown, timeframe_ms(self.timeframe)))
 
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
+        for text in outdated(type(self)):
+            logger.warning("%s", text)
         engine = assembly.open_engine(self.config, self.dp, can_short=self.can_short)
         self._lstm_fee = engine.terms.fee_fraction
         return engine

@@ -17,9 +17,9 @@ _STUMBLES = (
     MemoryError,
 )  # fmt: skip
 _INSTALLED: tuple[Check, ...] = (
-    installation.check_python, installation.check_libraries, installation.check_trainer,
-    installation.check_processor, installation.check_cores, installation.check_memory,
-    installation.check_disk,
+    installation.check_ourselves, installation.check_python, installation.check_libraries,
+    installation.check_trainer, installation.check_processor, installation.check_cores,
+    installation.check_memory, installation.check_disk,
 )  # fmt: skip
 
 

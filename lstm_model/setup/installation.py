@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from lstm_model import machine
+from lstm_model import __version__, machine
 from lstm_model.errors import TrainingError
 from lstm_model.releases import TESTED, standing
 from lstm_model.settings import Settings, parse_settings
@@ -17,11 +17,20 @@ from lstm_model.setup.environment import tensorflow_of
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Subject
 from lstm_model.training import interpreter
+from lstm_model.written import outdated_file
 
 _INSTALL = "python -m pip install"
 _LEAST_TRAINING_MB = 1_000  # measured: TensorFlow takes 530 MB, a training up to 1 GB
 _LITTLE_DISK_MB, _NO_DISK_MB = 2_000, 200  # chosen: models and journal of a year; of a month
 _INSTRUCTIONS = {"x86_64": "avx", "amd64": "avx", "aarch64": "asimd", "arm64": "asimd"}
+
+
+def check_ourselves(subject: Subject) -> Iterator[Finding]:
+    """This package's version, and whether it wrote the strategy files that the user has of it."""
+    yield good("lstm-model", __version__)
+    for path in sorted((subject.userdir / "strategies").glob("*.py")):
+        if text := outdated_file(path):
+            yield warning("strategy file", text)
 
 
 def check_python(_: Subject) -> Iterator[Finding]:
