@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from opened import open_databases
 
 # The workers of pytest-xdist have it; tables would be made for that width, whatever a test says.
 os.environ.pop("COLUMNS", None)
@@ -20,6 +21,14 @@ def no_file_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_database_stays_open() -> Iterator[None]:
+    """From Python 3.13 on it would be told in whatever test runs when it is collected."""
+    before = open_databases()
+    yield
+    assert open_databases() <= before
 
 
 @pytest.fixture(scope="session", autouse=True)

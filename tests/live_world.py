@@ -39,6 +39,7 @@ RETRAIN = SETTINGS.retrain_candles
 BOUNDARY = 1_600  # the first boundary after the bot's start, as the number of a candle
 SWITCH = BOUNDARY + LAG - 1  # the first candle whose close another step serves
 TRAINER = "lstm_model.training.maker.TRAINER"
+_JOURNALS: list[Journal] = []  # of the bots of a test, which asks them when its bots have ended
 
 
 def in_context(series: Sequence[Candles]) -> list[Candles]:
@@ -111,6 +112,7 @@ class Bot:
         self.learning = make_learning(root, series, settings, disk or self.everything_closed)
         self.maker, self.steps = self.learning.maker, {}
         self._journal = Journal(root / "journal.sqlite", lineage, lock_wait_s=0.2)
+        _JOURNALS.append(self._journal)
         self.recorder = Recorder(self._journal, root / "spool" / f"{lineage}.spool", "5m")
         self.lineage = Lineage(root, lineage)
         terms = make_terms(settings)
@@ -272,6 +274,8 @@ def learning_has_ended() -> Iterator[None]:
     yield
     left = learning_threads()
     wait_for_learning()
+    while _JOURNALS:
+        _JOURNALS.pop().close()
     assert not [thread for thread in left if thread.is_alive()]
 
 

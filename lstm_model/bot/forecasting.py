@@ -88,8 +88,11 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         freqtrade itself turns our errors, which are `ValueError`s, into one line here.
         """
         self._lstm_stop()
-        self._lstm_engine = self._lstm_open()
-        super().bot_start(**kwargs)
+        with ExitStack() as undone:  # a Ctrl-C in theirs would be heard of by nobody else
+            undone.callback(self._lstm_stop)
+            self._lstm_engine = self._lstm_open()
+            super().bot_start(**kwargs)
+            undone.pop_all()
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's only notice that this strategy ends (also on /reload_config)."""

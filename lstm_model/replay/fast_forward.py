@@ -209,12 +209,9 @@ class FastForward:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.exit()
-            # What freqtrade leaves to the end of the process.
             worker.freqtrade.exchange._api.session.close()
-            _CustomData.session.remove()  # a bot that reads what was written down with a trade
-            Trade.session.remove()
-            Trade.session.get_bind().dispose()
             bufferHandler.buffer.clear()  # its tracebacks hold the bot of an outage
+        _leave_database()
 
     @property
     def now_ms(self) -> int:
@@ -380,6 +377,14 @@ class _Messages(RPCHandler):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         pass
+
+
+def _leave_database() -> None:
+    """Close what freqtrade leaves to the end of the process, as a bot that did not start does."""
+    if hasattr(Trade, "session"):
+        _CustomData.session.remove()  # a bot that reads what was written down with a trade
+        Trade.session.remove()
+        Trade.session.get_bind().dispose()
 
 
 def _moment(bot: Any, now_ms: int, scenario: Scenario) -> Moment:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,16 +92,19 @@ class Recorder:
         Raises
         ------
         StoreError
-            The file cannot be written, another bot has it, or the database cannot be used.
+            The file cannot be written, another bot has it, or the database cannot be used. Nothing
+            is left open then.
         """
-        self._open()
-        opened = self.ask(Journal.reach)
-        self._begin_thread()
-        self._tried.wait(_START_S)
-        error = opened.exception() if opened.done() else self._trouble
-        if error is not None and not isinstance(error, AwayError):
-            self.stop()
-            raise error
+        with ExitStack() as undone:
+            undone.callback(self.stop)
+            self._open()
+            opened = self.ask(Journal.reach)
+            self._begin_thread()
+            self._tried.wait(_START_S)
+            error = opened.exception() if opened.done() else self._trouble
+            if error is not None and not isinstance(error, AwayError):
+                raise error
+            undone.pop_all()
         if not opened.done():
             logger.warning("The journal does not answer; the bot begins without it")
 
@@ -283,8 +286,9 @@ class Recorder:
     # ------------------------------------------------------------ the thread of its own
 
     def _begin_thread(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="lstm-journal", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name="lstm-journal", daemon=True)
+        thread.start()  # the system may have none left; nobody can wait for one that never began
+        self._thread = thread
 
     def _work(self) -> None:
         pause_s = _RETRY_S[0]

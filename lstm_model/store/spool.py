@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lstm_model.errors import StoreError
-from lstm_model.files import sync_folder, writing
+from lstm_model.files import names_in, sync_folder, writing
 from lstm_model.store.journal_rows import Fact, is_fact
 
 if sys.platform != "win32":
@@ -69,14 +69,14 @@ class Spool:
         StoreError
             The folder or the file cannot be written.
         """
-        with writing(self.path):
+        with writing(self.path), ExitStack() as undone:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a+b", buffering=0)
+            file = undone.enter_context(self.path.open("a+b", buffering=0))
             if not _taken(file):
-                file.close()
                 return False
             self._size = _whole_lines(file)
             sync_folder(self.path.parent)
+            undone.pop_all()
         self._file, self._begin, self._read, self._checked = file, 0, 0, 0
         return True
 
@@ -259,9 +259,7 @@ def others(path: Path) -> Generator[Spool]:
     """
     if sys.platform == "win32":  # who else has it cannot be known
         return
-    for other in sorted(path.parent.glob(f"*{SUFFIX}")):
-        if other == path or _database_of(other) != _database_of(path):
-            continue
+    for other in _beside(path):
         spool = Spool(other)
         try:
             if spool.open() and not spool.is_empty:
@@ -270,6 +268,17 @@ def others(path: Path) -> Generator[Spool]:
             logger.warning("%s", error)
         finally:
             spool.close()
+
+
+def _beside(path: Path) -> list[Path]:
+    """The files of other bots for the same database; none where the folder may not be read."""
+    try:
+        names = sorted(names_in(path.parent))
+    except StoreError as error:  # it is no reason to lose what this bot says
+        logger.warning("%s", error)
+        return []
+    found = [path.with_name(name) for name in names if name.endswith(SUFFIX)]
+    return [other for other in found if other != path and _database_of(other) == _database_of(path)]
 
 
 def spool_name(lineage: str, database: str) -> str:

@@ -76,11 +76,13 @@ class TradeStream:
             if self._thread is not None:
                 return
             self._stopping = False
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._loop,), name="lstm-stream"
-            )
-            self._thread.start()
+            with contextlib.ExitStack() as undone:  # the system may have no thread left
+                loop = self._loop = asyncio.new_event_loop()
+                undone.callback(loop.close)
+                thread = threading.Thread(target=self._run, args=(loop,), name="lstm-stream")
+                thread.start()
+                undone.pop_all()
+            self._thread = thread
 
     def follow(self, pairs: Collection[str]) -> None:
         """From now on follow these pairs and no others; returns at once."""
