@@ -264,6 +264,7 @@ def test_a_trade_that_is_seen_to_be_closed_late_is_learnt_from_too(tmp_path: Pat
         assert len(strategy._lstm_stops._known) == ENOUGH + 1
     finally:
         Trade.session.remove()
+        Trade.session.get_bind().dispose()
         disable_database_use("5m")
 
 
