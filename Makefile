@@ -1,26 +1,31 @@
 # Everything runs in .venv, which the first target makes. `make help` lists the targets.
+# Another Python, in an environment of its own: make fast PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 TAG ?= stable
-BIN := .venv/bin
+VENV ?= .venv
+EXTRAS ?= dev
+BIN := $(VENV)/bin
 
 .PHONY: help install demo test fast lint bench exchange image clean
 
 help:
 	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
 	@echo "make test      lint and the whole test suite"
-	@echo "make fast      the fast tests alone"
+	@echo "make fast      the fast tests alone; with EXTRAS=test, without TensorFlow"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
 	@echo "make image     freqtrade's image with LSTMStrategy in it; TAG=stable_freqai and the like for another"
-	@echo "make clean     remove .venv and .demo"
+	@echo "make clean     remove .venv, .venv-* and .demo"
 
-install: .venv/installed
+install: $(VENV)/installed
+	@test "$(origin PYTHON)" != "command line" || test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" \
+		|| { echo "$(VENV) is of $$($(BIN)/python -V), not of $$($(PYTHON) -V): give VENV=... as well"; exit 1; }
 
-.venv/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make with PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
-	@echo "Installing freqtrade and TensorFlow: about 1 GB to download, 1 to 5 minutes."
-	$(BIN)/pip install --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing freqtrade, and TensorFlow if it is asked for: up to 1 GB to download, 1 to 5 minutes."
+	$(BIN)/pip install --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
 
 demo: install
@@ -55,4 +60,4 @@ image:
 	docker build --build-arg TAG=$(TAG) -t lstm-model .
 
 clean:
-	rm -rf .venv .demo
+	rm -rf .venv .venv-* .demo
