@@ -19,11 +19,11 @@ class Tested(NamedTuple):
 
 TESTED = MappingProxyType({
     "Python": Tested("3.11", "3.13"),
-    "freqtrade": Tested("2026.9", "2026.9"),
-    "ccxt": Tested("4.5", "4.5"),
+    "freqtrade": Tested("2026.6", "2026.9"),
+    "ccxt": Tested("4.5.50", "4.5"),
     "TA-Lib": Tested("0.6.8", "0.8"),
     "numpy": Tested("2.2", "2.4"),
-    "pandas": Tested("2.2", "3.1"),
+    "pandas": Tested("2.2.3", "3.1"),
     "tensorflow": Tested("2.21", "2.21"),
 })  # fmt: skip
 
@@ -33,7 +33,7 @@ def standing(name: str, version: str) -> Literal["older", "tested", "newer"]:
 
     Examples
     --------
-    >>> standing("freqtrade", "2026.8.1"), standing("freqtrade", "2026.9.1")
+    >>> standing("freqtrade", "2026.5.1"), standing("freqtrade", "2026.9.1")
     ('older', 'tested')
     >>> standing("freqtrade", "2026.10-dev"), standing("numpy", "2.10.0")
     ('newer', 'newer')

@@ -41,7 +41,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "tensorflow": "fitting.fused fitting.graph fitting.network",
     "keras": "fitting.fused fitting.graph fitting.network",
     "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
-                 "bot.own_trades bot.risk bot.stakes bot.stops bot.theirs "
+                 "bot.insides bot.risk bot.stakes bot.stops bot.theirs "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
     "ccxt": "stream.connection", 
     "sqlalchemy": "store.database store.journal store.journal_tables replay.fast_forward",

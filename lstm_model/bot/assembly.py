@@ -9,11 +9,9 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
-from freqtrade.configuration import TimeRange
-from freqtrade.data.dataprovider import DataProvider
 from freqtrade.exceptions import FreqtradeException, OperationalException
-from freqtrade.misc import deep_merge_dicts
 
+from lstm_model.bot import insides
 from lstm_model.bot.configuration import (
     Config,
     configured_pairs,
@@ -119,7 +117,7 @@ def _known_flow(config: Config) -> Callable[[str], Records]:
     return lambda pair: store.read(pair, timeframe)
 
 
-def whitelist_of(provider: DataProvider) -> list[str]:
+def whitelist_of(provider: Any) -> list[str]:
     """The whitelist now; empty where freqtrade has none, as in `plot-dataframe`."""
     try:
         return list(provider.current_whitelist())
@@ -128,7 +126,7 @@ def whitelist_of(provider: DataProvider) -> list[str]:
 
 
 def open_engine(
-    config: Config, provider: DataProvider, *, can_short: bool
+    config: Config, provider: Any, *, can_short: bool
 ) -> WalkForwardEngine | LiveEngine:
     """The engine for this run: live for dry run and live, walk-forward for everything else.
 
@@ -138,17 +136,19 @@ def open_engine(
         Settings, pairs, store or journal cannot be used.
     """
     settings, whitelist = settings_of(config), whitelist_of(provider)
+    if newer := insides.untested():
+        logger.warning("%s", newer)
     if times := describe_times(config, settings):
         logger.info("With candles of %s: %s", config["timeframe"], times)
     learning = open_learning(config, settings, whitelist)
-    fee = taker_fee(config, provider._exchange, learning.maker.pairs[0])
+    fee = taker_fee(config, insides.exchange_of(provider), learning.maker.pairs[0])
     terms = Terms(settings, fee, can_short)
     if absent := _absent_leader(settings, provider):
         logger.warning("%s", absent)
     if not trades_now(config):
         return WalkForwardEngine(learning, terms, _begin_ms(config))
     leader = learning.maker.history.leader
-    inside = partial(_open_inside, config, provider._exchange, terms, leader)
+    inside = partial(_open_inside, config, insides.exchange_of(provider), terms, leader)
     engine = LiveEngine(
         learning, terms, open_recorder(config, settings), open_lineage(config, settings),
         inside if settings.trade_stream else None,
@@ -159,9 +159,9 @@ def open_engine(
     return engine
 
 
-def _absent_leader(settings: Settings, provider: DataProvider) -> str:
+def _absent_leader(settings: Settings, provider: Any) -> str:
     """What is to be said of a leader that is named and that the exchange lacks; "" of none."""
-    named, exchange = settings.leader, provider._exchange
+    named, exchange = settings.leader, insides.exchange_of(provider)
     if not named or exchange is None or not exchange.markets or named in exchange.markets:
         return ""
     return (
@@ -196,7 +196,7 @@ def open_lineage(config: Config, settings: Settings) -> Lineage:
 
 def _begin_ms(config: Config) -> int | None:
     """Start of the time range of a study, if it has one."""
-    start_s = TimeRange.parse_timerange(config.get("timerange")).startts
+    start_s = insides.time_range(config.get("timerange")).startts
     return start_s * 1000 or None
 
 
@@ -221,11 +221,9 @@ def opened_exchange(config: Config) -> Iterator[Any]:
     ConfigError
         freqtrade or ccxt does not know it, or its options are wrong.
     """
-    from freqtrade.resolvers import ExchangeResolver  # all of ccxt, which few need
-
     try:
         with silent():  # that it cannot be reached is for the caller to say
-            exchange = ExchangeResolver.load_exchange(config, validate=False)
+            exchange = insides.open_exchange(config)
     except FreqtradeException as error:
         raise ConfigError(in_a_line(error)) from None
     try:
@@ -248,15 +246,15 @@ def connect_public(config: Config, exchange: Any) -> Any:
     ConfigError
         What freqtrade or ccxt has against the section.
     """
-    options = exchange._ccxt_config
+    options = insides.client_options(exchange)
     for name in ("ccxt_config", "ccxt_async_config"):
-        options = deep_merge_dicts(config["exchange"].get(name, {}), options)
+        options = insides.merged(config["exchange"].get(name, {}), options)
     public, options = (
         {name: value for name, value in section.items() if name not in _SECRETS}
         for section in (config["exchange"], options)
     )
     try:
-        return exchange._init_ccxt(public, False, options)
+        return insides.new_client(exchange, public, options)
     except FreqtradeException as error:
         raise ConfigError(str(error)) from None
 

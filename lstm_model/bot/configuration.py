@@ -9,23 +9,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from freqtrade.configuration import TimeRange, setup_utils_configuration
-from freqtrade.configuration.config_validation import (
-    validate_config_consistency,
-    validate_config_schema,
-)
-from freqtrade.configuration.environment_vars import environment_vars_to_dict
-from freqtrade.configuration.load_config import load_config_file, load_from_files
-from freqtrade.data.converter import ohlcv_fill_up_missing_data
-from freqtrade.data.history import get_datahandler, load_pair_history
-from freqtrade.enums import CandleType, RunMode, TradingMode
+from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import FreqtradeException
-from freqtrade.misc import deep_merge_dicts
-from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from pandas import DataFrame
 
+from lstm_model.bot import insides
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
@@ -35,7 +25,7 @@ from lstm_model.store.spool import spool_name
 
 logger = logging.getLogger(__name__)
 
-Config = dict[str, Any]
+Config = insides.Config
 CONFIG_FILE = "config.json"
 STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names one
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
@@ -120,7 +110,7 @@ def makes_pairs(config: Config) -> bool:
     return _pairlist(config) != _STATIC or bool(_patterns(config))
 
 
-def parsed_timerange(text: str | None) -> TimeRange:
+def parsed_timerange(text: str | None) -> Any:
     """A time range as freqtrade writes it.
 
     Raises
@@ -129,7 +119,7 @@ def parsed_timerange(text: str | None) -> TimeRange:
         It is none.
     """
     try:
-        return TimeRange.parse_timerange(text)
+        return insides.time_range(text)
     except (FreqtradeException, ValueError, OverflowError):
         raise ConfigError(
             f'"{text}" is no time range: give one like 20240101-20240701 or 20240101-'
@@ -166,9 +156,7 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     """
     kind = config.get("candle_type_def", CandleType.SPOT)
     folder, form = Path(config["datadir"]), config.get("dataformat_ohlcv")
-    frame = load_pair_history(
-        pair, config["timeframe"], folder, data_format=form, candle_type=kind, fill_up_missing=False
-    )
+    frame = insides.stored_candles(folder, form, pair, config["timeframe"], kind)
     if frame.empty:
         if has_candle_file(config, pair):
             logger.warning(
@@ -181,7 +169,7 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     if frame.empty:
         return None
     # As freqtrade itself does; before, one candle of the year 2100 would mean millions of rows.
-    frame = ohlcv_fill_up_missing_data(frame, config["timeframe"], pair, candle_type=kind)
+    frame = insides.filled(frame, pair, config["timeframe"])
     candles = Candles.from_frame(frame, pair, config["timeframe"])
     if not settings_of(config).order_flow:
         return candles
@@ -205,10 +193,8 @@ def _without_future(frame: DataFrame, pair: str, timeframe: str) -> DataFrame:
 def has_candle_file(config: Config, pair: str) -> bool:
     """Whether there is a file of a pair's candles, though it may be damaged or empty."""
     kind = config.get("candle_type_def", CandleType.SPOT)
-    handler = get_datahandler(Path(config["datadir"]), config.get("dataformat_ohlcv"))
-    mode = TradingMode.SPOT if kind == CandleType.SPOT else TradingMode.FUTURES
-    wanted = (pair, config["timeframe"], kind)
-    return wanted in handler.ohlcv_get_available_data(Path(config["datadir"]), mode)
+    form = config.get("dataformat_ohlcv")
+    return insides.has_candles(Path(config["datadir"]), form, pair, config["timeframe"], kind)
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:
@@ -253,8 +239,7 @@ def read_config(*paths: Path) -> Config:
     """
     try:
         with silent():
-            found = load_from_files(list(map(str, paths)))
-            return cast(Config, deep_merge_dicts(environment_vars_to_dict(), found))
+            return insides.read_files(list(map(str, paths)))
     except (FreqtradeException, *_STUMBLES) as error:
         text = _AT.sub(lambda at: _line(paths[-1], int(at[1])), in_a_line(error))
         raise ConfigError(f"{', '.join(map(str, paths))} cannot be read: {text}") from None
@@ -263,7 +248,7 @@ def read_config(*paths: Path) -> Config:
 def _line(path: Path, offset: int) -> str:
     """Where in a file freqtrade's reading ended, or that it was not in this one."""
     try:
-        load_config_file(str(path))
+        insides.read_file(str(path))
     except (FreqtradeException, *_STUMBLES):
         before = path.read_text(encoding="utf-8")[:offset]
         return f"in line {before.count(chr(10)) + 1}"
@@ -283,7 +268,7 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
     args = {"config": list(files) or [str(found_config(overrides.get("user_data_dir")))]}
     try:
         with silent():
-            config = setup_utils_configuration({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)
+            config = insides.set_up({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)
     except FreqtradeException as error:
         if _SEGMENT in str(error):  # it does not say of which file
             for path in map(Path, args["config"]):
@@ -295,7 +280,7 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
         raise ConfigError('the configuration names no exchange: set "name" in section "exchange"')
     if not config.get("timeframe"):
         config["timeframe"] = _strategy_timeframe(config)
-    return cast(Config, config)
+    return config
 
 
 def load_strategy(config: Config) -> Any:
@@ -306,14 +291,10 @@ def load_strategy(config: Config) -> Any:
     ConfigError
         There is none of this name, or it does not start.
     """
-    from freqtrade.resolvers import StrategyResolver  # all of ccxt, which few need
-
     name = config.get("strategy") or STRATEGY
     try:
         with silent():  # freqtrade writes into what it is given
-            return strategy_safe_wrapper(StrategyResolver.load_strategy)(
-                {**deepcopy(config), "strategy": name}
-            )
+            return insides.find_strategy({**deepcopy(config), "strategy": name})
     except FreqtradeException as error:
         text = in_a_line(error)
         if "Impossible to load" in text:
@@ -332,7 +313,7 @@ def check_startable(config: Config) -> None:
     whole = {**load_strategy(config).config, "runmode": RunMode.DRY_RUN}  # the strategy's are in it
     try:
         with silent():
-            validate_config_consistency(whole)
+            insides.check_consistency(whole)
     except FreqtradeException as error:
         raise ConfigError(in_a_line(error)) from None
 
@@ -377,10 +358,10 @@ def _misshapen(files: Sequence[str]) -> str:
     """What of these files has another shape than a configuration; empty if freqtrade finds none."""
     try:
         with silent():
-            found = deep_merge_dicts(environment_vars_to_dict(), load_from_files(list(files)))
+            found = insides.read_files(files)
             if not isinstance(found.get("exchange", {}), dict):
                 return f"exchange must be a section in braces, found {found['exchange']!r}"
-            validate_config_schema({**found, "runmode": RunMode.UTIL_NO_EXCHANGE})
+            insides.check_schema({**found, "runmode": RunMode.UTIL_NO_EXCHANGE})
     except FreqtradeException as told:
         return in_a_line(told)
     except _STUMBLES as error:

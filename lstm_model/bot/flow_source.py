@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freqtrade.data.history import get_datahandler
 from freqtrade.enums import TradingMode
 from freqtrade.exceptions import DDosProtection, FreqtradeException, OperationalException
-from freqtrade.exchange.common import retrier
-from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
 
+from lstm_model.bot import insides
 from lstm_model.bot.assembly import opened_exchange
 from lstm_model.bot.configuration import (
     PLAIN_PAIR,
@@ -81,7 +79,7 @@ def _download_klines(
     with _exchange(config) as exchange:
         for pair in _flow_pairs(config, list(exchange.markets), f"traded on {exchange.name}"):
             klines = raw_klines(
-                exchange._api, exchange.markets[pair]["id"], config["timeframe"],
+                insides.client_of(exchange), exchange.markets[pair]["id"], config["timeframe"],
                 futures=config.get("trading_mode") == TradingMode.FUTURES,
             )  # fmt: skip
             share_done = partial(progress, pair)
@@ -113,7 +111,7 @@ def raw_klines(api: Any, symbol: str, timeframe: str, *, futures: bool) -> Kline
     unreachable = api.httpExceptions["429"].__base__
     refused = api.httpExceptions["422"].__base__
 
-    @retrier(retries=_RETRIES)  # type: ignore[untyped-decorator]
+    @insides.patient(_RETRIES)
     def ask(query: Config) -> Any:
         try:
             return endpoint(query)
@@ -142,8 +140,8 @@ def _first_line(error: BaseException) -> str:
 def _take_trades(config: Config) -> Iterator[str]:
     """Make order flow of the trades that `freqtrade download-data --dl-trades` left."""
     datadir, mode = Path(config["datadir"]), config.get("trading_mode", TradingMode.SPOT)
-    handler = get_datahandler(datadir, config.get("dataformat_trades"))
-    available = handler.trades_get_available_data(datadir, mode)
+    form = config.get("dataformat_trades")
+    available = insides.pairs_with_trades(datadir, form, mode)
     if not available:
         raise ConfigError(
             f"the past order flow of {config['exchange']['name']} is not to be had: it exists for "
@@ -151,7 +149,8 @@ def _take_trades(config: Config) -> Iterator[str]:
             f"--dl-trades` (none in {datadir}). A running bot stores what it sees from now on."
         )
     for pair in _flow_pairs(config, available, "among the downloaded trades"):
-        flow = flow_of_trades_frame(handler.trades_load(pair, mode), pair, config["timeframe"])
+        trades = insides.stored_trades(datadir, form, pair, mode)
+        flow = flow_of_trades_frame(trades, pair, config["timeframe"])
         flow_store(config).write(pair, config["timeframe"], flow)
         yield pair
 
@@ -164,7 +163,7 @@ def _flow_pairs(config: Config, available: list[str], where: str) -> list[str]:
     if absent:
         raise ConfigError(f"{', '.join(absent)}: not {where}")
     try:
-        pairs = expand_pairlist(named, available)
+        pairs = insides.expanded(named, available)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if not pairs:

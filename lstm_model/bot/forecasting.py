@@ -16,10 +16,9 @@ from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
-from freqtrade.strategy.parameters import BaseParameter
 from pandas import DataFrame, concat
 
-from lstm_model.bot import assembly, configuration
+from lstm_model.bot import assembly, configuration, insides
 from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
@@ -202,7 +201,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         """
         for name in [name for name in dir(self) if name.startswith("lstm_")]:
             option, parameter = name.removeprefix("lstm_"), getattr_static(self, name)
-            if not isinstance(parameter, BaseParameter):
+            if not insides.is_parameter(parameter):
                 continue
             if option in Settings.model_fields and option not in PARAMETERS:
                 raise OperationalException(
@@ -217,7 +216,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def _lstm_parameter(self, option: str) -> float:
         """The value in force of an option that a strategy may tune; a plain number is fixed."""
         found = getattr(self, f"lstm_{option}", getattr(self.lstm_settings, option))
-        return float(found.value if isinstance(found, BaseParameter) else found)
+        return float(found.value if insides.is_parameter(found) else found)
 
     @property
     def _lstm_warm_up(self) -> int:

@@ -18,7 +18,8 @@ from freqtrade.persistence import Order, Trade
 from freqtrade.strategy import RealParameter, stoploss_from_absolute
 from pandas import DataFrame
 
-from lstm_model.bot import own_trades
+from lstm_model.bot import entry as entries
+from lstm_model.bot import insides
 from lstm_model.bot.entry import TICK_SIZE, Entry, side_of, sign, tick_of
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.stakes import Stakes
@@ -104,7 +105,7 @@ class LSTMRisk(LSTMForecasts):
 
         A backtest heeds them with `--enable-protections` only.
         """
-        return own_trades.protections(self.lstm_settings.horizon)
+        return entries.protections(self.lstm_settings.horizon)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Theirs and the `lstm_*` columns; hyperopt has no exchange afterwards."""
@@ -262,7 +263,7 @@ class LSTMRisk(LSTMForecasts):
 
     def lstm_enter(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Enter where the forecast exceeds all costs by `min_edge`: for `populate_entry_trend`."""
-        return own_trades.enter(self, dataframe, metadata)
+        return entries.enter(self, dataframe, metadata)
 
     def lstm_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float
@@ -271,7 +272,7 @@ class LSTMRisk(LSTMForecasts):
 
         The forecast is against it, or too old and not made anew. Trades of others are left alone.
         """
-        return own_trades.leave(self, pair, trade, current_time, current_rate)
+        return entries.leave(self, pair, trade, current_time, current_rate)
 
     def lstm_reduce(
         self, trade: Trade, current_rate: float, min_stake: float | None
@@ -280,7 +281,7 @@ class LSTMRisk(LSTMForecasts):
 
         What the newest forecast would not stake, if it is more than half.
         """
-        return own_trades.reduce(self, trade, current_rate, min_stake)
+        return entries.reduce(self, trade, current_rate, min_stake)
 
     def lstm_stake_for(self, entry: Entry) -> Stake:
         """The stake of an entry, with the reason and the bound that decided.
@@ -296,8 +297,8 @@ class LSTMRisk(LSTMForecasts):
 
     def _lstm_tick(self, pair: str, rate: float) -> float:
         """Smallest step of a pair's price on the exchange; 0.0 where it does not say."""
-        known, exchange = pair in self._lstm_precision, self.dp._exchange
-        if not known and exchange is not None and exchange._api is not None:
+        known, exchange = pair in self._lstm_precision, insides.exchange_of(self.dp)
+        if not known and exchange is not None and insides.client_of(exchange) is not None:
             market = self.dp.market(pair) or {}
             mode = exchange.precision_mode_price
             self._lstm_precision[pair] = market.get("precision", {}).get("price"), mode

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-from freqtrade.persistence import LocalTrade, Trade
+from freqtrade.persistence import Trade
 from pandas import DataFrame
 
+from lstm_model.bot import insides
 from lstm_model.bot.entry import Entry, side_of
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.model.forecast import FAR_NAMES
@@ -122,7 +123,7 @@ class Stops:
 
     def _written(self, trade: Trade) -> dict[str, Any] | None:
         """What a bot wrote down with the trade, maybe before a restart."""
-        return (trade.get_custom_data(_STOP_FACT) or None) if Trade.use_db else None
+        return (trade.get_custom_data(_STOP_FACT) or None) if insides.has_database() else None
 
     def _learnt(self, now_ms: int) -> Experience:
         """The experience of trades that were closed in candles before this moment's."""
@@ -137,7 +138,7 @@ class Stops:
 
     def _fresh(self) -> Iterable[Any]:
         """Trades of this strategy that are closed and not learnt from, and maybe others."""
-        if not Trade.use_db:
+        if not insides.has_database():
             return list(self._source[len(self._known) :])
         wanted = [Trade.is_open.is_(False), Trade.close_date >= self._since]
         named = Trade.strategy == self._strategy.get_strategy_name()
@@ -164,11 +165,11 @@ class Stops:
 
     def _follow_source(self) -> None:
         """Begin anew where freqtrade does: every backtest has a list of trades of its own."""
-        if self._source is not LocalTrade.bt_trades:
+        if self._source is not insides.backtest_trades():
             self._forget()
 
     def _forget(self) -> None:
-        self._source = LocalTrade.bt_trades
+        self._source = insides.backtest_trades()
         self._experience, self._since = Experience(), datetime.min
         self._known: set[int] = set()
         self._plans: dict[tuple[int, datetime], Plan | None] = {}

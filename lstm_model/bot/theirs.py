@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from inspect import getfullargspec
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from freqtrade.exceptions import OperationalException
 from freqtrade.strategy import IStrategy
-from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+
+from lstm_model.bot import insides
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +24,12 @@ Answer = TypeVar("Answer")
 
 def or_else(work: Callable[..., Answer], otherwise: Answer) -> Callable[..., Answer]:
     """The work; with freqtrade's own guard, which logs any failure, the answer that then counts."""
-    return cast(Callable[..., Answer], strategy_safe_wrapper(work, default_retval=otherwise))
+    return insides.guarded(work, otherwise)
 
 
 def hears_fills(custom_stoploss: Callable[..., Any]) -> bool:
     """Whether freqtrade would ask theirs after a fill, too: decided by its signature, as there."""
-    known = getattr(custom_stoploss, "__func__", custom_stoploss)
-    is_theirs = known is not IStrategy.custom_stoploss
+    is_theirs = not insides.hears_no_fills(custom_stoploss)
     return is_theirs and "after_fill" in getfullargspec(custom_stoploss).args
 
 

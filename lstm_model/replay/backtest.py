@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from freqtrade.configuration import setup_utils_configuration
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.mixins import LoggingMixin
@@ -21,6 +20,7 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.persistence import CustomDataWrapper, LocalTrade, PairLocks, Trade
 from pandas import DataFrame
 
+from lstm_model.bot import insides
 from lstm_model.bot.configuration import in_a_line
 from lstm_model.errors import ConfigError
 from lstm_model.replay.accounts import Account, Lock
@@ -93,7 +93,7 @@ def backtest(
     }
     try:
         with as_it_was():
-            return _run(setup_utils_configuration(args, RunMode.BACKTEST), start_ms, plain)
+            return _run(insides.set_up(args, RunMode.BACKTEST), start_ms, plain)
     except FreqtradeException as error:
         raise ConfigError(f"the backtest failed: {in_a_line(error)}") from None
 

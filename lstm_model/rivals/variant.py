@@ -16,17 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from traceback import extract_tb
 from types import new_class
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from freqtrade.configuration import setup_utils_configuration
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import FreqtradeException, StrategyError
 from freqtrade.optimize.backtesting import Backtesting
-from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
-from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from freqtrade.util import get_dry_run_wallet
 
+from lstm_model.bot import insides
 from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.risk import LSTMRisk
@@ -196,27 +194,26 @@ def _set_up(args: dict[str, Any], log: logging.Handler) -> dict[str, Any]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        config = setup_utils_configuration(args, RunMode.BACKTEST)
+        config = insides.set_up(args, RunMode.BACKTEST)
     finally:
         logging.disable(before)
     logging.root.handlers[:] = [log]
-    return cast(dict[str, Any], config)
+    return config
 
 
 @contextmanager
 def _found_as(make: Make) -> Iterator[None]:
     """Have freqtrade find a strategy as usual, and load what is made of it."""
-    search = StrategyResolver._search_object
 
-    def found(directory: Path, **named: Any) -> tuple[type | None, Path | None]:
-        theirs, path = search(directory=directory, **named)
-        return (make(theirs), path) if theirs else (None, None)
+    def instead(search: insides.Search) -> insides.Search:
+        def found(directory: Path, **named: Any) -> tuple[type | None, Path | None]:
+            theirs, path = search(directory=directory, **named)
+            return (make(theirs), path) if theirs else (None, None)
 
-    StrategyResolver._search_object = staticmethod(found)
-    try:
+        return found
+
+    with insides.finding(instead):
         yield
-    finally:
-        del StrategyResolver._search_object
 
 
 def _run(config: dict[str, Any], watch: Watch) -> Ran:
@@ -228,7 +225,7 @@ def _run(config: dict[str, Any], watch: Watch) -> Ran:
     try:
         strategy = testing.strategylist[0]
         for name in ("advise_all_indicators", "ft_advise_signals"):
-            setattr(strategy, name, strategy_safe_wrapper(getattr(strategy, name)))
+            setattr(strategy, name, insides.guarded(getattr(strategy, name)))
         refused = _refusals(strategy)
         candles, timerange = testing.load_bt_data()
         first, last = testing.backtest_one_strategy(strategy, candles, timerange)

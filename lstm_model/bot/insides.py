@@ -1,0 +1,216 @@
+"""What we use of freqtrade beyond what it documents for strategies, each in one function.
+
+freqtrade is released every month and promises nothing of its insides. So there is one place for
+each, and a test that says what would break without it: `tests/bot/test_freqtrade_contract.py`.
+Documented, and so imported wherever it is needed, are `freqtrade.strategy`, `.persistence`,
+`.enums` and `.exceptions`. The replay, which drives the bot itself, names what it uses beyond this
+in the same test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from freqtrade.configuration import TimeRange, setup_utils_configuration
+from freqtrade.configuration.config_validation import (
+    validate_config_consistency,
+    validate_config_schema,
+)
+from freqtrade.configuration.environment_vars import environment_vars_to_dict
+from freqtrade.configuration.load_config import load_config_file, load_from_files
+from freqtrade.data.converter import ohlcv_fill_up_missing_data
+from freqtrade.data.history import get_datahandler, load_pair_history
+from freqtrade.enums import CandleType, RunMode, TradingMode
+from freqtrade.exchange.common import retrier
+from freqtrade.misc import deep_merge_dicts
+from freqtrade.persistence import LocalTrade, Trade
+from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
+from freqtrade.strategy import IStrategy
+from freqtrade.strategy.parameters import BaseParameter
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+from pandas import DataFrame
+
+from lstm_model.releases import TESTED, standing
+
+Config = dict[str, Any]
+Answer = TypeVar("Answer")
+Search = Callable[..., tuple[type | None, Path | None]]
+
+
+def untested() -> str:
+    """What is to be said of a freqtrade that is newer than all that the tests ran with; else ""."""
+    yours, tested = version("freqtrade"), TESTED["freqtrade"]
+    if standing("freqtrade", yours) != "newer":
+        return ""
+    return (
+        f"tested with freqtrade {tested.oldest} to {tested.newest}, yours is {yours}: run "
+        "`freqtrade-lstm doctor`"
+    )
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def set_up(args: Mapping[str, Any], mode: RunMode) -> Config:
+    """The configuration of a command, as freqtrade reads and completes it."""
+    return cast(Config, setup_utils_configuration({**args}, mode))
+
+
+def read_file(path: str) -> Config:
+    """One configuration file, unchecked and without those that it adds."""
+    return cast(Config, load_config_file(path))
+
+
+def read_files(files: Sequence[str]) -> Config:
+    """Configuration files with those that they add and the environment's variables, unchecked."""
+    return merged(environment_vars_to_dict(), load_from_files(list(files)))
+
+
+def merged(over: Mapping[str, Any], under: Mapping[str, Any]) -> Config:
+    """Two configurations as freqtrade lays one over the other; `under` may be changed."""
+    return cast(Config, deep_merge_dicts(over, under))
+
+
+def check_schema(config: Config) -> None:
+    """Refuse what has another shape than freqtrade's schema wants."""
+    validate_config_schema(config)
+
+
+def check_consistency(config: Config) -> None:
+    """Refuse options that freqtrade would not start a bot with."""
+    validate_config_consistency(config)
+
+
+def time_range(text: str | None) -> TimeRange:
+    """A time range as freqtrade writes it: `startts` and `stopts` in s, 0 for an open end."""
+    return TimeRange.parse_timerange(text)
+
+
+# ---------------------------------------------------------------- strategies
+
+
+def guarded(work: Callable[..., Answer], otherwise: Answer | None = None) -> Callable[..., Answer]:
+    """Theirs as freqtrade calls it: a failure is logged, and answered by `otherwise` if given."""
+    return cast(Callable[..., Answer], strategy_safe_wrapper(work, default_retval=otherwise))
+
+
+def find_strategy(config: Config) -> Any:
+    """The strategy that a configuration names, made; freqtrade writes into the configuration."""
+    from freqtrade.resolvers import StrategyResolver  # all of ccxt, which few need
+
+    return guarded(StrategyResolver.load_strategy)(config)
+
+
+@contextmanager
+def finding(search: Callable[[Search], Search]) -> Iterator[None]:
+    """Have freqtrade look strategies up by what `search` makes of its own way to do so."""
+    from freqtrade.resolvers import StrategyResolver
+
+    StrategyResolver._search_object = staticmethod(search(StrategyResolver._search_object))
+    try:
+        yield
+    finally:
+        del StrategyResolver._search_object
+
+
+def is_parameter(value: object) -> bool:
+    """Whether it is one that hyperopt may tune, with a `value`."""
+    return isinstance(value, BaseParameter)
+
+
+def hears_no_fills(custom_stoploss: Any) -> bool:
+    """Whether a method is freqtrade's own, which is never asked after a fill."""
+    return getattr(custom_stoploss, "__func__", custom_stoploss) is IStrategy.custom_stoploss
+
+
+# ---------------------------------------------------------------- exchanges
+
+
+def exchange_of(provider: Any) -> Any:
+    """freqtrade's exchange behind a strategy's `dp`; None where a command has none."""
+    return provider._exchange
+
+
+def client_of(exchange: Any) -> Any:
+    """ccxt's exchange behind freqtrade's; None after a hyperopt has let it go."""
+    return exchange._api
+
+
+def new_client(exchange: Any, section: Config, options: Mapping[str, Any]) -> Any:
+    """Another of ccxt's asynchronous exchanges, made as freqtrade makes its own."""
+    return exchange._init_ccxt(section, False, options)
+
+
+def client_options(exchange: Any) -> Config:
+    """What freqtrade itself sets of ccxt's options for this exchange."""
+    return cast(Config, exchange._ccxt_config)
+
+
+def open_exchange(config: Config) -> Any:
+    """freqtrade's exchange as `freqtrade download-data` opens it."""
+    from freqtrade.resolvers import ExchangeResolver  # all of ccxt, which few need
+
+    return ExchangeResolver.load_exchange(config, validate=False)
+
+
+def patient(retries: int) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Decorator: ask again after freqtrade's temporary errors, ever later."""
+    return cast(Callable[[Callable[..., Answer]], Callable[..., Answer]], retrier(retries=retries))
+
+
+def expanded(patterns: Sequence[str], available: Sequence[str]) -> list[str]:
+    """Pairs of those available that freqtrade's patterns mean."""
+    return list(expand_pairlist(list(patterns), list(available)))
+
+
+# ---------------------------------------------------------------- candles on disk
+
+
+def stored_candles(
+    folder: Path, form: str | None, pair: str, timeframe: str, kind: CandleType
+) -> DataFrame:
+    """All candles of a pair in a data directory, gaps and all; empty if there are none."""
+    return load_pair_history(
+        pair, timeframe, folder, data_format=form, candle_type=kind, fill_up_missing=False
+    )
+
+
+def filled(frame: DataFrame, pair: str, timeframe: str) -> DataFrame:
+    """The candles with those that nobody traded in, as freqtrade hands them over."""
+    return ohlcv_fill_up_missing_data(frame, timeframe, pair)
+
+
+def has_candles(
+    folder: Path, form: str | None, pair: str, timeframe: str, kind: CandleType
+) -> bool:
+    """Whether there is a file of them, damaged or not."""
+    mode = TradingMode.SPOT if kind == CandleType.SPOT else TradingMode.FUTURES
+    found = get_datahandler(folder, form).ohlcv_get_available_data(folder, mode)
+    return (pair, timeframe, kind) in found
+
+
+def pairs_with_trades(folder: Path, form: str | None, mode: TradingMode) -> list[str]:
+    """Pairs of which `freqtrade download-data --dl-trades` has left trades."""
+    return list(get_datahandler(folder, form).trades_get_available_data(folder, mode))
+
+
+def stored_trades(folder: Path, form: str | None, pair: str, mode: TradingMode) -> DataFrame:
+    """The trades that it has left of a pair."""
+    return get_datahandler(folder, form).trades_load(pair, mode)
+
+
+# ---------------------------------------------------------------- trades
+
+
+def has_database() -> bool:
+    """Whether trades are in a database, as a bot's are and a backtest's are not."""
+    return bool(Trade.use_db)
+
+
+def backtest_trades() -> list[Any]:
+    """The closed trades of the backtest that runs; each has a list of its own."""
+    return cast(list[Any], LocalTrade.bt_trades)
