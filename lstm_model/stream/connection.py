@@ -337,6 +337,6 @@ async def open_exchange(connect: Callable[[], Any], known: Rest | None = None) -
         if known is not None:
             exchange.set_markets_from_exchange(known.exchange)
             exchange.ssl_context = known.exchange.ssl_context  # reading certificates takes 20 ms
-    except (ccxt.BaseError, OSError, *_BROKEN_FRAME) as error:
-        raise Refusal(error) from None
+    except (ccxt.BaseError, OSError, RuntimeError, *_BROKEN_FRAME) as error:
+        raise Refusal(error) from None  # a RuntimeError: the system has no thread left
     return exchange
