@@ -19,6 +19,7 @@ from freqtrade.persistence import (
     enable_database_use,
     init_db,
 )
+from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.resolvers import StrategyResolver
 from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
 from test_theirs import trade_of as trade
@@ -263,6 +264,7 @@ def test_a_trade_that_is_seen_to_be_closed_late_is_learnt_from_too(tmp_path: Pat
             planned(strategy)
         assert len(strategy._lstm_stops._known) == ENOUGH + 1
     finally:
+        _CustomData.session.remove()
         Trade.session.remove()
         Trade.session.get_bind().dispose()
         disable_database_use("5m")
