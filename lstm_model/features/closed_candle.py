@@ -76,6 +76,8 @@ def _warm_up(own: int) -> int:
 
 def _body(of: Ingredients) -> Any:
     candles = of.last(1)
+    if not len(candles.open):  # TA-Lib 0.6.8 writes before the first of none
+        return of.now(candles.open)
     return of.now(_BOP(candles.open, candles.high, candles.low, candles.close))
 
 
