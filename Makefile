@@ -4,14 +4,16 @@ PYTHON ?= python3
 TAG ?= stable
 VENV ?= .venv
 EXTRAS ?= dev
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test fast lint bench exchange image clean
+.PHONY: help install demo test fast contracts lint bench exchange image clean
 
 help:
 	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
 	@echo "make test      lint and the whole test suite"
 	@echo "make fast      the fast tests alone; with EXTRAS=test, without TensorFlow"
+	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
 	@echo "make image     freqtrade's image with LSTMStrategy in it; TAG=stable_freqai and the like for another"
@@ -21,11 +23,11 @@ install: $(VENV)/installed
 	@test "$(origin PYTHON)" != "command line" || test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" \
 		|| { echo "$(VENV) is of $$($(BIN)/python -V), not of $$($(PYTHON) -V): give VENV=... as well"; exit 1; }
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing freqtrade, and TensorFlow if it is asked for: up to 1 GB to download, 1 to 5 minutes."
-	$(BIN)/pip install --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(BIN)/pip install --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
 	@touch $@
 
 demo: install
@@ -36,6 +38,12 @@ test: install lint
 
 fast: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"
+
+# What freqtrade, ccxt, NumPy and pandas decide, with the oldest releases that are allowed.
+contracts:
+	$(MAKE) install VENV=.venv-oldest EXTRAS=test CONSTRAINTS=constraints-oldest.txt
+	.venv-oldest/bin/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e" \
+		tests/bot tests/market tests/features tests/stream/test_ccxt_contract.py
 
 lint: install
 	$(BIN)/ruff check .
