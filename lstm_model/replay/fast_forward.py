@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _LEARNING_POLL_S = 0.02  # chosen: trainings take seconds
 _AFTER_MS = 1_000  # as freqtrade itself looks a second after the candle, so that it is there
-
 _NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
 
@@ -380,7 +379,7 @@ class _Messages(RPCHandler):  # type: ignore[misc]
 
 
 def _leave_database() -> None:
-    """Close what freqtrade leaves to the end of the process, as a bot that did not start does."""
+    """Close what freqtrade leaves to the end of the process, also where a bot did not start."""
     if hasattr(Trade, "session"):
         _CustomData.session.remove()  # a bot that reads what was written down with a trade
         Trade.session.remove()

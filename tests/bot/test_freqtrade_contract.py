@@ -102,6 +102,7 @@ DRIVEN = [
                    "bt_total_profit")),
     Promise("freqtrade.persistence.pairlock:PairLock.get_all_locks", "verify"),
     Promise("freqtrade.persistence.custom_data:_CustomData", "the end of a replay"),
+    Promise("freqtrade.loggers:bufferHandler.buffer", "the end of a replay"),
     Promise("freqtrade.worker:Worker._init", "replay", ("reconfig",)),
     Promise("freqtrade.worker:Worker.run", "replay"),
     Promise("freqtrade.worker:Worker.exit", "replay"),
@@ -131,7 +132,7 @@ def test_a_broken_promise_is_named() -> None:
 
 DOCUMENTED = ("strategy", "persistence", "enums", "exceptions")
 DRIVES = {  # the replay and the comparison run freqtrade's own bot and backtest
-    "lstm_model.replay.fast_forward": {"persistence.custom_data", "rpc", "worker"},
+    "lstm_model.replay.fast_forward": {"loggers", "persistence.custom_data", "rpc", "worker"},
     "lstm_model.replay.backtest": {"mixins", "optimize.backtesting"},
     "lstm_model.replay.proof": {"persistence.pairlock"},
     "lstm_model.rivals.variant": {"optimize.backtesting", "util"},
