@@ -14,6 +14,7 @@ from freqtrade.exceptions import OperationalException, StrategyError
 from freqtrade.resolvers import StrategyResolver
 from series import make_candles, to_frame
 
+from lstm_model.bot import insides
 from lstm_model.errors import ConfigError
 from lstm_model.rivals import variant
 from lstm_model.rivals.variant import plain, with_risk, with_stake
@@ -157,7 +158,7 @@ def test_advice_is_given_where_freqtrade_gives_none() -> None:
 def test_a_failure_names_the_line_of_the_users_own_code(tmp_path: Path) -> None:
     body = "    def populate_exit_trend(self, dataframe, metadata):\n        dataframe['mine']"
     made = loaded(written(tmp_path, body), with_risk)
-    asked = variant.strategy_safe_wrapper(made.populate_exit_trend)
+    asked = insides.guarded(made.populate_exit_trend)
     with pytest.raises(StrategyError) as raised:
         asked(to_frame(make_candles(5)), {"pair": "BTC/USDT"})
     lines = (tmp_path / "mine.py").read_text().splitlines()
