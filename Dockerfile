@@ -19,7 +19,7 @@ RUN /usr/bin/python3 -m venv /opt/lstm-trainer \
   && /opt/lstm-trainer/bin/pip install --no-cache-dir \
     "tensorflow-cpu>=2.21,<2.23; sys_platform=='linux' and platform_machine=='x86_64'" \
     "tensorflow>=2.21,<2.23; sys_platform!='linux' or platform_machine!='x86_64'" \
-    "pydantic>=2.10,<3" "numpy>=2.2,<3"
+    "pydantic>=2.10,<3" "numpy>=2.2"
 
 COPY --chown=ftuser:ftuser pyproject.toml README.md LICENSE /opt/lstm-model/
 COPY --chown=ftuser:ftuser lstm_model /opt/lstm-model/lstm_model

@@ -21,7 +21,7 @@ from lstm_model.errors import TrainingError
 NEEDS = (
     "tensorflow-cpu>=2.21,<2.23; sys_platform=='linux' and platform_machine=='x86_64'",
     "tensorflow>=2.21,<2.23; sys_platform!='linux' or platform_machine!='x86_64'",
-    "pydantic>=2.10,<3", "numpy>=2.2,<3",
+    "pydantic>=2.10,<3", "numpy>=2.2",
 )  # fmt: skip
 NAMES = ("python3.13", "python3.12", "python3.11")  # which TensorFlow exists for, newest first
 FOLDER = "trainer"  # of an environment for training, beside the models
