@@ -351,6 +351,8 @@ class Recorder:
 
     def _answer(self) -> None:
         while self._questions:
+            if not (self.keeps and self._spool.is_empty):  # recorded since, and before it was asked
+                self._hand_over()
             asked = question, future = self._questions.popleft()
             if future.cancelled():
                 continue

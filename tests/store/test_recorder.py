@@ -88,6 +88,23 @@ def test_what_is_recorded_is_in_the_database_and_no_longer_on_the_file(
     assert not bot.news
 
 
+def test_a_question_knows_what_was_recorded_while_the_thread_went_from_one_to_the_other(
+    bot: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread hands over, then answers; between the two the loop records and asks."""
+    hand_over, asked = bot._hand_over, []
+
+    def then_ask() -> None:
+        hand_over()
+        if not asked:
+            bot.record([make_row(7)])
+            asked.append(bot.ask(lambda journal: journal.last("BTC/USDT", "5m")))
+
+    monkeypatch.setattr(bot, "_hand_over", then_ask)
+    assert bot.settle(10.0)
+    assert asked[0].result(10.0) == make_row(7)
+
+
 def test_a_bad_number_is_refused_and_nothing_kept(bot: Recorder) -> None:
     with pytest.raises(DataError, match="NaN or infinite"):
         bot.record([make_row(0), make_row(1, mean=float("nan"))])
