@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
 	@echo "make test      lint and the whole test suite"
-	@echo "make fast      the fast tests alone; with EXTRAS=test, without TensorFlow"
+	@echo "make fast      the fast tests alone"
 	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
@@ -39,11 +39,12 @@ test: install lint
 fast: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"
 
-# What freqtrade, ccxt, NumPy and pandas decide, with the oldest releases that are allowed.
+# What freqtrade, ccxt, NumPy and pandas decide, with the oldest releases that are allowed; no TensorFlow.
 contracts:
 	$(MAKE) install VENV=.venv-oldest EXTRAS=test CONSTRAINTS=constraints-oldest.txt
 	.venv-oldest/bin/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e" \
-		tests/bot tests/market tests/features tests/stream/test_ccxt_contract.py
+		tests/bot/test_freqtrade_contract.py tests/bot/test_risk.py tests/bot/test_theirs.py \
+		tests/features/test_closed_candle.py tests/stream/test_ccxt_contract.py
 
 lint: install
 	$(BIN)/ruff check .
