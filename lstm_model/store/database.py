@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,13 @@ class Database:
 
     def _greet(self, driver: Any, _record: Any) -> None:
         self._open.add(driver)
+        with ExitStack() as refused:  # SQLAlchemy 2.0 leaves it open then
+            refused.callback(driver.close)
+            refused.callback(self._open.discard, driver)
+            self._set_up(driver)
+            refused.pop_all()
+
+    def _set_up(self, driver: Any) -> None:
         if not self.is_sqlite:
             cursor = driver.cursor()
             cursor.execute(f"SET statement_timeout = {_STATEMENT_MS}")
