@@ -5,7 +5,7 @@ user 1000, who owns nothing but his home, the working folder and user_data; freq
 Python, without TensorFlow, in the user's own packages; and in /opt/lstm-trainer another Python,
 which has it. There it runs what the recipe runs last, and then what docker-compose.yml runs. It
 needs root, Linux, and LSTM_IMAGE_PYTHON: an interpreter that has what freqtrade and we need and
-setuptools, but neither TensorFlow nor us.
+setuptools, but no TensorFlow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, ope
 from lstm_model.training.interpreter import IMAGE, NEEDS
 
 RECIPE = (ROOT / "Dockerfile").read_text()
-BASE = os.environ.get("LSTM_IMAGE_PYTHON", "")
+BASE = os.path.abspath(found) if (found := os.environ.get("LSTM_IMAGE_PYTHON")) else ""
 USER = 1000  # freqtrade's, in its image
 
 
@@ -116,12 +116,13 @@ class Image:
         subprocess.run(
             [BASE, "-m", "venv", "--system-site-packages", "--without-pip", bot], check=True
         )
-        ask = [BASE, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-        theirs = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-        ask = [bot / "bin" / "python", "-c", "import sysconfig as s; print(s.get_path('purelib'))"]
-        ours = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        theirs, ours = purelib(BASE), purelib(str(bot / "bin" / "python"))
+        (libraries := self.root / "libraries").mkdir()
+        for path in Path(theirs).iterdir():
+            if "lstm_model" not in path.name:  # where it is installed as well
+                (libraries / path.name).symlink_to(path)
         # After the user's packages, as those of the image are.
-        (Path(ours) / "image.pth").write_text(f"import sys; sys.path.append({theirs!r})\n")
+        (Path(ours) / "image.pth").write_text(f"import sys; sys.path.append({str(libraries)!r})\n")
         for name, module in (("pip", "pip"), ("freqtrade", "freqtrade")):
             program = bot / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {bot}/bin/python -m {module} "$@"\n')
@@ -156,6 +157,12 @@ class Image:
             timeout=timeout_s, check=False,
         )  # fmt: skip
         return Outcome(done.returncode, done.stdout)
+
+
+def purelib(python: str) -> str:
+    """Where an interpreter keeps its packages."""
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def below_root() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from test_whoever_trains import Facts, walk
 from lstm_model.training.interpreter import Interpreter
 from lstm_model.training.trainer import Trainer
 
-OTHER = os.environ.get("LSTM_OTHER_PYTHON", "")
+OTHER = os.path.abspath(found) if (found := os.environ.get("LSTM_OTHER_PYTHON")) else ""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not OTHER, reason="LSTM_OTHER_PYTHON names no second interpreter"),
@@ -60,7 +59,7 @@ def test_they_are_two() -> None:
 
 
 def test_together_they_leave_the_same(alone: Facts, tmp_path: Path) -> None:
-    assert walk(tmp_path, Trainer(), 2, python=shutil.which(OTHER)) == alone
+    assert walk(tmp_path, Trainer(), 2, python=OTHER) == alone
 
 
 def test_what_one_has_made_the_other_finds(alone: Facts, store: Path) -> None:
