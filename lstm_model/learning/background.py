@@ -90,9 +90,10 @@ class BackgroundLearning:
             self._read_pin()
             if not self.steps:
                 due_ms = self._schedule.last_boundary(now_ms)
-                self._maker.material(self._learning.origin_of(due_ms)).check()
-            if not self.serves():
-                self._maker.check_trainer()
+                material = self._maker.material(self._learning.origin_of(due_ms))
+                material.check()
+                if not self.serves():
+                    self._maker.check_trainer(material)
             undone.pop_all()
 
     def tick(self, now_ms: int, pairs: Collection[str] = ()) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import lstm_model
 from lstm_model.durations import DAY_MS
+from lstm_model.errors import TrainingError
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.features.context import REACH_DAYS, Contexts, leader_of
 from lstm_model.market.candles import Floats, Ints, timeframe_ms
@@ -132,15 +133,19 @@ class ModelMaker:
                 if folder.stat().st_mtime < oldest_s:
                     shutil.rmtree(folder)
 
-    def check_trainer(self) -> None:
-        """Refuse where nothing can train.
+    def check_trainer(self, material: Material) -> None:
+        """Refuse where nothing can train, and nobody has made the model of these candles before.
 
         Raises
         ------
         TrainingError
             No Python with TensorFlow was found; says what to run.
         """
-        self._interpreter()
+        try:
+            self._interpreter()
+        except TrainingError:
+            if not self.store.has(self.version(material)):
+                raise
 
     def material(
         self, boundary_ms: int, known: Disk | None = None, panels: Panels | None = None

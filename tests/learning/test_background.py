@@ -444,6 +444,22 @@ def test_a_bot_with_neither_model_nor_a_python_that_trains_does_not_start(
             Bot(tmp_path / "live").start()
 
 
+def test_nor_does_it_need_one_where_another_has_made_its_first_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
+) -> None:
+    first = Bot(tmp_path / "live").start()
+    first.look(FIRST)
+    first.stop()
+    jobs = len(training.jobs)
+    find_no_trainer(monkeypatch)
+    second = Bot(tmp_path / "live", lineage="binance-spot-5m-second").start()
+    assert second.lineage.head is None
+    second.look(FIRST)
+    assert is_forecast(second.close_candle(FIRST + 1))[-1]
+    assert len(training.jobs) == jobs
+    second.stop()
+
+
 def test_without_a_python_that_trains_the_champion_serves_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
