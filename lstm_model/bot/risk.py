@@ -345,6 +345,10 @@ class LSTMRisk(LSTMForecasts):
         told = {"rate": stop, "distance": round(distance, 6)}
         return {
             **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
-            "lstm_stake": {"amount": round(stake.amount, 8), "text": stake.text},
+            "lstm_stake": {
+                "amount": round(stake.amount, 8),
+                "bound": stake.bound,
+                "text": stake.text,
+            },
             "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
         }

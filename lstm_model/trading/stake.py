@@ -54,6 +54,9 @@ from lstm_model.market.candles import Floats
 from lstm_model.settings import Settings
 from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
 
+# The bounds by name, as `/list_custom_data` has them with a trade.
+KELLY, RISK, PORTFOLIO = "Kelly", "risk at the stop", "all stakes together"
+OWN, LEAST, FREE = "freqtrade's own stake", "the exchange's least", "what is free"
 ENOUGH_COMMON = 50  # chosen: the standard error of a correlation of zero is then 0.14
 _LEAST, _MOST = sys.float_info.min, sys.float_info.max
 
@@ -130,16 +133,19 @@ class Stake:
     amount : 0.0, or at least `Request.least` and above 0
     reason : "" with a stake, else a code of `sizing.REASONS`
     text : which bound decided, in words with numbers
+    bound : its name; "" without a stake
     """
 
     amount: float
     reason: str
     text: str
+    bound: str = ""
 
 
 class Bound(NamedTuple):
     """A limit of the stake."""
 
+    name: str
     amount: float
     text: str
     reason: str  # of no entry where the limit is 0
@@ -175,7 +181,7 @@ def stake_of(request: Request, settings: Settings, *, kelly_fraction: float | No
     bound = _scaled(bound, request.trust, "trust", CALIBRATING)
     bound = _scaled(bound, request.coverage, "coverage", STALE_STREAM)
     if request.free < bound.amount:
-        bound = Bound(request.free, "what is free", TOO_SMALL)
+        bound = Bound(FREE, request.free, FREE, TOO_SMALL)
     return _final(bound, request.least)
 
 
@@ -216,13 +222,14 @@ def _bounds(request: Request, settings: Settings, share: float) -> list[Bound]:
 def _kelly(request: Request, kelly: float, share: float) -> Bound:
     amount = request.wealth * kelly * share / request.leverage
     text = f"{share:g} of Kelly's {kelly:.4g} x the wallet{_geared(request)}"
-    return Bound(amount, f"{text} = {amount:.6g}", NO_EDGE if kelly == 0.0 else TOO_SMALL)
+    reason = NO_EDGE if kelly == 0.0 else TOO_SMALL
+    return Bound(KELLY, amount, f"{text} = {amount:.6g}", reason)
 
 
 def _own(request: Request, settings: Settings) -> Bound:
     share = min(settings.max_stake_fraction, request.steady)
     amount = request.held + (request.proposed - request.held) * share
-    return Bound(amount, f"{share:.3g} of freqtrade's own stake = {amount:.6g}", TOO_SMALL)
+    return Bound(OWN, amount, f"{share:.3g} of {OWN} = {amount:.6g}", TOO_SMALL)
 
 
 def _risk(request: Request, settings: Settings) -> Bound:
@@ -231,17 +238,17 @@ def _risk(request: Request, settings: Settings) -> Bound:
     amount = max(0.0, amount - request.sunk / lost)
     if request.least_anyway and amount < request.least:
         text = (
-            f"the exchange's least, {request.least:.6g}, which at a stop "
+            f"{LEAST}, {request.least:.6g}, which at a stop "
             f"{request.stop_distance:.3g} of the price away is more than {settings.risk_fraction:g}"
             " of the wallet"
         )
-        return Bound(request.least, text, TOO_SMALL)
+        return Bound(LEAST, request.least, text, TOO_SMALL)
     text = (
         f"{settings.risk_fraction:.3g} of the wallet lost at a stop {request.stop_distance:.3g} of "
         f"the price away{_and_beyond(request)}{_geared(request)}{_in_parts(request)}"
         f"{_and_sunk(request)} = {amount:.6g}"
     )
-    return Bound(amount, text, TOO_SMALL)
+    return Bound(RISK, amount, text, TOO_SMALL)
 
 
 def _portfolio(request: Request, settings: Settings) -> Bound:
@@ -251,7 +258,7 @@ def _portfolio(request: Request, settings: Settings) -> Bound:
         f"{settings.max_portfolio_fraction:g} of the wallet for all stakes, less {taken:.6g} in "
         f"correlated pairs{_in_parts(request)} = {amount:.6g}"
     )
-    return Bound(amount, text, TOO_SMALL)
+    return Bound(PORTFOLIO, amount, text, TOO_SMALL)
 
 
 def _overlap(held: Holding, side: int) -> float:
@@ -298,7 +305,8 @@ def _scaled(bound: Bound, scale: float, name: str, reason: str) -> Bound:
     if scale == 1.0 or bound.amount == 0.0:
         return bound
     text = f"{bound.text}, x {name} {scale:.3g}"
-    return Bound(bound.amount * scale, text, reason if scale == 0.0 else bound.reason)
+    kept = reason if scale == 0.0 else bound.reason
+    return Bound(bound.name, bound.amount * scale, text, kept)
 
 
 def _final(bound: Bound, least: float) -> Stake:
@@ -307,7 +315,7 @@ def _final(bound: Bound, least: float) -> Stake:
     if bound.amount < least:
         told = f"{bound.amount:.6g} is below the exchange's minimum {least:.6g}"
         return Stake(0.0, TOO_SMALL, f"0: {told} ({bound.text})")
-    return Stake(bound.amount, "", f"{bound.amount:.6g}: {bound.text}")
+    return Stake(bound.amount, "", f"{bound.amount:.6g}: {bound.text}", bound.name)
 
 
 def correlations(

@@ -546,6 +546,7 @@ def test_a_new_trade_carries_why_it_came_about(strategy: Any) -> None:
     assert known["lstm_interval"] == {"low_bps": -200.0, "high_bps": 400.0, "level": 0.9}
     assert known["lstm_stake"]["amount"] == pytest.approx(amount)
     assert known["lstm_stake"]["text"].startswith("250: 0.25 of ")
+    assert known["lstm_stake"]["bound"] == "Kelly"
     stop = CLOSE * math.exp(-0.02)
     distance = round(1 - stop / CLOSE, 6)
     told = {"rate": stop, "distance": distance, "reach": 0.02}

@@ -19,6 +19,12 @@ from lstm_model.trading.own_trades import reduction
 from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
 from lstm_model.trading.stake import (
     ENOUGH_COMMON,
+    FREE,
+    KELLY,
+    LEAST,
+    OWN,
+    PORTFOLIO,
+    RISK,
     Holding,
     Request,
     correlations,
@@ -279,6 +285,22 @@ def test_the_bound_that_decides_is_told(
 ) -> None:
     made = stake_of(replace(PLAIN, **change), Settings())  # type: ignore[arg-type]
     assert (made.amount, made.reason, made.text) == (pytest.approx(amount), "", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [
+        ({}, OWN),
+        ({"kelly": 0.4, "trust": 0.5}, KELLY),
+        ({"stop_distance": 0.05}, RISK),
+        ({"holdings": (BESIDE,)}, PORTFOLIO),
+        ({"free": 42.0}, FREE),
+        ({"stop_distance": 0.9, "least": 20.0, "least_anyway": True}, LEAST),
+        ({"kelly": 0.0}, ""),
+    ],
+)
+def test_the_bound_that_decides_has_a_name(change: dict[str, object], bound: str) -> None:
+    assert stake_of(replace(PLAIN, **change), Settings()).bound == bound  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
