@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,11 +127,22 @@ def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
 
 @click.command()
 @with_options(*_OPTIONS)
-def replay(report: Path | None, **options: Any) -> None:
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A store, e.g. user_data/lstm: what was trained there is not trained again.",
+)
+@click.option("--note", metavar="TEXT", help="What a reader must know first, e.g. of the data.")
+@click.option("--life", is_flag=True, help="Tell one trade's life, from its forecast to its exit.")
+def replay(report: Path | None, note: str | None, life: bool, **options: Any) -> None:
     """Run the real bot, in a dry run, over the past: as fast as it goes, the same every time."""
+    from lstm_model.replay.report import life_lines
+
     check_report(report)
     prepared = _prepared(_wish(**options))
-    facts = _replayed(prepared, report)
+    facts = _replayed(prepared, report, note)
+    for line in life_lines(facts) if life else ():
+        console.print(line, markup=False)
     files = prepared.files
     console.print(f"Everything is in {files.folder}, e.g.", markup=False)
     console.print(f"  freqtrade show-trades --db-url sqlite:///{files.database}", markup=False)
@@ -201,13 +213,14 @@ def _prepared(wish: Wish) -> Replay:
         return Replay(wish)
 
 
-def _replayed(prepared: Replay, report: Path | None) -> ReplayFacts:
+def _replayed(prepared: Replay, report: Path | None, note: str | None = None) -> ReplayFacts:
     from lstm_model.replay.outcome import facts_of
     from lstm_model.replay.report import render_html, summary_lines
 
     with _bar(prepared) as watch:
         ran = prepared.run(watch)
     facts = facts_of(prepared, ran)
+    facts = replace(facts, notes=[*([note] if note else []), *facts.notes])
     for line in summary_lines(facts):
         console.print(line, markup=False)
     if report is not None:

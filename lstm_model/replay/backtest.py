@@ -10,9 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.mixins import LoggingMixin
@@ -96,6 +98,26 @@ def backtest(
             return _run(insides.set_up(args, RunMode.BACKTEST), start_ms, plain)
     except FreqtradeException as error:
         raise ConfigError(f"the backtest failed: {in_a_line(error)}") from None
+
+
+def entries(results: Path, strategy: str) -> list[int]:
+    """When the newest backtest that freqtrade has exported into a folder entered its trades.
+
+    Returns
+    -------
+    list of int
+        Milliseconds UTC, rising.
+
+    Raises
+    ------
+    ConfigError
+        There is none of this strategy.
+    """
+    try:
+        trades = load_backtest_data(results, strategy)
+    except (FreqtradeException, ValueError) as error:
+        raise ConfigError(f"no backtest in {results}: {in_a_line(error)}") from None
+    return sorted(int(at.timestamp() * 1000) for at in trades["open_date"]) if len(trades) else []
 
 
 def _run(config: dict[str, Any], start_ms: int, plain: bool) -> BacktestRun:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.reliability import Reliability
-from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.replay.trade_facts import TradeFacts, TradeLife
 
 _FEWEST = 3  # a start and an end alone say nothing about what lay between
 
@@ -60,6 +60,8 @@ class ReplayFacts:
     prices : of each pair (ms, price), in any order; buy and hold needs one at the start and one at
         the end of every pair, its picture and its drawdown need those between
     fee_fraction : of one side
+    slippage_fraction : what the forecast's edge is reckoned with beside fees, of a round trip
+    life : the trade whose life is told
     reasons : of each pair how many candles got which code of `lstm_model.trading.sizing.REASONS`
     forecasts : how many were journaled
     intervals : what calibrated intervals were worth, by a name such as `"all"` or a pair
@@ -83,7 +85,9 @@ class ReplayFacts:
     equity: Sequence[Balance] = ()
     prices: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     fee_fraction: float = 0.0
+    slippage_fraction: float = 0.0
     trades: Sequence[TradeFacts] = ()
+    life: TradeLife | None = None
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     forecasts: int | None = None
     intervals: Mapping[str, Reliability] = field(default_factory=dict)
@@ -141,7 +145,7 @@ class Curve:
             return None
         trough = int(np.argmin(self.drawdown))
         peak = int(np.argmax(self.wealth[: trough + 1]))
-        depth = -float(self.drawdown[trough])
+        depth = abs(float(self.drawdown[trough]))  # 0 without a sign
         return Drawdown(depth, int(self.date_ms[peak]), int(self.date_ms[trough]))
 
 

@@ -20,8 +20,10 @@ from lstm_model.model.reliability import Reliability
 from lstm_model.practice.scenario import INVENTED, Scenario, known_candles
 from lstm_model.replay.facts import Balance, Moment, ReplayFacts
 from lstm_model.replay.forecasts import first_words
-from lstm_model.replay.run import Ran, Replay, Wish, trades
+from lstm_model.replay.life import middle
+from lstm_model.replay.run import Ran, Replay, Wish, lives
 from lstm_model.store.journal_rows import JournalRow
+from lstm_model.trading.sizing import round_trip_cost
 
 _WARNING = re.compile(
     r"^(?P<at>[\d-]+ [\d:]+),\d+ - [\w.]+ - (WARNING|ERROR|CRITICAL) - (?P<text>.*)"
@@ -34,6 +36,7 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
     """The facts of a replay that is over."""
     scenario, config = replay.plan.scenario, replay.config()
     rows, last = replay.rows(), ran.equity[-1] if ran.equity else None
+    made = lives()
     with replay.journal() as journal:
         counts = journal.count_verdicts(scenario.timeframe, scenario.start_ms, ran.end_ms)
         lineage = configuration.lineage(config, configuration.settings_of(config))
@@ -53,7 +56,9 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
         equity=[Balance(at.now_ms, at.equity, at.open_trades) for at in ran.equity],
         prices={pair: _prices(scenario, pair, ran.end_ms) for pair in scenario.pairs},
         fee_fraction=ran.fee_fraction,
-        trades=trades(),
+        slippage_fraction=round_trip_cost(0.0, replay.settings),
+        trades=[each.trade for each in made],
+        life=middle(made),
         reasons=_by_pair(counts),
         forecasts=sum(row.candle_ms >= scenario.start_ms for row in chain(*rows.values())),
         intervals=dict(_intervals(replay, rows, ran.end_ms)),

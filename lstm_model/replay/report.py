@@ -32,6 +32,7 @@ from lstm_model.replay.facts import (
     reason_counts,
     wallet_curve,
 )
+from lstm_model.replay.life import decimals, price_text, told
 from lstm_model.replay.pictures import Picture, chart, stairs
 from lstm_model.trading.sizing import REASONS
 
@@ -90,6 +91,14 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
     ]
 
 
+def life_lines(facts: ReplayFacts) -> list[str]:
+    """One trade's life in plain text, a line a chapter."""
+    chapters = told(facts)
+    if not chapters:
+        return ["No trade was closed whose life could be told."]
+    return ["One trade's life", *(f"  {name:9} {_safe(text)}" for name, text in chapters)]
+
+
 def render_html(facts: ReplayFacts) -> str:
     """The page: one file, readable in light and dark, on paper and on a phone."""
     wallet, held = wallet_curve(facts), held_curve(facts)
@@ -105,6 +114,7 @@ def render_html(facts: ReplayFacts) -> str:
         all_trades=Tally.of(facts.trades),
         open_trades=[trade for trade in facts.trades if trade.is_open],
         unexplained=_unexplained(facts),
+        life=[(name, _minus(_safe(text))) for name, text in told(facts)],
         exits=by_exit_reason(facts.trades),
         pairs=[(pair, price_change(facts, pair), made) for pair, made in by_pair(facts).items()],
         reasons=_reasons(facts),
@@ -142,7 +152,8 @@ def page(template: str, room: str = "lstm_model.replay") -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "when": utc_minute, "span": _span, "count": _count, "price": _price, "safe_text": _safe,
+        "when": utc_minute, "span": _span, "count": _count, "safe_text": _safe,
+        "price": lambda price: UNKNOWN if price is None else price_text(price),
         "share": lambda ratio: _minus(_share(ratio)), "plain_share": _plain_share, "tone": _tone,
         "bps": lambda value: UNKNOWN if math.isnan(value) else f"{_BPS * value:.1f}",
         "money": lambda amount, size, unit="": _minus(_money(amount, size, unit)),
@@ -306,28 +317,19 @@ def _plain_share(ratio: float) -> str:
     return f"{ratio:.1%}" if math.isfinite(ratio) else UNKNOWN
 
 
-def _decimals(size: float) -> int:
-    """Decimals that give an amount of this size five digits or more: two for USDT, more for BTC."""
-    return min(max(4 - math.floor(math.log10(size)), 2), 12) if size > 0.0 else 2
-
-
 def _amount(amount: float | None, size: float) -> str:
     if amount is None or not math.isfinite(amount):
         return UNKNOWN
-    return f"{amount:,.{_decimals(size)}f}"
+    return f"{amount:,.{decimals(size)}f}"
 
 
 def _money(amount: float | None, size: float, currency: str = "") -> str:
     """A signed amount with the decimals of a wallet of `size`."""
     if amount is None or not math.isfinite(amount):
         return UNKNOWN
-    text = f"{amount:+,.{_decimals(size)}f}"
+    text = f"{amount:+,.{decimals(size)}f}"
     text = text if re.search("[1-9]", text) else text[1:]
     return f"{text} {currency}".strip()
-
-
-def _price(price: float | None) -> str:
-    return UNKNOWN if price is None else f"{price:,.{_decimals(price)}f}"
 
 
 def _tone(number: float | None) -> str:

@@ -34,10 +34,11 @@ from lstm_model.practice.scenario import (
 )
 from lstm_model.practice.window import Window
 from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
-from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.replay.trade_facts import TradeFacts, TradeLife
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
+from lstm_model.store.models import copy_learnt
 
 # Sections of freqtrade's configuration by which a bot is heard outside; each has "enabled".
 _MOST_PARTS = 300  # chosen: about a day of 5m candles
@@ -56,6 +57,7 @@ class Wish:
     history : a directory with older candles
     seed, days_before : of an invented market
     overwrite : an older replay in the folder may go
+    models : a store whose trainings are not made again where they are the same; None: none
     """
 
     data: str
@@ -75,6 +77,7 @@ class Wish:
     days_before: int = 30
     incidents: tuple[Incident, ...] = ()
     overwrite: bool = False
+    models: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Replay:
         strategy, userdir = config["strategy"], Path(config["user_data_dir"])
         folder = wish.folder or userdir / "replay" / _name(wish, strategy)
         self.wish, self.files = wish, Leavings(folder)
-        _check_room(self.files, overwrite=wish.overwrite)
+        _check_room(self.files, wish)
         wallet = _wallet(wish, config)
         # What is missing was never there: neither for the backtest nor for whoever counts later.
         scenario = with_incidents(_scenario(wish, config, self.settings), wish.incidents)
@@ -129,6 +132,8 @@ class Replay:
         )  # fmt: skip
         _clear(self.files)
         self._others = {path for path in vars(self.files).values() if path.exists()}
+        if wish.models is not None:
+            copy_learnt(wish.models, self.files.live)
         self.write_candles(self.files.before, scenario.start_ms)
         self.seen: dict[str, list[DataFrame]] = {pair: [] for pair in scenario.pairs}
         self._fee_fraction: float | None = None
@@ -235,6 +240,18 @@ def trades() -> list[TradeFacts]:
     return [TradeFacts.of(trade.to_json()) for trade in Trade.get_trades([]).all()]
 
 
+def lives() -> list[TradeLife]:
+    """The same trades, each with what the bot has written down of it."""
+    return [
+        TradeLife(
+            trade.id, TradeFacts.of(trade.to_json()),
+            {data.cd_key: data.value for data in trade.get_all_custom_data()},
+            trade.max_rate or None, trade.min_rate or None, trade.stop_loss or None,
+        )
+        for trade in Trade.get_trades([]).all()
+    ]  # fmt: skip
+
+
 def _configuration(wish: Wish) -> dict[str, Any]:
     """What the bot will run with, its strategy and timeframe in it; they are there."""
     named = {
@@ -301,10 +318,15 @@ def _own_beginning(settings: Settings, start_ms: int) -> dict[str, Any]:
     return {"learn_from": settings.learn_from} if is_earlier else {}
 
 
-def _check_room(files: Leavings, *, overwrite: bool) -> None:
+def _check_room(files: Leavings, wish: Wish) -> None:
     """Refuse a folder that cannot take the replay, before anything is made for it."""
     refuse_unwritable(files.folder)
-    if files.overlay.exists() and not overwrite:
+    if wish.models is not None and wish.models.resolve().is_relative_to(files.folder):
+        raise ConfigError(
+            f"the models of {wish.models} lie in the folder of the replay, which is made anew: "
+            "give another --folder"
+        )
+    if files.overlay.exists() and not wish.overwrite:
         raise ConfigError(
             f"{files.folder} holds a replay already: give --overwrite to replace it, or another "
             "--folder"

@@ -106,6 +106,26 @@ class TradeFacts:
         )
 
 
+@dataclass(frozen=True)
+class TradeLife:
+    """A trade with what a bot has written down of it.
+
+    Attributes
+    ----------
+    number : freqtrade's
+    written : what `LSTMRisk` said of the entry, as `/list_custom_data` shows it; empty of others
+    highest, lowest : prices that the bot saw while the trade was open; None: it never looked
+    stop : where it stood at last
+    """
+
+    number: int
+    trade: TradeFacts
+    written: Mapping[str, Any]
+    highest: float | None
+    lowest: float | None
+    stop: float | None
+
+
 def _number(trade: Mapping[str, Any], field: str) -> float | None:
     """The finite number in a field, or None; NumPy's numbers become Python's."""
     value = trade.get(field)

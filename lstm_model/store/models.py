@@ -66,6 +66,25 @@ class StoredModel:
     network: Path | None
 
 
+def copy_learnt(source: Path, target: Path) -> None:
+    """Take versions and steps of one store over into another, which finds them by their address.
+
+    Who serves is not taken over: lineages belong to one bot each.
+
+    Raises
+    ------
+    StoreError
+        `source` is no store, or `target` cannot be written.
+    """
+    if not (source / "models").is_dir():
+        raise StoreError(f"{source} holds no models: name a store, e.g. user_data/lstm")
+    unfinished = shutil.ignore_patterns(f"{TEMPORARY}*")
+    with writing(target):
+        for name in ("models", "steps"):
+            if (source / name).is_dir():
+                shutil.copytree(source / name, target / name, ignore=unfinished, dirs_exist_ok=True)
+
+
 class ModelStore:
     """Model versions below one folder; several processes may share it.
 

@@ -11,6 +11,13 @@ from lstm_model.trading.sizing import ENTER_LONG, ENTER_SHORT, NO_EDGE
 
 LONG_TAG, SHORT_TAG = "lstm_long", "lstm_short"  # entries of the forecast: staked by Kelly too
 
+EXITS: dict[str, str] = {
+    "lstm_turned": "the newest forecast is against it",
+    "lstm_turned_inside": "the trades since the candle closed speak against it",
+    "lstm_stop_passed": "the price is beyond a stop that was to be set",
+    "lstm_horizon": "the horizon is over, and the newest candle would not enter again",
+}
+
 
 def is_own(tag: str | None) -> bool:
     """Whether the forecast entered a trade of this tag, of an older release too.

@@ -73,6 +73,16 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_replay(user: Path) 
 
 
 @pytest.mark.usefixtures("no_market")
+def test_models_in_the_folder_that_is_made_anew_are_refused(user: Path) -> None:
+    store = user / "week" / "live"
+    (store / "models").mkdir(parents=True)
+    told = refused("--folder", "week", "--models", str(store), "--overwrite")
+    assert "lie in the folder of the replay, which is made anew: give another --folder" in told
+    assert store.is_dir()
+    assert replay("--models", "nowhere").exit_code == 2
+
+
+@pytest.mark.usefixtures("no_market")
 @pytest.mark.parametrize("folder", ["closed/here", "closed/a/b", "file", "file/below"])
 def test_a_folder_that_cannot_be_written_is_refused_before_the_replay(
     user: Path, folder: str

@@ -5,6 +5,7 @@ trained anew, and trades. The market is always the same, and so is what happens 
 """
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -119,7 +120,7 @@ def whole(user: Path) -> Replay:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORCE_COLOR", "1")
         report = ["--report", str(folder.with_suffix(".html"))]
-        outcome = run_lstm("replay", *window(user, folder, END), *report)
+        outcome = run_lstm("replay", *window(user, folder, END), *report, "--life")
     assert outcome.code == 0, outcome.text
     return Replay(outcome, folder)
 
@@ -249,6 +250,58 @@ def test_trades_are_entered_and_left_by_the_forecast_and_say_why(whole: Replay) 
         assert mine["lstm_model"] in versions
         planned = json.loads(mine["lstm_stop"])["rate"]
         assert trade["stop_loss"] >= 0.9999 * planned  # moved towards profit only
+
+
+def test_the_life_of_a_trade_is_what_database_and_journal_hold(whole: Replay) -> None:
+    closed = sorted(whole.trades(closed=True), key=lambda it: (it["close_profit"], it["id"]))
+    trade = closed[(len(closed) - 1) // 2]
+    _, _, text = whole.outcome.text.partition("One trade's life\n")
+    told = dict(re.findall(r"^  (\w+) +(.*)$", text, re.MULTILINE))
+    assert f"{trade['pair']}, long, number {trade['id']}: the middle one" in told["trade"]
+    mine = {
+        row["cd_key"]: row["cd_value"] for row in whole.stored("trade_custom_data")
+        if row["ft_trade_id"] == trade["id"]
+    }  # fmt: skip
+    said = json.loads(mine["lstm_forecast"])
+    candle_ms = int(pd.Timestamp(said["candle"]).timestamp() * 1000)
+    (row,) = (
+        row for row in whole.journal("forecast")
+        if (row["pair"], row["candle_ms"]) == (trade["pair"], candle_ms)
+    )  # fmt: skip
+    assert (
+        f"by model {row['version']}, of the candle of {said['candle'][11:16]}" in told["forecast"]
+    )
+    assert f"{1e4 * row['mean']:+.1f} bps in the next 10 candles" in told["forecast"]
+    edge = 1e4 * math.expm1(said["mean_bps"] / 1e4) - 2.0
+    assert told["edge"].startswith(f"{edge:+.1f} bps, after 2.0 for the round trip (fees 0.0, ")
+    stake = json.loads(mine["lstm_stake"])
+    assert told["stake"].startswith(f"{trade['stake_amount']:,.2f} USDT, bounded by ")
+    assert stake["text"].partition(": ")[2] in told["stake"]
+    assert trade["open_date"][:19] in told["entry"]
+    assert f"{trade['close_date'][:19]} UTC" in told["exit"]
+    assert f": {trade['exit_reason']}, " in told["exit"]
+    profit, ratio = trade["close_profit_abs"], trade["close_profit"]
+    assert told["profit"].startswith(f"{profit:+,.2f} USDT ({ratio:+.2%}): the price's ")
+    page = whole.folder.with_suffix(".html").read_text()
+    assert f"number {trade['id']}: the middle one" in page
+
+
+def test_what_a_store_has_learnt_is_not_trained_again(
+    user: Path, whole: Replay, tmp_path: Path
+) -> None:
+    """Forecasts and trades are those of the replay that trained."""
+    until, folder = "2024-07-10 00:34:30", tmp_path / "again"
+    words = ["--models", str(whole.folder / "live"), "--note", "an invented market"]
+    outcome = run_lstm("replay", *window(user, folder, "2024-07-10T00:35"), *words)
+    assert "an invented market\n" in outcome.text
+    again = Replay(outcome, folder)
+    assert "Training a network" not in again.log
+    assert "Training a network" in whole.log
+    made, known = beginning(again, until), beginning(whole, until)
+    for rows in (made, known):
+        rows["messages"] = [row for row in rows["messages"] if "msg" not in row]
+    assert made == known
+    assert made["forecast"]
 
 
 def test_every_entry_and_exit_is_told(whole: Replay) -> None:

@@ -26,10 +26,16 @@ from lstm_model.replay.facts import (
 )
 from lstm_model.replay.pictures import SIDE, chart, stairs, time_ticks
 from lstm_model.replay.report import MOST_LINES, MOST_TRADES, render_html, summary_lines
-from lstm_model.replay.trade_facts import TradeFacts
+from lstm_model.replay.trade_facts import TradeFacts, TradeLife
 
 START, MINUTE, DAY = 1_715_472_000_000, 60_000, 86_400_000
 END = START + 2 * DAY
+WRITTEN = {
+    "lstm_forecast": {
+        "mean_bps": 45.0, "horizon_candles": 12, "candle": "2024-05-11T23:55:00+00:00"
+    },
+    "lstm_interval": {"low_bps": -90.0, "high_bps": 150.0, "level": 0.9},
+}  # fmt: skip
 EMPTY_TAGS = {"meta", "line", "polyline", "polygon", "rect", "br"}
 
 
@@ -45,6 +51,7 @@ def facts(**changes: object) -> ReplayFacts:
     made = ReplayFacts(
         "recorded candles", ("BTC/USDT", "ETH/USDT"), "5m", START, END, "USDT", 1_000.0, 990.0,
         60.0, step_s=5.0, strategy="LSTMStrategy", fee_fraction=0.001, forecasts=1_152, messages=9,
+        slippage_fraction=0.0012, life=TradeLife(3, trade(0), WRITTEN, 60_700.0, None, 59_000.0),
         equity=[Balance(START + DAY, 1_010.0, 1), Balance(START + DAY + MINUTE, 980.0, 2)],
         prices={
             "BTC/USDT": [(START, 60_000.0), (START + DAY, 66_000.0), (END, 63_000.0)],
@@ -106,6 +113,11 @@ def test_the_deepest_drawdown_is_the_worst_of_all_pairs_of_moments(wealth: list[
     assert made is not None
     assert made.depth == pytest.approx(worst)
     assert 1.0 - wealth[made.trough_ms] / wealth[made.peak_ms] == pytest.approx(worst)
+
+
+def test_a_wallet_that_never_fell_has_a_drawdown_of_zero_without_a_sign() -> None:
+    flat = facts(equity=[Balance(START + DAY, 1_000.0)], wallet_end=1_000.0)
+    assert "Deepest drawdown 0.00%;" in "\n".join(summary_lines(flat))
 
 
 def test_two_values_are_too_few_for_a_drawdown() -> None:
@@ -332,6 +344,10 @@ def test_no_text_becomes_markup() -> None:
         data=evil, strategy=evil, timeframe=evil, stake_currency=evil, notes=[evil],
         pairs=(evil,), prices={evil: [(START, 1.0), (END, 2.0)]},
         trades=[trade(pair=evil, enter_tag=evil, exit_reason=evil)],
+        life=TradeLife(
+            1, trade(pair=evil, enter_tag=evil, exit_reason=evil),
+            {"lstm_stake": {"bound": evil, "text": f"1: {evil}!"}}, None, None, None,
+        ),
         reasons={evil: {evil: 3}, "": {"no_edge": 1}},
         intervals={evil: Reliability(0.9, 5, *[0.1] * 5)},
         decisions=[Moment(START, evil)], incidents=[Moment(START, evil)],
@@ -389,6 +405,7 @@ def test_every_fact_is_told() -> None:
         "trades": "still open", "reasons": "1,070", "forecasts": "Forecasts 1,152",
         "intervals": "89.0%", "decisions": "Promoted", "incidents": "the stream was silent",
         "messages": "Messages sent 9", "notes": "Stopped by hand.",
+        "life": "number 3: the middle one by profit", "slippage_fraction": "spread 12.0",
     }  # fmt: skip
     assert set(told) == {field.name for field in fields(ReplayFacts)}
     assert [words for words in told.values() if words not in text] == []

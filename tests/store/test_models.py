@@ -36,7 +36,7 @@ from lstm_model.errors import StoreError
 from lstm_model.files import write_atomically
 from lstm_model.store import card as card_module
 from lstm_model.store.lineage import Lineage
-from lstm_model.store.models import ModelCard, ModelStore, version_id
+from lstm_model.store.models import ModelCard, ModelStore, copy_learnt, version_id
 
 
 def test_what_is_published_is_loaded(tmp_path: Path) -> None:
@@ -54,6 +54,28 @@ def test_what_is_published_is_loaded(tmp_path: Path) -> None:
     for name, array in make_weights().items():
         np.testing.assert_array_equal(loaded.weights[name], array)
         assert not loaded.weights[name].flags.writeable
+
+
+def test_what_was_learnt_is_taken_over_but_not_who_serves(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    card = publish(ModelStore(old))
+    (old / "models" / ".tmp-unfinished").mkdir()
+    (old / "steps").mkdir()
+    (old / "steps" / "abc.json").write_text("{}")
+    Lineage(old, LINEAGE).advance("0123456789abcdef", card.version)
+    copy_learnt(old, new)
+    assert ModelStore(new).load(card.version).card == card
+    taken = {path.name for path in new.rglob("*") if path.parent != new}
+    assert taken == {card.version, "card.json", "weights.npz", "abc.json"}
+    assert Lineage(new, LINEAGE).head is None
+    copy_learnt(old, new)  # once more does no harm
+    assert ModelStore(new).has(card.version)
+
+
+def test_a_folder_without_models_is_not_taken_for_a_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no models: name a store"):
+        copy_learnt(tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_second_publish_changes_no_byte_and_no_time(tmp_path: Path) -> None:
