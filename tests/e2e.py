@@ -173,12 +173,13 @@ class Trading(Running):
 
 
 def run_lstm(
-    *arguments: str, script: Sequence[str] = ("-m", "lstm_model"), folder: Path = ROOT
-) -> Outcome:
+    *arguments: str, script: Sequence[str] = ("-m", "lstm_model"), folder: Path = ROOT,
+    timeout_s: float = 300.0,
+) -> Outcome:  # fmt: skip
     """Our own command, or a script that runs it, in this folder to its end."""
     done = subprocess.run(
         [sys.executable, *script, *arguments], cwd=folder, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300.0, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, check=False,
     )  # fmt: skip
     return Outcome(done.returncode, done.stdout)
 

@@ -1,4 +1,4 @@
-"""The whole product once, for real, on a practice market: from download to paper trading."""
+"""The whole product once, for real, on a practice market: from download to a trade's life."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ from rich.table import Table
 
 from lstm_model.errors import ConfigError
 from lstm_model.files import refuse_unwritable
+from lstm_model.market.candles import candle_open_ms
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
-_DAYS = 20  # of 1m history: enough for a first model and two days of backtest
+_DAYS = 20  # of 1m history: enough for a first model, and the days that are backtested
+_TESTED_DAYS, _LEARNT_DAYS = 2, 3  # chosen: so that a champion has proven skill by the backtest
+# Chosen: as many trades as the backtest made at last are replayed, about; an hour takes seconds.
+_TRADES, _FEWEST_HOURS, _MOST_HOURS = 8, 2, 10
+_HOUR_MS, _MINUTE_MS = 3_600_000, 60_000
 _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
 )
 _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
 _KILL_S = 5.0  # chosen: a terminal that was closed is not waited for, a training is told to end
+_STRATEGY = "LSTMStrategy"
 _CONFIGS = ("config.json", "user_data/config-loopback.json")
 
 # Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
@@ -42,23 +48,28 @@ _LSTM = {
     "finetune_recent_candles": 4_032, "training_lag_candles": 12,
 }  # fmt: skip
 
-_CLOSING = {
-    "synthetic": "Everything above happened on an invented market that carries a learnable signal "
-    "on purpose; it says nothing about profit on a real one.",
-    "random-walk": "Everything above happened on an invented random walk: nothing in it can be "
-    "learnt, and skill that a card calls proven is luck, in up to 5 % of cases.",
+_MARKETS = {
+    "synthetic": "an invented market that carries a learnable signal on purpose; profits and "
+    "losses in it say nothing about a real one.",
+    "random-walk": "an invented random walk: nothing in it can be learnt, and skill that a card "
+    "calls proven is luck, in up to 5 % of cases.",
 }
+
+_NOTHING_LEARNT = "The replay made no trade, and none should be: nothing learnt, nothing traded."
+_NOTHING_WORTH_IT = "The replay made no trade: no forecast was worth what a trade costs."
 
 
 class Demo:
     """Runs the commands a user would type, shows how they get on, and leaves no process behind."""
 
-    def __init__(self, console: Console, folder: Path, url: str) -> None:
-        self._console = console
+    def __init__(self, console: Console, folder: Path, url: str, market: str = "synthetic") -> None:
+        self._console, self._market = console, market
         self._folder = folder.resolve()
         self._userdir = self._folder / "user_data"
         self._log = self._folder / "demo.log"
         self._overlay = self._folder / "demo.json"
+        self._replay, self.report = self._folder / "replay", self._folder / "report.html"
+        self._begun, self._downloaded_ms = datetime.now(UTC), 0
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log.write_text("", encoding="utf-8")
         self._overlay.write_text(json.dumps(self._configuration(url), indent=4))
@@ -70,29 +81,54 @@ class Demo:
 
     def download(self) -> None:
         """Real `freqtrade download-data` against the loopback exchange."""
+        self._downloaded_ms = candle_open_ms(time.time_ns() // 1_000_000, _MINUTE_MS)
         command = _freqtrade("download-data", *self._common(), "--days", str(_DAYS), "-t", "1m")
         self._run(f"Downloading {_DAYS} days of 1m candles", command)
 
     def train(self) -> None:
-        """The first model, which the dry run will serve."""
+        """What a bot would have learnt in the last days; its champion is what the rest serves."""
         command = [sys.executable, "-m", "lstm_model", "train", *self._common()]
-        printed = self._run("Training the first model", command)
+        printed = self._run("Training: what a bot would have learnt by now", command)
         self._show(printed[_first_index(printed, "Model ") :])
 
     def backtest(self) -> None:
         """A walk-forward backtest over the last two days."""
-        start = datetime.now(UTC) - timedelta(days=2)
+        start = self._begun - timedelta(days=_TESTED_DAYS)
         command = _freqtrade(
-            "backtesting", "--strategy", "LSTMStrategy", *self._common(), "--cache", "none",
+            "backtesting", "--strategy", _STRATEGY, *self._common(), "--cache", "none",
             "--timerange", f"{start:%Y%m%d}-",
         )  # fmt: skip
         tables = self._run("Backtesting, walk-forward", command)
         self._show(tables[_last_index(tables, "STRATEGY SUMMARY") :])
 
+    def replay(self) -> None:
+        """The last hours again by the bot itself, fast, and the life of one of its trades."""
+        from lstm_model.replay.backtest import entries  # freqtrade takes a second
+
+        end_ms = self._downloaded_ms
+        start_ms = replayed_from(entries(self._userdir / "backtest_results", _STRATEGY), end_ms)
+        of = _MARKETS.get(self._market, f"{self._market}, played again.")
+        command = [
+            sys.executable, "-m", "lstm_model", "replay", *self._common(),
+            "--from", _minute(start_ms), "--to", _minute(end_ms), "--strategy", _STRATEGY,
+            "--data", str(self._userdir / "data" / "binance"), "--folder", str(self._replay),
+            "--models", str(self._userdir / "lstm"), "--report", str(self.report),
+            "--overwrite", "--life", "--note", f"The candles are of {of}",
+        ]  # fmt: skip
+        title = f"Replaying the last {(end_ms - start_ms) / _HOUR_MS:.1f} hours by the bot itself"
+        printed = self._run(title, command)
+        self._show(printed[_first_index(printed, "Simulated on ") :])
+
+    @property
+    def replayed_trades(self) -> int:
+        """How many trades the bot made in the replay."""
+        ((count,),) = _query(self._replay / "trades.sqlite", "SELECT count(*) FROM trades")
+        return int(count)
+
     def trade(self, minutes: float) -> None:
         """A dry run; forecasts and orders are shown as they come."""
         self._console.rule(f"Dry run for {minutes:g} minutes")
-        command = _freqtrade("trade", "--strategy", "LSTMStrategy", *self._common())
+        command = _freqtrade("trade", "--strategy", _STRATEGY, *self._common())
         with self._child(command) as child:
             timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGTERM,))
             timer.start()
@@ -127,12 +163,13 @@ class Demo:
     def _configuration(self, url: str) -> dict[str, Any]:
         overlay = loopback_overlay(url)
         overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+        learnt = self._begun - timedelta(days=_LEARNT_DAYS)  # by steps that all commands share
         return {
             **overlay,
             "timeframe": "1m",
             "db_url": f"sqlite:///{self._userdir / 'trades.sqlite'}",
             "internals": {"process_throttle_secs": 2},
-            "lstm": {**_LSTM, "store_dir": "lstm"},
+            "lstm": {**_LSTM, "store_dir": "lstm", "learn_from": f"{learnt:%Y%m%d}"},
         }
 
     def _common(self) -> list[str]:
@@ -207,12 +244,35 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
         opened = open_market(market, seed=1, days=_DAYS + 1)
     with LoopbackExchange(opened, port=0) as exchange, ended_by_signals():
         console.print(f"Loopback exchange on {exchange.url}, market: {market}")
-        demo = Demo(console, folder, exchange.url)
-        for step in (demo.prepare, demo.download, demo.train, demo.backtest):
+        demo = Demo(console, folder, exchange.url, market)
+        for step in (demo.prepare, demo.download, demo.train, demo.backtest, demo.replay):
             step()
         demo.trade(minutes)
         console.print(demo.summary())
-    console.print(_CLOSING.get(market, "Everything above was a replay of recorded data."))
+    for line in last_words(market, demo.replayed_trades):
+        console.print(line)
+    console.print(f"The replay in one page, with pictures: {demo.report}", markup=False)
+
+
+def replayed_from(entered_ms: Sequence[int], end_ms: int) -> int:
+    """Since when there is to be a replay: about as many trades ago as make one worth a look.
+
+    Parameters
+    ----------
+    entered_ms : when a backtest entered its trades, rising
+    end_ms : of the candles that there are
+    """
+    begun_ms = [*entered_ms[-_TRADES:], end_ms][0] // _HOUR_MS * _HOUR_MS
+    oldest_ms, newest_ms = end_ms - _MOST_HOURS * _HOUR_MS, end_ms - _FEWEST_HOURS * _HOUR_MS
+    return min(max(begun_ms, oldest_ms), newest_ms)
+
+
+def last_words(market: str, trades: int) -> Iterator[str]:
+    """What a reader must know of all this."""
+    if not trades:
+        yield _NOTHING_LEARNT if market == "random-walk" else _NOTHING_WORTH_IT
+    known = _MARKETS.get(market)
+    yield f"Everything above happened on {known or 'recorded data, played again.'}"
 
 
 @contextmanager
@@ -250,6 +310,10 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def _freqtrade(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "freqtrade", *arguments]
+
+
+def _minute(date_ms: int) -> str:
+    return f"{datetime.fromtimestamp(date_ms / 1000, UTC):%Y-%m-%dT%H:%M}"
 
 
 def _worth_showing(line: str) -> str | None:

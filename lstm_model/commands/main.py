@@ -154,13 +154,13 @@ def settings() -> None:
 
 
 @main.command()
-@click.option("--minutes", default=3.0, show_default=True, help="How long to trade.",
+@click.option("--minutes", default=1.0, show_default=True, help="How long to trade.",
               type=Number(0.0, 10_080.0, above=True))  # fmt: skip
 @click.option("--folder", default=".demo", show_default=True,
               type=click.Path(file_okay=False, path_type=Path))  # fmt: skip
 @click.option("--market", default="synthetic", show_default=True)
 def demo(minutes: float, folder: Path, market: str) -> None:
-    """Download, train, backtest and paper-trade on the loopback exchange, then sum up."""
+    """Download, train, backtest, replay and paper-trade on the loopback exchange, and sum up."""
     from lstm_model.commands.demo import run_demo
 
     run_demo(console, minutes=minutes, folder=folder, market=market)

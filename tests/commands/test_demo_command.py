@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from e2e import Running
+from e2e import Running, run_lstm
 from places import ROOT
 
+from lstm_model.commands.demo import last_words, replayed_from
 from lstm_model.commands.main import main
 
 # A demo without the training and the backtest that take minutes before its dry run.
@@ -62,6 +66,33 @@ def test_who_ends_the_demo_ends_the_bot_that_it_has_started(
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
+def test_a_demo_ends_with_trades_and_the_life_of_one(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    words = ["demo", "--minutes", "0.1", "--folder", str(folder)]
+    done = run_lstm(*words, timeout_s=900.0)
+    assert done.code == 0, done.text
+    with closing(sqlite3.connect(folder / "replay" / "trades.sqlite")) as database:
+        rows = database.execute("SELECT id, pair, exit_reason FROM trades WHERE NOT is_open")
+        known = {number: rest for number, *rest in rows}
+    assert 2 <= len(known) <= 30
+    number = int(re.search(r"^  trade .*, number (\d+): ", done.text, re.MULTILINE)[1])
+    pair, reason = known[number]
+    assert re.search(rf"^  trade +{pair}, long, number {number}: ", done.text, re.MULTILINE)
+    assert re.search(rf"^  exit .*: {reason}, ", done.text, re.MULTILINE)
+    for chapter in ("forecast", "edge", "entry", "stake", "stop", "price", "profit"):
+        assert re.search(rf"^  {chapter} +\S", done.text, re.MULTILINE), chapter
+    assert "Dry run for 0.1 minutes" in done.text
+    assert "an invented market that carries a learnable signal on purpose" in done.text
+    page = (folder / "report.html").read_text()
+    assert "an invented market that carries a learnable signal on purpose" in page
+    assert "<svg" in page
+    assert f"The replay in one page, with pictures: {folder / 'report.html'}" in done.text
+    log = (folder / "replay" / "bot.log").read_text()
+    assert "Training a network" not in log  # the training and the backtest have learnt it all
+
+
+@pytest.mark.e2e
 def test_who_ends_the_exchange_ends_it_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lstm_model", "exchange", "--port", "0", "--days", "1"]
     exchange = Running(command, tmp_path / "log")
@@ -94,6 +125,40 @@ def test_a_demo_elsewhere_is_refused_before_a_market_is_made(
     done = CliRunner().invoke(main, ["demo"])
     assert done.exit_code == 1
     assert done.output.startswith(f"Error: there is no {lacking} here: run the demo from")
+
+
+@pytest.mark.parametrize(
+    ("market", "trades", "told"),
+    [
+        ("synthetic", 3, ["an invented market that carries a learnable signal on purpose"]),
+        ("synthetic", 0, ["no forecast was worth what a trade costs", "an invented market"]),
+        ("random-walk", 0, ["nothing learnt, nothing traded", "an invented random walk"]),
+        ("random-walk", 2, ["an invented random walk: nothing in it can be learnt"]),
+        ("some/folder", 1, ["recorded data, played again"]),
+    ],
+)
+def test_a_demo_ends_by_saying_what_its_market_was(
+    market: str, trades: int, told: list[str]
+) -> None:
+    lines = list(last_words(market, trades))
+    assert len(lines) == len(told)
+    for line, text in zip(lines, told, strict=True):
+        assert text in line
+
+
+@pytest.mark.parametrize(
+    ("entered", "hours"),
+    [  # hours before the end, which is at 12:30, and how long the replay is
+        ([], 2.0), ([1.0], 2.0), ([30.0], 10.0), ([5.0, 3.0], 5.5),
+        ([20.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 8.5),
+    ],
+)  # fmt: skip
+def test_the_stretch_that_is_replayed_holds_the_last_trades_of_the_backtest(
+    entered: list[float], hours: float
+) -> None:
+    end_ms = 1_732_883_400_000
+    begun_ms = replayed_from([end_ms - round(ago * 3_600_000) for ago in entered], end_ms)
+    assert (end_ms - begun_ms) / 3_600_000 == hours
 
 
 def test_a_console_that_does_not_know_a_character_shows_another(tmp_path: Path) -> None:
