@@ -22,6 +22,7 @@ from freqtrade.configuration.config_validation import (
 )
 from freqtrade.configuration.environment_vars import environment_vars_to_dict
 from freqtrade.configuration.load_config import load_config_file, load_from_files
+from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.data.history import get_datahandler, load_pair_history
 from freqtrade.enums import CandleType, RunMode, TradingMode
@@ -209,6 +210,11 @@ def stored_trades(folder: Path, form: str | None, pair: str, mode: TradingMode) 
 def has_database() -> bool:
     """Whether trades are in a database, as a bot's are and a backtest's are not."""
     return bool(Trade.use_db)
+
+
+def exported_trades(results: Path, strategy: str) -> DataFrame:
+    """The trades of the newest backtest in a folder of results; ValueError: it has none of it."""
+    return load_backtest_data(results, strategy)
 
 
 def backtest_trades() -> list[Any]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.mixins import LoggingMixin
@@ -114,7 +113,7 @@ def entries(results: Path, strategy: str) -> list[int]:
         There is none of this strategy.
     """
     try:
-        trades = load_backtest_data(results, strategy)
+        trades = insides.exported_trades(results, strategy)
     except (FreqtradeException, ValueError) as error:
         raise ConfigError(f"no backtest in {results}: {in_a_line(error)}") from None
     return sorted(int(at.timestamp() * 1000) for at in trades["open_date"]) if len(trades) else []

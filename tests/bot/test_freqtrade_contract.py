@@ -80,6 +80,8 @@ INSIDES = [
             ("datadir", "trading_mode")),
     Promise(f"{HANDLER}.trades_load", "download-flow from trades", ("pair", "trading_mode")),
     Promise("freqtrade.persistence:Trade.use_db", "what closed trades taught"),
+    Promise("freqtrade.data.btanalysis:load_backtest_data", "`freqtrade-lstm demo`",
+            ("file_or_directory", "strategy")),
     Promise("freqtrade.persistence:LocalTrade.bt_trades", "what closed trades taught"),
     Promise("freqtrade:__version__", "the line on an untested freqtrade"),
 ]  # fmt: skip
