@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .PHONY: help install demo test fast contracts lint bench exchange image clean
 
 help:
-	@echo "make demo      download, train, backtest and paper-trade on a practice exchange (about 5 min)"
+	@echo "make demo      download, train, backtest, replay and paper-trade on a practice exchange (3 to 5 min)"
 	@echo "make test      lint and the whole test suite"
 	@echo "make fast      the fast tests alone"
 	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep"

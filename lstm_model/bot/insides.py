@@ -22,7 +22,6 @@ from freqtrade.configuration.config_validation import (
 )
 from freqtrade.configuration.environment_vars import environment_vars_to_dict
 from freqtrade.configuration.load_config import load_config_file, load_from_files
-from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.data.history import get_datahandler, load_pair_history
 from freqtrade.enums import CandleType, RunMode, TradingMode
@@ -214,6 +213,8 @@ def has_database() -> bool:
 
 def exported_trades(results: Path, strategy: str) -> DataFrame:
     """The trades of the newest backtest in a folder of results; ValueError: it has none of it."""
+    from freqtrade.data.btanalysis import load_backtest_data  # which no bot needs
+
     return load_backtest_data(results, strategy)
 
 

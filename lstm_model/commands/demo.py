@@ -29,7 +29,7 @@ PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 _DAYS = 20  # of 1m history: enough for a first model, and the days that are backtested
 _TESTED_DAYS, _LEARNT_DAYS = 2, 3  # chosen: so that a champion has proven skill by the backtest
 # Chosen: as many trades as the backtest made at last are replayed, about; an hour takes seconds.
-_TRADES, _FEWEST_HOURS, _MOST_HOURS = 8, 2, 10
+_TRADES, _FEWEST_HOURS, _MOST_HOURS = 8, 2, 8
 _HOUR_MS, _MINUTE_MS = 3_600_000, 60_000
 _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
@@ -127,7 +127,7 @@ class Demo:
 
     def trade(self, minutes: float) -> None:
         """A dry run; forecasts and orders are shown as they come."""
-        self._console.rule(f"Dry run for {minutes:g} minutes")
+        self._console.rule(f"Dry run for {minutes:g} minute{'s' * (minutes != 1.0)}")
         command = _freqtrade("trade", "--strategy", _STRATEGY, *self._common())
         with self._child(command) as child:
             timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGTERM,))

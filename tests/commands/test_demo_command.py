@@ -149,8 +149,8 @@ def test_a_demo_ends_by_saying_what_its_market_was(
 @pytest.mark.parametrize(
     ("entered", "hours"),
     [  # hours before the end, which is at 12:30, and how long the replay is
-        ([], 2.0), ([1.0], 2.0), ([30.0], 10.0), ([5.0, 3.0], 5.5),
-        ([20.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 8.5),
+        ([], 2.0), ([1.0], 2.0), ([30.0], 8.0), ([5.0, 3.0], 5.5),
+        ([20.0, 7.0, 6.5, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 7.5),
     ],
 )  # fmt: skip
 def test_the_stretch_that_is_replayed_holds_the_last_trades_of_the_backtest(
