@@ -1,5 +1,6 @@
 """Settings of the whole test suite."""
 
+import functools
 import importlib.util
 import os
 import sys
@@ -45,7 +46,9 @@ def some_python_trains() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("tensorflow") is None:
             here = Interpreter(sys.executable, sys.version_info[:3], True)
-            patch.setattr("lstm_model.training.interpreter.find", lambda named, store: here)
+            patch.setattr(
+                "lstm_model.training.interpreter.find", functools.cache(lambda named, store: here)
+            )
         yield
 
 

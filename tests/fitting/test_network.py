@@ -58,7 +58,7 @@ def import_network() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow's own imports
         modules = [
-            importlib.import_module(f"lstm_model.training.{name}")
+            importlib.import_module(f"lstm_model.fitting.{name}")
             for name in ("network", "graph", "fit")
         ]
     return SimpleNamespace(**{k: v for module in modules for k, v in vars(module).items()})

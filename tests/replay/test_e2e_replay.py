@@ -588,7 +588,7 @@ def test_ctrl_c_ends_a_replay_with_a_summary_even_while_it_trains(
         (folder / name).write_text("of the replay before")
 
     def trains(running: Running) -> bool:
-        return any("network_process" in command for command in running.descendants())
+        return any("fitting/start.py" in command for command in running.descendants())
 
     code, text = stopped_by(signal.SIGINT, [*window(user, folder, END), "--overwrite"], trains)
     assert_stopped(code, text)

@@ -33,7 +33,7 @@ from doctor_world import (
 )
 from journal_faults import locked
 from permissions import permissions_count
-from places import ROOT
+from places import ROOT, needs_tensorflow
 from stored import publish, publish_and_serve
 from telegram_world import private_settings, secret_forms
 
@@ -448,6 +448,7 @@ def test_more_threads_than_cores_are_a_warning(user: User) -> None:
     assert (found.state, "train_threads 64" in found.text) == (State.WARNING, True)
 
 
+@needs_tensorflow
 def test_without_tensorflow_nothing_is_trained(
     user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +463,7 @@ def test_without_tensorflow_nothing_is_trained(
     assert "Run `freqtrade-lstm trainer --install`" in found.text
 
 
+@needs_tensorflow
 def test_an_interpreter_that_is_named_and_none_is_told(user: User) -> None:
     user.configure(lstm={**LSTM, "train_python": "no-such-python"})
     [found] = to_be_done(user.examined())

@@ -11,6 +11,7 @@ from typing import Any
 import ccxt
 import pytest
 from doctor_world import COMPLETE, User, healthy, only, to_be_done
+from places import needs_tensorflow
 
 from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
 from lstm_model.settings import parse_settings
@@ -101,6 +102,7 @@ def at(user: User, url: str) -> None:
     user.configure(exchange={**COMPLETE["exchange"], **address})
 
 
+@needs_tensorflow
 def test_the_practice_exchange_is_one_like_others(user: User, practice: LoopbackExchange) -> None:
     at(user, practice.url)
     findings = user.examined(offline=False)
@@ -109,6 +111,7 @@ def test_the_practice_exchange_is_one_like_others(user: User, practice: Loopback
     assert "binance's" in only(findings, "clock").text
 
 
+@needs_tensorflow
 def test_an_exchange_that_is_not_there_is_a_note(user: User) -> None:
     at(user, "http://127.0.0.1:9")
     findings = user.examined(offline=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import ROOT, needs_tensorflow
 
 from lstm_model.errors import TrainingError
 from lstm_model.training import interpreter
@@ -52,6 +52,7 @@ def place() -> Place:
     return put
 
 
+@needs_tensorflow
 def test_this_one_trains_where_it_has_tensorflow(tmp_path: Path) -> None:
     found = find(None, tmp_path)
     assert found == Interpreter(sys.executable, sys.version_info[:3], True)
