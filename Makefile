@@ -7,13 +7,13 @@ EXTRAS ?= dev
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test fast contracts lint bench exchange image clean
+.PHONY: help install demo test fast contracts newest lint bench exchange image clean
 
 help:
 	@echo "make demo      download, train, backtest, replay and paper-trade on a practice exchange (3 to 5 min)"
 	@echo "make test      lint and the whole test suite"
 	@echo "make fast      the fast tests alone"
-	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep"
+	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep; newest: the newest"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
 	@echo "make exchange  serve the practice market on 127.0.0.1:8787"
 	@echo "make image     freqtrade's image with LSTMStrategy in it; TAG=stable_freqai and the like for another"
@@ -45,6 +45,12 @@ contracts:
 	.venv-oldest/bin/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e" \
 		tests/bot/test_freqtrade_contract.py tests/bot/test_risk.py tests/bot/test_theirs.py \
 		tests/features/test_closed_candle.py tests/stream/test_ccxt_contract.py
+
+# The same with the newest releases there are, whatever constraints.txt says.
+newest:
+	$(MAKE) install VENV=.venv-newest EXTRAS=test CONSTRAINTS=/dev/null
+	.venv-newest/bin/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e" \
+		tests/bot tests/market tests/features tests/stream/test_ccxt_contract.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -65,10 +65,10 @@ def give_memory_back() -> None:
     work in each of many threads, each part keeps as much as the work took at most. pyarrow, with
     which freqtrade reads candles, has memory of its own. Other C libraries are left alone.
     """
-    if (arrow := sys.modules.get("pyarrow")) is not None:
-        arrow.default_memory_pool().release_unused()
+    with suppress(KeyError, AttributeError):  # it is not there, or being imported just now
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
     if sys.platform == "linux":
-        with suppress(AttributeError):  # glibc alone has it
+        with suppress(AttributeError, OSError):  # glibc alone has it
             ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -81,10 +81,12 @@ def outdated_file(path: Path) -> str:
         return ""
     if found is None or not is_older(found.version):
         return ""
+    said = f"{path} was written by lstm-model {found.version} and {__version__} is installed"
+    if path.parent.name != "strategies":  # where `init` writes
+        return f"{said}: compare it with what `freqtrade-lstm init` writes into another folder"
     beside = "" if found.untouched else "; yours was changed, so the new one is put beside it"
     return (
-        f"{path} was written by lstm-model {found.version} and {__version__} is installed: run "
-        f"`freqtrade-lstm init --userdir {shlex.quote(str(path.parents[1]))}`{beside}"
+        f"{said}: run `freqtrade-lstm init --userdir {shlex.quote(str(path.parents[1]))}`{beside}"
     )
 
 
@@ -106,6 +108,11 @@ def is_older(version: str) -> bool:
     (True, False, False)
     """
     return _numbers(version) < _numbers(__version__)
+
+
+def is_newer(version: str) -> bool:
+    """Whether it is newer."""
+    return _numbers(version) > _numbers(__version__)
 
 
 def _sum(content: bytes) -> str:

@@ -37,4 +37,14 @@ class Promise:
         lacking = [name for name in self.takes if name not in known]
         if lacking and "kwargs" not in known:
             return f"{library}'s {names} no longer takes {', '.join(lacking)}: {breaks}"
+        ours = {*self.takes, "self", "cls"}
+        new = [name for name, each in known.items() if is_needed(each) and name not in ours]
+        if new:
+            return f"{library}'s {names} wants {', '.join(new)} as well: {breaks}"
         return ""
+
+
+def is_needed(parameter: inspect.Parameter) -> bool:
+    """Whether a call has to give it."""
+    optional = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and parameter.kind not in optional

@@ -50,6 +50,13 @@ def test_of_one_that_was_changed_it_is_said_that_it_stays(path: Path) -> None:
     assert said.endswith("; yours was changed, so the new one is put beside it")
 
 
+def test_elsewhere_than_where_init_writes_it_is_not_sent_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (said,) = outdated(loaded(written_by("0.0.9", tmp_path / "mine" / "mine.py")))
+    assert "--userdir" not in said
+    assert said.endswith("compare it with what `freqtrade-lstm init` writes into another folder")
+
+
 @pytest.mark.parametrize("version", [__version__, "99.0.0"])
 def test_of_one_that_is_as_new_nothing_is_said(path: Path, version: str) -> None:
     assert list(outdated(loaded(written_by(version, path)))) == []

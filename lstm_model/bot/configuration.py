@@ -348,7 +348,9 @@ def in_a_line(error: BaseException) -> str:
     cause = error.__context__
     place = getattr(cause, "json_path", "$").removeprefix("$").removeprefix(".")
     text = f"{place}: {getattr(cause, 'message', error)}" if place else str(error)
-    text = text.partition(_SEGMENT)[0]  # of the file, which may hold keys and passwords
+    if type(cause).__name__ == "JSONDecodeError":  # below stands a part of the file, with secrets
+        text = text.splitlines()[0]
+    text = text.partition(_SEGMENT)[0]
     if isinstance(error, KeyError):
         text = f"there is no {text}"
     return " ".join(text.split())

@@ -9,6 +9,7 @@ in the same test.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -42,14 +43,14 @@ Search = Callable[..., tuple[type | None, Path | None]]
 
 
 def untested() -> str:
-    """What is to be said of a freqtrade that is newer than all that the tests ran with; else ""."""
-    yours, tested = version("freqtrade"), TESTED["freqtrade"]
-    if standing("freqtrade", yours) != "newer":
-        return ""
-    return (
-        f"tested with freqtrade {tested.oldest} to {tested.newest}, yours is {yours}: run "
-        "`freqtrade-lstm doctor`"
-    )
+    """What is to be said of libraries newer than all that the tests ran with; else ""."""
+    named = [name for name in TESTED if name not in ("Python", "tensorflow")]
+    found = {"Python": platform.python_version()} | {name: version(name) for name in named}
+    newer = [
+        f"{name} {TESTED[name].oldest} to {TESTED[name].newest}, yours is {yours}"
+        for name, yours in found.items() if standing(name, yours) == "newer"
+    ]  # fmt: skip
+    return f"tested with {'; '.join(newer)}: run `freqtrade-lstm doctor`" if newer else ""
 
 
 # ---------------------------------------------------------------- configuration

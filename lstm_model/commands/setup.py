@@ -51,8 +51,13 @@ def trainer(folder: str | None, python: str | None, **named: Any) -> None:
     console.print(
         f"{made.python} trains: TensorFlow {version} on Python {made.release}.", markup=False
     )
-    if folder and wanted != interpreter.IMAGE:
-        console.print(f'Let bots know: "train_python": "{made.python}"', markup=False)
+    if folder and wanted == interpreter.IMAGE:
+        return
+    settings, store = _store_of(**named)
+    if interpreter.find(settings.train_python, store).python != made.python:
+        option = f'"train_python": {json.dumps(made.python)}'
+        console.print(f"Another comes first; for this one, put {option} into the lstm section.",
+                      markup=False)  # fmt: skip
 
 
 def _store_of(configs: tuple[str, ...], userdir: str | None, **others: Any) -> tuple[Any, Path]:

@@ -293,8 +293,8 @@ class BackgroundLearning:
             else:
                 self._retry_at_ms = 0
         finally:
-            give_memory_back()  # a step looks at all candles, and the next is a day or so away
             self._walking = None
+            give_memory_back()  # a step looks at all candles, and the next is a day or so away
 
     def _fail(self, error: BaseException) -> None:
         """Tell the log all and the user a line, of each kind at most one an hour; try again."""

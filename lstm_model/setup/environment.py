@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ from lstm_model.training.interpreter import (
     program_of,
 )  # fmt: skip
 
-_MARK = "pyvenv.cfg"  # a folder that holds it is a virtual environment
+_MARK = "lstm-trainer"  # a file in every folder that was made here; no other is touched
 _IMPORT_S = 120.0  # chosen: on a slow disk it takes 20 s
 _IMPORT = "import tensorflow, pydantic; print(tensorflow.__version__)"
 
@@ -45,12 +47,12 @@ def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
     folder = folder.absolute()
     if folder.exists() and not (folder / _MARK).is_file() and any(_entries(folder)):
         raise TrainingError(
-            f"{folder} is there and no Python environment: nothing was changed. Name another folder"
+            f"{folder} is there and was not made by this command: nothing was changed. Name "
+            "another folder"
         )
     base, own = _base(python), str(program_of(folder))
-    there = Interpreter.at(own)
-    anew = ["--clear"] if there is None or there.version != base.version else []
-    _run([base.python, "-m", "venv", *anew, str(folder)], "to make the environment")
+    _clear(folder, base)
+    _run([base.python, "-m", "venv", str(folder)], "to make the environment")
     _run([own, "-m", "pip", "install", "--no-input", *NEEDS], "to install TensorFlow")
     found = Interpreter.at(own)
     if found is None or not found.trains:
@@ -68,10 +70,11 @@ def tensorflow_of(python: str) -> str:
         It cannot; says what it wrote last.
     """
     quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = dict(os.environ) if python == sys.executable else environment_of_another()
     try:
         done = subprocess.run(  # noqa: S603 - an interpreter that was found
             [python, "-c", _IMPORT], capture_output=True, text=True, errors="replace",
-            env=environment_of_another() | quiet, timeout=_IMPORT_S, check=False,
+            env=environment | quiet, timeout=_IMPORT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise TrainingError(f"importing TensorFlow took longer than {_IMPORT_S:g} s") from None
@@ -84,6 +87,22 @@ def tensorflow_of(python: str) -> str:
         last = done.stderr.strip().splitlines()[-1:] or ["it wrote no message"]
         how = f"ended with code {done.returncode}: {last[0]}"
     raise TrainingError(f"importing TensorFlow {how}")
+
+
+def _clear(folder: Path, base: Interpreter) -> None:
+    """A folder that is known as ours from the first moment, without what is of another Python."""
+    there = Interpreter.at(str(program_of(folder)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).write_text("Made by `freqtrade-lstm trainer --install`.\n")
+        if there is None or there.version != base.version:
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != _MARK:
+                    path.unlink()
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def _entries(folder: Path) -> Iterator[Path]:

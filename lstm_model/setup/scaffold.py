@@ -23,7 +23,7 @@ from lstm_model.files import write_atomically
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import parse_settings
 from lstm_model.setup.options import example_section
-from lstm_model.written import signature, signed
+from lstm_model.written import is_newer, signature, signed
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
@@ -275,9 +275,9 @@ def _write_or_compare(path: Path, content: bytes) -> Literal["written", "kept"] 
 
 
 def _may_be_renewed(path: Path) -> bool:
-    """Whether it is a file of ours, as another version wrote it."""
-    found = signature(path.read_bytes()) if path.is_file() else None
-    return found is not None and found.untouched
+    """Whether it is a file of ours, as this version or an older one wrote it."""
+    found = signature(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
+    return found is not None and found.untouched and not is_newer(found.version)
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -29,11 +32,16 @@ IMAGE = Path("/opt/lstm-trainer")  # where a container image has one, see the Do
 
 _LEAST = (3, 11)  # what this package runs on
 _PATIENCE_S = 30.0  # chosen: an interpreter on a disk that is busy begins in a few
-_LOOK = (
-    "import importlib.util, json, sys; "
-    "print(json.dumps([list(sys.version_info[:3]), "
-    "importlib.util.find_spec('tensorflow') is not None]))"
-)
+# Where a training begins: what a name on PATH means there, as with pyenv, is what counts. A folder
+# that is called tensorflow is none.
+_LOOK = """
+import importlib.util, json, sys
+sys.path = [path for path in sys.path if path]
+found = importlib.util.find_spec("tensorflow")
+has_tensorflow = found is not None and found.origin is not None
+print()
+print(json.dumps([sys.executable, sys.version_info[:3], has_tensorflow]))
+"""
 
 
 class Interpreter(NamedTuple):
@@ -41,7 +49,7 @@ class Interpreter(NamedTuple):
 
     Attributes
     ----------
-    python : path of its program
+    python : path of its program, whatever name led to it
     version : (major, minor, micro)
     has_tensorflow : whether it is installed; whether it can be imported, a training finds
     """
@@ -53,15 +61,17 @@ class Interpreter(NamedTuple):
     @classmethod
     def at(cls, python: str) -> Self | None:
         """The one behind a path or a name on PATH; None where there is none that runs."""
-        if (path := shutil.which(python)) is None:
+        if (path := shutil.which(os.path.expanduser(python))) is None:
             return None
+        path = os.path.abspath(path)
         with suppress(OSError, subprocess.SubprocessError, ValueError):
             done = subprocess.run(  # noqa: S603 - the user names it, or it is one of ours
                 [path, "-c", _LOOK], capture_output=True, text=True, timeout=_PATIENCE_S,
                 env=None if path == sys.executable else environment_of_another(), check=True,
+                cwd=tempfile.gettempdir(),
             )  # fmt: skip
-            version, has_tensorflow = json.loads(done.stdout)
-            return cls(path, tuple(version), bool(has_tensorflow))
+            program, version, has_tensorflow = json.loads(done.stdout.splitlines()[-1])
+            return cls(program or path, tuple(version), bool(has_tensorflow))
         return None
 
     @property
@@ -75,7 +85,6 @@ class Interpreter(NamedTuple):
         return self.has_tensorflow and self.version >= _LEAST
 
 
-@cache  # of those that were found; one that is missing may be installed meanwhile
 def find(named: str | None, store: Path) -> Interpreter:
     """The interpreter that trains.
 
@@ -93,6 +102,14 @@ def find(named: str | None, store: Path) -> Interpreter:
     TrainingError
         There is none, or it lacks TensorFlow; says what to run.
     """
+    if not Path((found := _found(named, store)).python).exists():  # it was, a while ago
+        _found.cache_clear()
+        found = _found(named, store)
+    return found
+
+
+@cache  # of those that were found; one that is missing may be installed meanwhile
+def _found(named: str | None, store: Path) -> Interpreter:
     if named is not None:
         return _wanted(named)
     looked_at = []
@@ -114,14 +131,13 @@ def _wanted(named: str) -> Interpreter:
     elif found.version < _LEAST:
         problem = f"is Python {found.release}, 3.11 is the least"
     elif not found.has_tensorflow:
-        problem = (
-            f"has no TensorFlow: install it by `{found.python} -m pip install tensorflow pydantic`"
-        )
+        command = shlex.join([found.python, "-m", "pip", "install", "tensorflow", "pydantic"])
+        problem = f"has no TensorFlow, which `{command}` installs"
     else:
         return found
     raise TrainingError(
-        f"train_python = {named} {problem}, or run `freqtrade-lstm trainer --install` and leave "
-        "train_python out"
+        f"train_python = {named} {problem}. Name another, or run `freqtrade-lstm trainer "
+        "--install` and leave train_python out"
     )
 
 
@@ -131,9 +147,20 @@ def _candidates(store: Path) -> Iterator[tuple[Interpreter | None, str]]:
     yield Interpreter(sys.executable, sys.version_info[:3], has_tensorflow), sys.executable
     for folder in (store / FOLDER, IMAGE):
         program = str(program_of(folder))
-        yield Interpreter.at(program), program
+        yield Interpreter.at(program) if _is_ours(folder) else None, program
     for name in NAMES:
         yield Interpreter.at(name), name
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can have put it there or changed it: what it holds is run unasked."""
+    if not hasattr(os, "geteuid"):  # on Windows
+        return True
+    try:
+        found = folder.stat()
+    except OSError:
+        return False
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & stat.S_IWOTH
 
 
 def program_of(folder: Path) -> Path:

@@ -214,6 +214,17 @@ def test_of_a_broken_file_the_line_is_told_but_nothing_of_what_is_in_it(line: in
     assert "PLANTED" not in str(caught.value)
 
 
+def test_nor_is_it_told_by_a_freqtrade_to_come_whose_words_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lstm_model.bot.configuration._SEGMENT", "Please look at this")
+    Path("user_data").mkdir()
+    Path("b.json").write_text('{"exchange": {"name" "binance", "secret": "PLANTED"}}')
+    with pytest.raises(ConfigError) as caught:
+        load_config(["b.json"], {})
+    assert "PLANTED" not in str(caught.value)
+
+
 @pytest.mark.parametrize("in_the_way", ["user_data/data", "user_data/logs"])
 def test_a_file_in_the_way_of_freqtrades_folders_is_named(in_the_way: str) -> None:
     Path("user_data").mkdir()

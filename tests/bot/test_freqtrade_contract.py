@@ -270,6 +270,21 @@ def test_candles_on_disk_are_found_and_gaps_are_filled_as_freqtrade_does(tmp_pat
 def test_a_freqtrade_newer_than_tested_is_told(
     yours: str, is_newer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(insides, "version", lambda _: yours)
+    found = {name: tested.newest for name, tested in TESTED.items()} | {"freqtrade": yours}
+    monkeypatch.setattr(insides, "version", found.__getitem__)
+    monkeypatch.setattr(insides.platform, "python_version", lambda: TESTED["Python"].newest)
     told = f"tested with freqtrade {' to '.join(TESTED['freqtrade'])}, yours is {yours}: run "
     assert insides.untested() == (f"{told}`freqtrade-lstm doctor`" if is_newer else "")
+
+
+def test_other_libraries_newer_than_tested_are_told_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {name: tested.newest for name, tested in TESTED.items()} | {"numpy": "99.1"}
+    monkeypatch.setattr(insides, "version", found.__getitem__)
+    monkeypatch.setattr(insides.platform, "python_version", lambda: "3.99.1")
+    told = insides.untested()
+    assert "; numpy " in told
+    assert "yours is 99.1" in told
+    assert told.startswith("tested with Python 3.11 to ")
+    assert "freqtrade 20" not in told

@@ -52,6 +52,15 @@ def test_why_tensorflow_cannot_be_imported_is_said(
         tensorflow_of(python)
 
 
+def test_an_environment_that_it_has_not_made_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.9.1\n")
+    (tmp_path / "mine").write_text("mine")
+    for folder in (tmp_path, Path(sys.prefix)):
+        with pytest.raises(TrainingError, match="was not made by this command"):
+            install(folder, None)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "user/notes.txt"])
 def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -81,3 +90,8 @@ def test_an_installation_that_fails_says_that_it_can_go_on(
     with pytest.raises(TrainingError, match=r"to install TensorFlow failed: .* goes on"):
         install(tmp_path / "new", sys.executable)
     assert Interpreter.at(str(program_of(tmp_path / "new"))) is not None
+    (tmp_path / "new" / "left of another").mkdir()
+    program_of(tmp_path / "new").unlink()
+    with pytest.raises(TrainingError, match=r"to install TensorFlow failed: .* goes on"):
+        install(tmp_path / "new", sys.executable)
+    assert not (tmp_path / "new" / "left of another").exists()

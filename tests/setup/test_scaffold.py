@@ -107,6 +107,21 @@ def test_a_file_of_an_older_version_is_renewed_if_it_is_as_that_wrote_it(
         assert signature(path.read_bytes()) == (__version__, True)
 
 
+def test_a_file_of_a_newer_version_and_a_link_are_left_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.written.__version__", "99.0")
+        scaffold(tmp_path)
+    _, linked, _ = (tmp_path / "strategies" / name for name in STRATEGY_FILES)
+    linked.rename(tmp_path / "elsewhere.py")
+    linked.symlink_to(tmp_path / "elsewhere.py")
+    before = content(tmp_path)
+    assert [action.kind for action in scaffold(tmp_path)][:2] == ["beside", "beside"]
+    assert linked.is_symlink()
+    assert {path: content(tmp_path)[path] for path in before} == before
+
+
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
     link = tmp_path / CONFIG_FILE
     link.symlink_to(tmp_path / "gone")

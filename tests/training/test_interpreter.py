@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import stat
 import sys
@@ -22,9 +23,9 @@ Place = Callable[[Path, list[int], bool], Path]
 
 @pytest.fixture(autouse=True)
 def nothing_is_known() -> Iterator[None]:
-    find.cache_clear()
+    interpreter._found.cache_clear()
     yield
-    find.cache_clear()
+    interpreter._found.cache_clear()
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def place() -> Place:
 
     def put(path: Path, version: list[int], has_tensorflow: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"#!/bin/sh\necho '[{version}, {str(has_tensorflow).lower()}]'\n")
+        said = json.dumps([str(path), version, has_tensorflow])
+        path.write_text(f"#!/bin/sh\necho 'Welcome!'\necho '{said}'\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return path
 
@@ -62,7 +64,7 @@ def test_else_the_first_of_the_known_places(alone: Path, place: Place) -> None:
     by_name, store = [alone / "bin" / name for name in reversed(NAMES)], alone / "lstm"
     for newest in [*by_name, program_of(alone / "image"), program_of(store / "trainer")]:
         place(newest, [3, 12, 1], True)
-        find.cache_clear()
+        interpreter._found.cache_clear()
         assert find(None, store).python == str(newest)
 
 
@@ -90,6 +92,46 @@ def test_one_that_is_installed_later_is_found(alone: Path, place: Place) -> None
     assert find(None, alone).python == str(wanted)
 
 
+def test_one_that_is_gone_is_looked_for_again(alone: Path, place: Place) -> None:
+    gone = place(program_of(alone / "trainer"), [3, 13, 0], True)
+    assert find(None, alone).python == str(gone)
+    gone.unlink()
+    there = place(alone / "bin" / "python3.12", [3, 12, 0], True)
+    assert find(None, alone).python == str(there)
+
+
+def test_one_in_a_folder_that_others_may_write_is_not_run_unasked(
+    alone: Path, place: Place
+) -> None:
+    named = place(program_of(alone / "trainer"), [3, 13, 0], True)
+    (alone / "trainer").chmod(0o777)
+    with pytest.raises(TrainingError, match="there is no Python with TensorFlow"):
+        find(None, alone)
+    assert find(str(named), alone).python == str(named)
+
+
+def test_a_path_may_begin_at_home_or_here(
+    alone: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = place(alone / "my env" / "python", [3, 13, 0], True)
+    monkeypatch.setenv("HOME", str(alone))
+    monkeypatch.chdir(alone)
+    for name in ("~/my env/python", "my env/python"):
+        assert find(name, alone).python == str(named)
+
+
+def test_a_folder_of_that_name_is_no_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorflow").mkdir()
+    monkeypatch.chdir(tmp_path)
+    another = tmp_path / "python"
+    another.symlink_to(os.path.realpath(sys.executable))
+    found = Interpreter.at(str(another))
+    assert found is not None
+    assert not found.has_tensorflow
+
+
 def test_one_that_is_named_is_the_only_one(alone: Path, place: Place) -> None:
     place(program_of(alone / "trainer"), [3, 13, 0], True)
     named = place(alone / "mine", [3, 11, 7], True)
@@ -99,7 +141,7 @@ def test_one_that_is_named_is_the_only_one(alone: Path, place: Place) -> None:
 @pytest.mark.parametrize(
     ("version", "has_tensorflow", "said"),
     [
-        ([3, 11, 7], False, "has no TensorFlow: install it by `{named} -m pip install "),
+        ([3, 11, 7], False, "has no TensorFlow, which `{named} -m pip install tensorflow"),
         ([3, 10, 1], True, "is Python 3.10.1, 3.11 is the least"),
     ],
 )
