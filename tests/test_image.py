@@ -192,7 +192,8 @@ def test_what_the_image_holds_trains_backtests_and_trades(image: Image) -> None:
     written = image.run("freqtrade-lstm init --userdir user_data")
     assert written.code == 0, written.text
     found = image.run("freqtrade-lstm trainer -c user_data/config.json --userdir user_data")
-    assert found.text.startswith(f"{IMAGE}/bin/python, Python {sys.version.split()[0]}, trains")
+    # What stands there names the interpreter behind it.
+    assert found.text.startswith(f"{sys.executable}, Python {sys.version.split()[0]}, trains")
     with LoopbackExchange(open_market("synthetic", seed=1, days=9)) as exchange:
         overlay = loopback_overlay(exchange.url)
         overlay["exchange"]["pair_whitelist"] = PAIRS
