@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 import sys
 import time
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +20,14 @@ from lstm_model.errors import StoreError
 if sys.platform != "win32":
     import fcntl
 
+# What reading arrays raises of a file that is missing, cut short or has other bytes: zipfile takes
+# a flipped bit for encryption (RuntimeError) or another compression, NumPy parses a header before
+# its sum is checked (TokenError).
+DAMAGE = (
+    OSError, EOFError, MemoryError, RuntimeError, LookupError, ArithmeticError, AttributeError,
+    SyntaxError, TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    struct.error,
+)  # fmt: skip
 TEMPORARY = ".tmp-"  # how the names of unfinished files and folders begin
 _LOCK_WAIT_S = 5.0  # chosen: who changes a file holds its lock for milliseconds
 _LOCK_POLL_S = 0.01

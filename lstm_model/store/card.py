@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lstm_model.errors import StoreError
+from lstm_model.files import DAMAGE
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -193,7 +194,9 @@ def parse_weights(content: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
             raise ValueError("not an .npz file")
         with loaded:
             weights = {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if not all(isinstance(array, np.ndarray) for array in weights.values()):
+            raise ValueError("a member is none")  # of another name; NumPy gives its bytes
+    except DAMAGE as error:
         raise StoreError(f"{path} holds no plain arrays ({error}): {REMEDY}") from None
     for array in weights.values():
         array.flags.writeable = False

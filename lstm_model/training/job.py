@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,17 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import DataError, TrainingError
+from lstm_model.files import DAMAGE
 from lstm_model.model.weights import is_trained
 from lstm_model.settings import Settings
-
-# What reading a file raises that is missing, cut short or has other bytes: zipfile takes a flipped
-# bit for encryption (RuntimeError) or another compression, NumPy parses a header before its sum is
-# checked (TokenError).
-_DAMAGE = (
-    OSError, EOFError, MemoryError, RuntimeError, LookupError, ArithmeticError, AttributeError,
-    SyntaxError, TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-    struct.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,7 +209,7 @@ def _usable(path: Path) -> Iterator[Path]:
     """Say of a result's file that is missing or damaged which it is."""
     try:
         yield path
-    except _DAMAGE as error:
+    except DAMAGE as error:
         what = str(error) or type(error).__name__
         raise TrainingError(f"the training left no usable result, {path}: {what}") from error
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,7 +158,11 @@ def test_pickled_weights_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(buffer, kernel=np.array([{"an": "object"}], dtype=object))
     plain = io.BytesIO()
     np.save(plain, np.zeros(3, np.float32))
-    for content in (buffer.getvalue(), pickle.dumps([1]), plain.getvalue(), b"PK\x03\x04junk"):
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("kernel.npy", b"no array")  # of which NumPy gives the bytes
+    junk = (pickle.dumps([1]), plain.getvalue(), other.getvalue(), b"PK\x03\x04junk")
+    for content in (buffer.getvalue(), *junk):
         (where / "weights.npz").write_bytes(content)
         reseal(where)
         with pytest.raises(StoreError, match=r"weights\.npz holds no plain arrays"):
