@@ -16,6 +16,9 @@ from lstm_model.training.interpreter import Interpreter
 # The workers of pytest-xdist have it; tables would be made for that width, whatever a test says.
 os.environ.pop("COLUMNS", None)
 
+# Tests write a strategy anew within a second, and Python would take the old one's bytecode.
+sys.dont_write_bytecode = True
+
 # A busy machine may take long over one example; that is no failure. Examples differ in every run.
 settings.register_profile("patient", deadline=None, max_examples=50)
 settings.load_profile("patient")

@@ -101,6 +101,5 @@ def test_a_user_of_it_can_begin(installed: Path, tmp_path: Path) -> None:
         "--userdir", "user_data", "-c", "user_data/config.json",
     )  # fmt: skip
     assert {"LSTMStrategy", "EmaCross", "EmaCrossLSTM"} <= {*listed.split()}
-    assert {path.name for path in (tmp_path / "user_data" / "strategies").iterdir()} == {
-        *STRATEGY_FILES
-    }
+    written = (tmp_path / "user_data" / "strategies").glob("*.py")
+    assert {path.name for path in written} == {*STRATEGY_FILES}
