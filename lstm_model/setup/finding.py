@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 _MASK = "***"
 _SHORT = 4  # chosen: what is shorter is masked where it stands alone, not inside other words
 _NAMES = re.compile(
-    r"(^|_)(key|secret|password|passwd|passphrase|token|uid|account_id|wallet_address|chat_id"
+    r"(^|_|api|private|secret|access)(key|secret|password|passwd|passphrase|token|uid|account_id|wallet_address|chat_id"
     r"|authorization|authorized_users|webhook_url|twofa)$"
 )
 _IN_ADDRESS = (
@@ -137,7 +137,7 @@ def _secrets(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 def _is_secret(path: tuple[str, ...]) -> bool:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", path[-1] if path else "").lower()
-    return bool(_NAMES.search(name)) or path[-2:] == ("webhook", "url")
+    return bool(_NAMES.search(name)) or path[-2:] == ("webhook", "url") or "headers" in path[:-1]
 
 
 def _in_address(text: str) -> Iterator[str]:

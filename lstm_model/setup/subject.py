@@ -109,7 +109,7 @@ def _unread(file: Path, text: str) -> Finding:
             "config", f"there is no file {file}",
             "Name yours with -c, or make one with `freqtrade-lstm init --userdir user_data`",
         )  # fmt: skip
-    return to_do("config", text, "Every file is one section in braces")
+    return to_do("config", text, "Mend it; a configuration is one section in braces")
 
 
 def _userdir(userdir: Path) -> Finding:

@@ -26,6 +26,9 @@ def of(config: dict[str, Any], text: str) -> str:
     [
         {"exchange": {"key": "PLANTED"}},
         {"exchange": {"api_key": "PLANTED"}},
+        {"exchange": {"ccxt_config": {"apikey": "PLANTED"}}},
+        {"exchange": {"privatekey": "PLANTED"}},
+        {"exchange": {"ccxt_config": {"headers": {"X-MBX-APIKEY": "PLANTED", "X-Own": "PLANTED"}}}},
         {"exchange": {"ccxt_config": {"apiKey": "PLANTED"}}},
         {"exchange": {"ccxt_config": {"headers": {"X-API-KEY": "PLANTED"}}}},
         {"exchange": {"walletAddress": "PLANTED", "privateKey": "other"}},
