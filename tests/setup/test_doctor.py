@@ -58,9 +58,9 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
 def _nobody_waits_for_tensorflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """To import it takes seconds; a test of its own does, see below."""
     monkeypatch.setattr(installation, "tensorflow_of", lambda _: "2.21.0")
-    interpreter.find.cache_clear()
+    interpreter._found.cache_clear()
     yield
-    interpreter.find.cache_clear()
+    interpreter._found.cache_clear()
 
 
 @pytest.fixture(autouse=True)
