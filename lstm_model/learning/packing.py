@@ -32,6 +32,7 @@ _OF_KEPT = tuple(field.name for field in fields(Kept))
 
 
 _Version = Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")]
+_Log = Annotated[float, Field(ge=-100.0, le=100.0)]  # of a width; far beyond any, and exp is finite
 _Numbers = tuple[float, ...]
 _Maybe = tuple[float | None, ...]
 _Widths = dict[str, tuple[int, float, _Numbers, _Numbers]]
@@ -75,7 +76,7 @@ class _RecordForm(_Form):
     owed: Literal["scratch", "finetune"] | None
     drift: dict[str, dict[str, list[float]]]
     far: dict[str, tuple[_Maybe, _Maybe, tuple[float | None]]] = {}
-    usual_widths: dict[str, tuple[int, float]] = {}
+    usual_widths: dict[str, tuple[int, _Log]] = {}
     learnt_ms: dict[str, int] = {}
     contenders: tuple[_ContenderForm, ...]
     previous: str | None

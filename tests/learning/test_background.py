@@ -1067,6 +1067,7 @@ _FORMS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a contender that lacks its widths": lambda record: record["contenders"][0].pop("widths"),
     "other intervals": lambda record: record["contenders"][0]["widths"].update(X=[1, 0.5, [], []]),
     "another champion": lambda record: record.update(champion="nobody"),
+    "a width beyond any": lambda record: record.update(usual_widths={PAIR: [3, 1e6]}),
     "events of another form": lambda record: record.update(events=[{"kind": "trained"}]),
     "unknown fields": lambda record: (
         record.update(newer={"a": 1}), record["contenders"][0].update(newer=1),
