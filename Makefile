@@ -75,4 +75,4 @@ image:
 	docker build --build-arg TAG=$(TAG) -t lstm-model .
 
 clean:
-	rm -rf .venv .venv-* .demo
+	rm -rf .venv .venv-* .demo .demo-*

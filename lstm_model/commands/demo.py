@@ -38,6 +38,7 @@ _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
 _KILL_S = 5.0  # chosen: a terminal that was closed is not waited for, a training is told to end
 _STRATEGY = "LSTMStrategy"
+_MARKET = "market"  # the file that notes which one a folder is of
 _CONFIGS = ("config.json", "user_data/config-loopback.json")
 
 # Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
@@ -232,7 +233,8 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
     Raises
     ------
     ConfigError
-        A step failed, or this is not the folder that holds config.json.
+        A step failed, this is not the folder that holds config.json, or `folder` is of another
+        market.
     StoreError
         `folder` cannot be written.
     """
@@ -240,6 +242,7 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
         if not Path(name).is_file():
             raise ConfigError(f"there is no {name} here: run the demo from the repository's root")
     refuse_unwritable(folder.absolute())
+    refuse_another_market(folder, market)
     with console.status(f"Preparing the {market} market"):
         opened = open_market(market, seed=1, days=_DAYS + 1)
     with LoopbackExchange(opened, port=0) as exchange, ended_by_signals():
@@ -252,6 +255,25 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
     for line in last_words(market, demo.replayed_trades):
         console.print(line)
     console.print(f"The replay in one page, with pictures: {demo.report}", markup=False)
+
+
+def refuse_another_market(folder: Path, market: str) -> None:
+    """Keep the candles, models and trades of two markets apart.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds a demo on another market, or one that does not say on which.
+    """
+    noted = folder / _MARKET
+    known = noted.read_text(encoding="utf-8") if noted.is_file() else ""
+    if known != market and (known or (folder / "demo.log").is_file()):
+        raise ConfigError(
+            f"{folder} holds a demo on another market{known and f' ({known})'}: remove it, or name "
+            f"another, e.g. --folder .demo-{Path(market).name}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    noted.write_text(market, encoding="utf-8")
 
 
 def replayed_from(entered_ms: Sequence[int], end_ms: int) -> int:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lstm_model.durations import DAY_MS
-from lstm_model.errors import ConfigError, StoreError
+from lstm_model.errors import ConfigError, StoreError, TrainingError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import REACH_DAYS, leader_of
 from lstm_model.files import write_atomically
 from lstm_model.market.candles import timeframe_ms
-from lstm_model.settings import parse_settings
+from lstm_model.settings import default_of, parse_settings
 from lstm_model.setup.options import example_section
+from lstm_model.training import interpreter
 from lstm_model.written import is_newer, signature, signed
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
@@ -119,9 +120,18 @@ def next_commands(userdir: Path) -> list[str]:
     return [
         f"{download} --pairs {shlex.join(few)}" if few else download,
         *(f"{download} --pairs {shlex.quote(leader)}" for leader in theirs.leader_apart),
+        *([] if _has_trainer(userdir) else [f"freqtrade-lstm trainer --install {common}"]),
         f"freqtrade-lstm train {common} {strategy}",
         f"freqtrade trade --dry-run {common} {strategy}",
     ]
+
+
+def _has_trainer(userdir: Path) -> bool:
+    """Whether a Python is found that trains, by what a user has who has chosen nothing."""
+    try:
+        return bool(interpreter.find(None, userdir / default_of("store_dir")))
+    except TrainingError:
+        return False
 
 
 def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:

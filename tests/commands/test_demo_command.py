@@ -20,8 +20,9 @@ from click.testing import CliRunner
 from e2e import Running, run_lstm
 from places import ROOT
 
-from lstm_model.commands.demo import last_words, replayed_from
+from lstm_model.commands.demo import last_words, refuse_another_market, replayed_from
 from lstm_model.commands.main import main
+from lstm_model.errors import ConfigError
 
 # A demo without the training and the backtest that take minutes before its dry run.
 DEMO = """
@@ -109,6 +110,18 @@ def test_a_port_that_is_taken_is_refused_before_a_market_is_made() -> None:
         done = CliRunner().invoke(main, ["exchange", "--port", port, "--days", "730"])
     assert done.exit_code == 1
     assert done.output == f"Error: port {port} on 127.0.0.1 is taken; choose another one\n"
+
+
+def test_two_markets_do_not_share_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    refuse_another_market(folder, "synthetic")
+    refuse_another_market(folder, "synthetic")
+    with pytest.raises(ConfigError, match=r"another market \(synthetic\).*--folder \.demo-random"):
+        refuse_another_market(folder, "random-walk")
+    (folder / "market").unlink()
+    (folder / "demo.log").touch()  # of a version that noted none
+    with pytest.raises(ConfigError, match="on another market:"):
+        refuse_another_market(folder, "synthetic")
 
 
 @pytest.mark.parametrize("lacking", ["config.json", "user_data/config-loopback.json"])

@@ -17,7 +17,7 @@ from places import ROOT
 from lstm_model import __version__
 from lstm_model.bot.configuration import check_startable, load_config, read_config
 from lstm_model.commands.main import main
-from lstm_model.errors import ConfigError, DataError, StoreError
+from lstm_model.errors import ConfigError, DataError, StoreError, TrainingError
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.setup import scaffold as scaffold_module
 from lstm_model.setup.scaffold import (
@@ -378,3 +378,17 @@ def test_the_next_commands_work_as_far_as_they_do_without_an_exchange(
     found = load_config(asked["config"], given)
     check_startable(found)
     assert found["timeframe"] == timeframe
+
+
+def test_who_has_no_python_that_trains_is_told_to_install_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = next_commands(tmp_path)
+
+    def find(named: object, store: Path) -> object:
+        raise TrainingError("there is none")
+
+    monkeypatch.setattr("lstm_model.training.interpreter.find", find)
+    (more,) = [command for command in next_commands(tmp_path) if command not in before]
+    assert more.startswith(f"freqtrade-lstm trainer --install --userdir {tmp_path} -c ")
+    assert next_commands(tmp_path).index(more) == 1
