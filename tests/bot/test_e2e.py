@@ -123,7 +123,8 @@ def test_recursive_analysis_finds_no_dependence_on_the_start(
     bot: Bot, first: Outcome, time_range: str
 ) -> None:
     """It starts a few candles before the end: `learn_from` lets it walk the same steps."""
-    since = (datetime.now(UTC) - timedelta(days=DAYS)).strftime("%Y%m%d")
+    # Before the first candle by more than `training_lag_candles`, at whatever time of day.
+    since = (datetime.now(UTC) - timedelta(days=DAYS + 0.02)).strftime("%Y%m%d")
     eager = bot.with_lstm(require_skill=False, slippage_fraction=0.0, learn_from=since)
     outcome = eager.run(
         "recursive-analysis", "--strategy", "LSTMStrategy", time_range, "-p", *PAIRS,
