@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from crashing_bot import AT_LEAST, PAIRS, SERIES, SETTINGS, outcome
 from instant_training import make_maker
-from places import TESTS
+from places import TESTS, needs_tensorflow
 
 Facts = dict[str, Any]
 
@@ -29,7 +29,10 @@ RAM_DISK = Path("/dev/shm")  # noqa: S108 - a kill loses nothing that the system
 KEPT = ("head", "champions", "widths", "steps", "forecasts", "decisions")
 
 HANDLES = Path("/proc/self/fd")
-pytestmark = pytest.mark.skipif(not HANDLES.exists(), reason="no way to say what is synced")
+pytestmark = [
+    pytest.mark.skipif(not HANDLES.exists(), reason="no way to say what is synced"),
+    needs_tensorflow,  # its bots are processes, which look for a Python that trains
+]
 
 
 def run_bot(*arguments: object) -> subprocess.CompletedProcess[bytes]:

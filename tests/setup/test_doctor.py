@@ -556,6 +556,7 @@ def test_no_secret_is_shown_whatever_is_wrong_around_it(user: User) -> None:
         assert _leaks(told(user, "-c", str(user.file))[1]) == [], cut
 
 
+@needs_tensorflow
 def test_what_freqtrade_would_log_is_not_shown(user: User) -> None:
     """Options of ccxt, and the address of a proxy."""
     options = {"apiKey": "PLANTED-1", "headers": {"X-Token": "PLANTED-2"}, "timeout": 1_000,
