@@ -1,6 +1,5 @@
 """Settings of the whole test suite."""
 
-import functools
 import importlib.util
 import os
 import sys
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import settings
 from opened import open_databases
 
+from lstm_model.training import interpreter
 from lstm_model.training.interpreter import Interpreter
 
 # The workers of pytest-xdist have it; tables would be made for that width, whatever a test says.
@@ -48,9 +48,9 @@ def some_python_trains() -> Iterator[None]:
     """So that tests whose trainings are instant run where none has TensorFlow, as a bot may."""
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("tensorflow") is None:
-            here = Interpreter(sys.executable, sys.version_info[:3], True)
+            here, real = Interpreter(sys.executable, sys.version_info[:3], True), interpreter.find
             patch.setattr(
-                "lstm_model.training.interpreter.find", functools.cache(lambda named, store: here)
+                interpreter, "find", lambda named, store: real(named, store) if named else here
             )
         yield
 
