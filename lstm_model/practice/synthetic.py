@@ -80,9 +80,9 @@ def synthetic_market(
 
     Parameters
     ----------
-    start_ms : first moment of the market; None: `days` before today's midnight, so that a restart
-        on the same day gives the same market. The result depends on `seed`, `days`, this
-        start and `learnable` alone.
+    start_ms : first moment of the market; another moment is another market. None: `days` before
+        today's midnight, and the same prices on whatever day it is asked for. The result depends
+        on `seed`, `days`, this start and `learnable` alone.
     learnable : False gives the random walk.
 
     Raises
@@ -92,13 +92,14 @@ def synthetic_market(
     """
     if not 1 <= days <= 730 or seed < 0:
         raise ConfigError(f"days must be 1..730 and seed at least 0, found {days} and {seed}")
+    moment = () if start_ms is None else (start_ms,)
     if start_ms is None:
         start_ms = (now_ms() // DAY_MS - days) * DAY_MS
     minutes = (days + FUTURE_DAYS) * 1440
-    common = _common_noise(np.random.default_rng((seed, 0, start_ms)), minutes)
+    common = _common_noise(np.random.default_rng((seed, 0, *moment)), minutes)
     listings = [
         _invent(
-            character, np.random.default_rng((seed, index, start_ms)), common, start_ms, learnable
+            character, np.random.default_rng((seed, index, *moment)), common, start_ms, learnable
         )
         for index, character in enumerate(CHARACTERS, start=1)
     ]

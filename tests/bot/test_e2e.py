@@ -28,7 +28,7 @@ TRAINED = re.compile(r"(Training a network|Fine-tuning) on candles until")
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[LoopbackExchange]:
-    with LoopbackExchange(open_market("synthetic", seed=1, days=6)) as running:
+    with LoopbackExchange(open_market("synthetic", seed=5, days=7)) as running:
         yield running
 
 
@@ -36,7 +36,7 @@ def exchange() -> Iterator[LoopbackExchange]:
 def bot(tmp_path_factory: pytest.TempPathFactory, exchange: LoopbackExchange) -> Bot:
     """A user who has downloaded candles."""
     bot = bot_in(tmp_path_factory.mktemp("user"), exchange)
-    outcome = bot.run("download-data", "--days", "6", "-t", "1m")
+    outcome = bot.run("download-data", "--days", "7", "-t", "1m")
     assert outcome.code == 0, outcome.text
     return bot
 

@@ -136,6 +136,18 @@ def test_a_restart_on_the_same_day_gives_the_same_market() -> None:
         assert tape.time_ms[-1] > START_MS + 1.9 * DAY_MS
 
 
+def test_another_day_moves_the_market_in_time_only() -> None:
+    """What is tried today goes as it went yesterday."""
+    today, later = (
+        synthetic_market(1, 1, now_ms=lambda day=day: START_MS + day * DAY_MS) for day in (0, 9)
+    )
+    for symbol, listing in today.listings.items():
+        tape, moved = listing.trades, later.listings[symbol].trades
+        assert np.array_equal(tape.time_ms + 9 * DAY_MS, moved.time_ms)
+        assert np.array_equal(tape.price, moved.price)
+        assert np.array_equal(tape.amount, moved.amount)
+
+
 @pytest.mark.parametrize(("seed", "days"), [(1, 0), (1, 731), (-1, 30)])
 def test_impossible_parameters_are_refused(seed: int, days: int) -> None:
     with pytest.raises(ConfigError, match=r"days must be 1\.\.730"):
