@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lstm_model.bot.forecasting import LSTMForecasts
-    from lstm_model.bot.risk import LSTMRisk
+    from lstm_model.risk.strategy import LSTMRisk
     from lstm_model.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = ["LSTMForecasts", "LSTMRisk", "Settings", "__version__"]
 
-_PLACES = {"LSTMForecasts": "bot.forecasting", "LSTMRisk": "bot.risk", "Settings": "settings"}
+_PLACES = {"LSTMForecasts": "bot.forecasting", "LSTMRisk": "risk.strategy", "Settings": "settings"}
 
 
 def __getattr__(name: str) -> Any:

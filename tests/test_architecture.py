@@ -28,9 +28,10 @@ ROOMS = {  # a room imports from these alone
     "trading": "market store features model",
     "learning": "market store features model scoring training trading",
     "bot": "market store stream features model scoring training trading learning",
+    "risk": "market store features model trading bot",
     "practice": "market",
     "replay": "market store stream features model scoring training trading learning bot practice",
-    "rivals": "market store features model trading bot practice replay",
+    "rivals": "market store features model trading bot risk practice replay",
     "setup": "market store stream features model scoring training trading learning bot",
     "commands": "market store features model scoring training trading learning bot practice "
     "replay rivals setup",
@@ -40,8 +41,9 @@ ROOMS = {  # a room imports from these alone
 KNOWS = {  # library: the only modules that import it; numpy, pandas and pydantic are everywhere
     "tensorflow": "fitting.fused fitting.graph fitting.network",
     "keras": "fitting.fused fitting.graph fitting.network",
-    "freqtrade": "bot.assembly bot.configuration bot.entry bot.flow_source bot.forecasting "
-                 "bot.insides bot.risk bot.stakes bot.stops bot.theirs "
+    "freqtrade": "bot.assembly bot.configuration bot.flow_source bot.forecasting "
+                 "bot.insides bot.theirs "
+                 "risk.entry risk.stakes risk.stops risk.strategy "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
     "ccxt": "stream.connection", 
     "sqlalchemy": "store.database store.journal store.journal_tables replay.fast_forward",

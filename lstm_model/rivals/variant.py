@@ -27,12 +27,12 @@ from freqtrade.util import get_dry_run_wallet
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.risk import LSTMRisk
 from lstm_model.bot.theirs import or_else
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.replay.backtest import as_it_was
 from lstm_model.replay.forecasts import opens_of
+from lstm_model.risk.strategy import LSTMRisk
 from lstm_model.rivals.ledger import Deal, Prices, Window
 
 Make = Callable[[type], type]

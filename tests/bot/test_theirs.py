@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from series import make_candles, to_frame
 
-from lstm_model.bot.entry import tick_of
 from lstm_model.bot.forecasting import with_columns
 from lstm_model.bot.live import LiveEngine
-from lstm_model.bot.stops import Stops
+from lstm_model.risk.entry import tick_of
+from lstm_model.risk.stops import Stops
 from lstm_model.settings import Settings
 from lstm_model.trading.outlook import Outlook, Terms
 

@@ -8,9 +8,9 @@ from typing import Any
 from freqtrade.persistence import Trade
 from pandas import DataFrame
 
-from lstm_model.bot.entry import Entry, is_by_hand, side_of
-from lstm_model.bot.stops import Plan, Stops
 from lstm_model.market.candles import timeframe_ms
+from lstm_model.risk.entry import Entry, is_by_hand, side_of
+from lstm_model.risk.stops import Plan, Stops
 from lstm_model.trading.analyzed import gate_of, kelly_of_side, log_returns, newest, opened_ms
 from lstm_model.trading.sizing import (
     NO_DATA,

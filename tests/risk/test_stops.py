@@ -24,8 +24,8 @@ from freqtrade.resolvers import StrategyResolver
 from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
 from test_theirs import trade_of as trade
 
-from lstm_model.bot.entry import Entry
-from lstm_model.bot.stops import Plan
+from lstm_model.risk.entry import Entry
+from lstm_model.risk.stops import Plan
 from lstm_model.trading.experience import ENOUGH
 from lstm_model.trading.stake import Stake
 

@@ -16,10 +16,10 @@ from freqtrade.persistence import Trade
 from pandas import DataFrame
 
 from lstm_model.bot import insides
-from lstm_model.bot.entry import Entry, side_of
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.model.forecast import FAR_NAMES
 from lstm_model.model.reach import reach_within
+from lstm_model.risk.entry import Entry, side_of
 from lstm_model.trading.analyzed import newest, opened_ms
 from lstm_model.trading.experience import Experience
 from lstm_model.trading.stop import has_passed, stop_price, tighter

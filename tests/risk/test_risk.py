@@ -30,14 +30,14 @@ from pandas import DataFrame, date_range
 from places import STRATEGIES
 from series import make_candles, to_frame
 
-from lstm_model.bot.entry import FORCED_TAG, Entry, sign
 from lstm_model.bot.live import LiveEngine
-from lstm_model.bot.risk import LSTMRisk
-from lstm_model.bot.stakes import Stakes
-from lstm_model.bot.stops import Stops
 from lstm_model.learning.news import News
 from lstm_model.market.candles import Candles
 from lstm_model.practice.chat import markdown_text
+from lstm_model.risk.entry import FORCED_TAG, Entry, sign
+from lstm_model.risk.stakes import Stakes
+from lstm_model.risk.stops import Stops
+from lstm_model.risk.strategy import LSTMRisk
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import (
     CALIBRATING,
@@ -403,7 +403,7 @@ def test_a_failure_while_noting_a_refusal_does_not_turn_it_into_an_entry(strateg
 def test_a_refusal_is_told_once_for_a_candle_though_freqtrade_asks_again(
     strategy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "lstm_model.bot.risk")
+    caplog.set_level(logging.INFO, "lstm_model.risk.strategy")
     show(strategy, lstm_kelly=0.0)
     for _ in range(3):
         assert stake(strategy) == 0.0

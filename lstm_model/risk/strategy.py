@@ -18,13 +18,13 @@ from freqtrade.persistence import Order, Trade
 from freqtrade.strategy import RealParameter, stoploss_from_absolute
 from pandas import DataFrame
 
-from lstm_model.bot import entry as entries
 from lstm_model.bot import insides
-from lstm_model.bot.entry import TICK_SIZE, Entry, side_of, sign, tick_of
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.stakes import Stakes
-from lstm_model.bot.stops import Stops
 from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked
+from lstm_model.risk import entry as entries
+from lstm_model.risk.entry import TICK_SIZE, Entry, side_of, sign, tick_of
+from lstm_model.risk.stakes import Stakes
+from lstm_model.risk.stops import Stops
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import (
     forecast_facts,
