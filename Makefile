@@ -43,7 +43,7 @@ fast: install
 contracts:
 	$(MAKE) install VENV=.venv-oldest EXTRAS=test CONSTRAINTS=constraints-oldest.txt
 	.venv-oldest/bin/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e" \
-		tests/bot/test_freqtrade_contract.py tests/risk/test_risk.py tests/bot/test_theirs.py \
+		tests/bot/test_freqtrade_contract.py tests/risk/test_risk.py tests/risk/test_theirs.py \
 		tests/features/test_closed_candle.py tests/stream/test_ccxt_contract.py
 
 # The same with the newest releases there are, whatever constraints.txt says.
