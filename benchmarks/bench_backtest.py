@@ -40,7 +40,8 @@ from freqtrade.enums import CandleType
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LTC", "BNB", "LINK", "DOT")

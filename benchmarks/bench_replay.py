@@ -36,7 +36,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.practice.clock import real_sleep
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.replay.backtest import backtest
 from lstm_model.replay.fast_forward import Moment
 from lstm_model.replay.run import Replay, Wish, trades

@@ -35,7 +35,8 @@ from freqtrade.optimize.backtesting import Backtesting
 from rich.console import Console
 from rich.table import Table
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.replay.backtest import backtest
 
 ROOT = Path(__file__).resolve().parents[1]

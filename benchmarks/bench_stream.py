@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.practice.dialect import exchange_info
-from lstm_model.practice.exchange import loopback_overlay
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.tape_market import Instrument
 from lstm_model.settings import Settings
 from lstm_model.stream.trade_stream import TradeStream

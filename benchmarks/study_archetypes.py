@@ -34,7 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.replay.backtest import backtest
 from lstm_model.replay.trade_facts import TradeFacts
 

@@ -46,8 +46,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lstm_model.market.flow_store import FlowStore
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.faults import Faults, parse_faults
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.synthetic import CHARACTERS, synthetic_market
 from lstm_model.practice.tape_market import Listing, Trades, make_market
 from lstm_model.store.models import ModelStore

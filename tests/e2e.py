@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 from places import ROOT
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.overlay import loopback_overlay
 
 PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
 # Small, so that a training takes seconds, and a gate that opens within hours of 1m candles; what is

@@ -26,7 +26,8 @@ import yaml
 from e2e import PAIRS, SMALL, Outcome
 from places import ROOT
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.training.interpreter import IMAGE, NEEDS
 
 RECIPE = (ROOT / "Dockerfile").read_text()

@@ -9,8 +9,9 @@ import ccxt
 import ccxt.pro
 import numpy as np
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.faults import Faults
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.tape_market import (
     Instrument,
     Listing,

@@ -23,7 +23,8 @@ from rich.table import Table
 from lstm_model.errors import ConfigError
 from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import candle_open_ms
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 _DAYS = 20  # of 1m history: enough for a first model, and the days that are backtested

@@ -69,7 +69,7 @@ def _symbol(instrument: Instrument) -> Json:
         "cancelReplaceAllowed": True,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
-        "filters": _filters(instrument),
+        "filters": [*common_filters(instrument), _NOTIONAL],
         "permissions": [],
         "permissionSets": [["SPOT"]],
         "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
@@ -77,20 +77,23 @@ def _symbol(instrument: Instrument) -> Json:
     }
 
 
-def _filters(instrument: Instrument) -> Json:
+_NOTIONAL = {
+    "filterType": "NOTIONAL",
+    "minNotional": "5.00000000",
+    "applyMinToMarket": True,
+    "maxNotional": "9000000.00000000",
+    "applyMaxToMarket": False,
+    "avgPriceMins": 5,
+}
+
+
+def common_filters(instrument: Instrument) -> Json:
+    """What spot and futures bound an order by alike: ticks and lots."""
     tick, lot = decimal(1, instrument.price_decimals), decimal(1, instrument.amount_decimals)
     return [
         {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "10000000", "tickSize": tick},
         {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "100000000", "stepSize": lot},
         {"filterType": "MARKET_LOT_SIZE", "minQty": "0", "maxQty": "10000000", "stepSize": "0"},
-        {
-            "filterType": "NOTIONAL",
-            "minNotional": "5.00000000",
-            "applyMinToMarket": True,
-            "maxNotional": "9000000.00000000",
-            "applyMaxToMarket": False,
-            "avgPriceMins": 5,
-        },
     ]
 
 
@@ -132,8 +135,8 @@ def kline_events(
 def _trade_ids(listing: Listing, first: int, count: int) -> dict[str, int]:
     if not count:
         return {"f": -1, "L": -1}
-    first_id = listing.trades.first_id + first
-    return {"f": first_id, "L": first_id + count - 1}
+    last = first + count - 1
+    return {"f": int(listing.ids(first, first + 1)[0]), "L": int(listing.ids(last, last + 1)[0])}
 
 
 def _rows(candles: TapeCandles) -> Iterator[dict[str, int]]:
@@ -155,26 +158,26 @@ def trade_rows(listing: Listing, start: int, stop: int) -> Json:
             "isBuyerMaker": trade["m"],
             "isBestMatch": True,
         }
-        for trade, cost in _trades(listing, start, stop)
+        for trade, cost in trades(listing, start, stop)
     ]
 
 
 def aggregate_trade_rows(listing: Listing, start: int, stop: int) -> Json:
     """`GET aggTrades`: the trades at `[start, stop)` of the tape."""
-    return [_aggregate(trade) for trade, _ in _trades(listing, start, stop)]
+    return [_aggregate(trade) for trade, _ in trades(listing, start, stop)]
 
 
 def trade_events(listing: Listing, start: int, stop: int, now_ms: int) -> Iterator[Json]:
     """Messages of the stream `<symbol>@trade`."""
     head = {"e": "trade", "E": now_ms, "s": listing.instrument.symbol}
-    for trade, _ in _trades(listing, start, stop):
+    for trade, _ in trades(listing, start, stop):
         yield head | trade
 
 
 def aggregate_trade_events(listing: Listing, start: int, stop: int, now_ms: int) -> Iterator[Json]:
     """Messages of the stream `<symbol>@aggTrade`."""
     head = {"e": "aggTrade", "E": now_ms, "s": listing.instrument.symbol}
-    for trade, _ in _trades(listing, start, stop):
+    for trade, _ in trades(listing, start, stop):
         yield head | _aggregate(trade)
 
 
@@ -183,11 +186,13 @@ def _aggregate(trade: dict[str, Any]) -> Json:
     return {"a": number, "f": number, "l": number} | {key: trade[key] for key in "pqTmM"}
 
 
-def _trades(listing: Listing, start: int, stop: int) -> Iterator[tuple[dict[str, Any], int]]:
+def trades(listing: Listing, start: int, stop: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The trades at `[start, stop)` of the tape as spot's stream has them, and what they cost."""
     tape, instrument = listing.trades, listing.instrument
     columns = (tape.time_ms, tape.price, tape.amount, tape.taker_buy)
-    rows = zip(*(column[start:stop].tolist() for column in columns), strict=True)
-    for number, (time_ms, price, amount, taker_buy) in enumerate(rows, tape.first_id + start):
+    ids = listing.ids(start, stop).tolist()
+    rows = zip(ids, *(column[start:stop].tolist() for column in columns), strict=True)
+    for number, time_ms, price, amount, taker_buy in rows:
         yield (
             {
                 "t": number,

@@ -1,6 +1,6 @@
 """The loopback exchange: a market in Binance's dialect on 127.0.0.1, over REST and websocket.
 
-freqtrade and ccxt reach it by their own settings, see `user_data/config-loopback.json`. It never
+freqtrade and ccxt reach it by their own settings, see `user_data/config-loopback*.json`. It never
 listens on another interface and knows no private endpoint: dry run is all it is for.
 """
 
@@ -13,17 +13,20 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from lstm_model.practice import rest, usdm_rest
 from lstm_model.practice.dialect import Json
 from lstm_model.practice.faults import Faults
 from lstm_model.practice.interruption import ENDING
 from lstm_model.practice.mischief import Cut, Line, Log, Mischief
+from lstm_model.practice.perpetual import perpetuals
+from lstm_model.practice.query import Query
 from lstm_model.practice.recorded import recorded_market
-from lstm_model.practice.rest import answer
 from lstm_model.practice.serving import BackgroundServer, no_endpoint, serve
-from lstm_model.practice.streams import Subscriptions
+from lstm_model.practice.streams import SPOT, USDM, Subscriptions
 from lstm_model.practice.synthetic import synthetic_market
 from lstm_model.practice.tape_market import Market, wall_clock_ms
 
@@ -90,13 +93,16 @@ class _Server:
         self.paced = paced
         self.mischief = Mischief(faults, time.time if paced else time.monotonic)
         self.market = replace(market, now_ms=lambda: market.now_ms() + self._skew_ms())
+        self.futures = perpetuals(self.market)
         self.connections: set[_Connection] = set()
 
     def application(self) -> web.Application:
         application = web.Application()
-        application.router.add_get("/api/v3/{path:.+}", self._rest)
-        application.router.add_get("/{kind:ws|stream}", self._websocket)
-        application.router.add_get("/{kind:ws|stream}/{names:.*}", self._websocket)
+        application.router.add_get("/api/v3/{path:.+}", self._spot)
+        application.router.add_get("/fapi/v1/{path:.+}", self._usdm)
+        for place in ("", "/{category:public|market}"):
+            for names in ("", "/{names:.*}"):
+                application.router.add_get(f"{place}/{{kind:ws|stream}}{names}", self._websocket)
         application.router.add_route("*", "/{path:.*}", no_endpoint)
         application.on_shutdown.append(self._stop)
         return application
@@ -104,11 +110,20 @@ class _Server:
     def _skew_ms(self) -> int:
         return round(self.mischief.faults.skew * 1000.0)
 
-    async def _rest(self, request: web.Request) -> web.Response:
+    async def _spot(self, request: web.Request) -> web.Response:
+        return self._told(request, partial(rest.answer, self.market))
+
+    async def _usdm(self, request: web.Request) -> web.Response:
+        has_key = bool(request.headers.get("X-MBX-APIKEY"))
+        return self._told(request, partial(usdm_rest.answer, self.futures, has_key=has_key))
+
+    def _told(
+        self, request: web.Request, answer: Callable[[str, Query], tuple[int, Json]]
+    ) -> web.Response:
         path, query = request.match_info["path"], request.query
         if refused := self.mischief.refusal(path):
             return _refusal(refused)
-        status, body = answer(self.market, path, query)
+        status, body = answer(path, query)
         body = self.mischief.without_holes(path, query.get("symbol", ""), body)
         return web.json_response(body, status=status)
 
@@ -118,7 +133,7 @@ class _Server:
         # Pings are answered by hand: an exchange that hangs answers none.
         socket = web.WebSocketResponse(heartbeat=20.0, autoping=False, compress=False)
         await socket.prepare(request)
-        subscriptions = Subscriptions(self.market, request.match_info["kind"] == "stream")
+        subscriptions = self._subscriptions(request)
         names = request.match_info.get("names", "") or request.query.get("streams", "")
         subscriptions.subscribe([name for name in names.split("/") if "@" in name])
         connection = _Connection(
@@ -132,6 +147,12 @@ class _Server:
         finally:
             self.connections.discard(connection)
         return socket
+
+    def _subscriptions(self, request: web.Request) -> Subscriptions:
+        combined = request.match_info["kind"] == "stream"
+        if (category := request.match_info.get("category")) is None:
+            return Subscriptions(self.market, combined, SPOT)
+        return Subscriptions(self.futures, combined, USDM[category])
 
     async def _stop(self, application: web.Application) -> None:
         for connection in tuple(self.connections):
@@ -353,24 +374,3 @@ class LoopbackExchange(BackgroundServer):
         start = 0 if since_ms is None else trades.due(since_ms - 1)
         stop = due if until_ms is None else min(due, trades.due(until_ms - 1))
         return list(range(trades.first_id + start, trades.first_id + stop))
-
-
-def loopback_overlay(url: str) -> dict[str, Json]:
-    """freqtrade configuration that points ccxt's Binance at a loopback exchange.
-
-    Examples
-    --------
-    >>> loopback_overlay("http://127.0.0.1:8787")["exchange"]["only_from_ccxt"]
-    True
-    """
-    socket = url.replace("http://", "ws://")
-    urls = {"api": {"public": f"{url}/api/v3", "private": f"{url}/api/v3",
-                    "ws": {"spot": f"{socket}/stream"}}}  # fmt: skip
-    options = {"fetchMarkets": {"types": ["spot"]}}
-    return {
-        "exchange": {
-            "only_from_ccxt": True,
-            "ccxt_config": {"enableRateLimit": False, "options": options, "urls": urls},
-            "ccxt_async_config": {"enableRateLimit": False},
-        }
-    }

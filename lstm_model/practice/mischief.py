@@ -158,7 +158,7 @@ class Mischief:
         holes = self.log.holes.get(symbol)
         if not holes or path not in TRADE_ENDPOINTS or not isinstance(body, list):
             return body
-        return [row for row in body if row.get("id", row.get("a")) not in holes]
+        return [row for row in body if row.get("id", row.get("f")) not in holes]
 
 
 def _in_spell(spell: tuple[float, float], age_s: float) -> bool:
@@ -310,7 +310,7 @@ def _trade_of(message: Json) -> tuple[str, int] | None:
     kind = body.get("e")
     if kind == "trade":
         return body["s"], body["t"]
-    return (body["s"], body["a"]) if kind == "aggTrade" else None
+    return (body["s"], body["f"]) if kind == "aggTrade" else None
 
 
 def _malformed(message: Json, which: float) -> str:

@@ -8,16 +8,51 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
-from lstm_model.practice import dialect
+from lstm_model.practice import dialect, usdm_dialect
 from lstm_model.practice.dialect import Json
 from lstm_model.practice.tape_market import TIMEFRAMES, Listing, Market
 
 KLINE_UPDATE_MS = 1_000  # chosen; Binance updates the open candle every one to two seconds
 _MOST_CANDLES = 1_000  # sent at once after a jump of the clock
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one address streams; its messages are functions of the listing.
+
+    Attributes
+    ----------
+    trades : by the stream's kind, of the trades at `[start, stop)` and the time
+    books : by kind, of the time: sent whenever something traded
+    klines : whether there are candles
+    """
+
+    trades: Mapping[str, Callable[[Any, int, int, int], Iterator[Json]]] = field(
+        default_factory=dict
+    )
+    books: Mapping[str, Callable[[Any, int], Json]] = field(default_factory=dict)
+    klines: bool = False
+
+
+SPOT = Offer(
+    {"trade": dialect.trade_events, "aggTrade": dialect.aggregate_trade_events},
+    {"bookTicker": dialect.book_ticker_event},
+    klines=True,
+)
+USDM = {  # by the address' first word
+    "public": Offer(
+        {"trade": usdm_dialect.trade_events},
+        {"bookTicker": usdm_dialect.book_ticker_event}
+        | {f"depth{n}": partial(usdm_dialect.depth_event, levels=n) for n in (5, 10, 20)},
+    ),
+    "market": Offer({"aggTrade": usdm_dialect.aggregate_trade_events}, klines=True),
+}
 
 
 class _Stream(Protocol):
@@ -51,18 +86,18 @@ class _TradeStream:
 
 
 class _BookStream:
-    """Best bid and ask after every poll in which something traded."""
+    """The book, or the best of it, after every poll in which something traded."""
 
     is_trades = False
 
-    def __init__(self, listing: Listing) -> None:
-        self._listing, self._seen = listing, 0
+    def __init__(self, listing: Listing, event: Callable[[Any, int], Json]) -> None:
+        self._listing, self._event, self._seen = listing, event, 0
 
     def poll(self, now_ms: int) -> Iterator[Json]:
         due = self._listing.trades.due(now_ms)
         if due != self._seen:
             self._seen = due
-            yield dialect.book_ticker_event(self._listing, now_ms)
+            yield self._event(self._listing, now_ms)
 
 
 class _KlineStream:
@@ -95,17 +130,18 @@ class Subscriptions:
     Parameters
     ----------
     combined : messages are wrapped as `{"stream": name, "data": message}`, as under `/stream`
+    offer : what there is to listen to
     """
 
-    def __init__(self, market: Market, combined: bool) -> None:
-        self._market, self._combined = market, combined
+    def __init__(self, market: Market, combined: bool, offer: Offer = SPOT) -> None:
+        self._market, self._combined, self._offer = market, combined, offer
         self._streams: dict[str, _Stream | None] = {}
 
     def subscribe(self, names: list[str]) -> None:
         """Add streams by Binance's names; like Binance, unknown ones are accepted and silent."""
         for name in names:
             if name not in self._streams:
-                self._streams[name] = _open(self._market, name)
+                self._streams[name] = _open(self._market, self._offer, name)
 
     def next_trade_ms(self) -> float:
         """Milliseconds until the next trade by the market's clock, endless if none will come."""
@@ -154,16 +190,15 @@ def _is_names(names: Json) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
-def _open(market: Market, name: str) -> _Stream | None:
-    symbol, _, kind = name.partition("@")
+def _open(market: Market, offer: Offer, name: str) -> _Stream | None:
+    symbol, kind, *_ = [*name.split("@"), ""]  # the speed, as in `@100ms`, is ours to choose
     listing, now_ms = market.listings.get(symbol.upper()), market.now_ms()
     if listing is None:
         return None
-    if kind == "trade":
-        return _TradeStream(listing, dialect.trade_events, now_ms)
-    if kind == "aggTrade":
-        return _TradeStream(listing, dialect.aggregate_trade_events, now_ms)
-    if kind == "bookTicker":
-        return _BookStream(listing)
+    if (events := offer.trades.get(kind)) is not None:
+        return _TradeStream(listing, events, now_ms)
+    if (event := offer.books.get(kind)) is not None:
+        return _BookStream(listing, event)
     timeframe = kind.removeprefix("kline_")
-    return _KlineStream(listing, timeframe, now_ms) if timeframe in TIMEFRAMES else None
+    known = offer.klines and timeframe in TIMEFRAMES
+    return _KlineStream(listing, timeframe, now_ms) if known else None

@@ -175,6 +175,14 @@ class Listing:
     instrument: Instrument
     trades: Trades
 
+    def ids(self, start: int, stop: int) -> Ints:
+        """Ids of the trades at `[start, stop)` of the tape, rising."""
+        return self.trades.first_id + np.arange(start, stop, dtype=np.int64)
+
+    def position(self, id: int) -> int:
+        """Where on the tape the first trade with at least this id is."""
+        return min(max(0, id - self.trades.first_id), len(self.trades))
+
     def candles(
         self,
         timeframe: str,
@@ -187,15 +195,22 @@ class Listing:
 
         With `start_ms` the first `limit` of them, otherwise the last.
         """
-        step, due = timeframe_ms(timeframe), self.trades.due(now_ms)
+        edges = self.edges(timeframe, now_ms, start_ms, end_ms, limit)
+        due = self.trades.due(now_ms)
+        return aggregate(self.trades, edges, due) if len(edges) > 1 else no_candles()
+
+    def edges(
+        self, timeframe: str, now_ms: int, start_ms: int | None, end_ms: int | None, limit: int
+    ) -> Ints:
+        """(C + 1,) where these candles begin, and where the last one ends."""
+        step = timeframe_ms(timeframe)
         low, high = self._span(step, now_ms, start_ms, end_ms)
         if start_ms is None:
             low = max(low, high - (limit - 1) * step)
         else:
             high = min(high, low + (limit - 1) * step)
-        count = (high - low) // step + 1 if due else 0
-        edges = low + step * np.arange(max(count, 0) + 1, dtype=np.int64)
-        return aggregate(self.trades, edges, due) if count > 0 else _no_candles()
+        count = (high - low) // step + 1 if self.trades.due(now_ms) else 0
+        return low + step * np.arange(max(count, 0) + 1, dtype=np.int64)
 
     def _span(
         self, step: int, now_ms: int, start_ms: int | None, end_ms: int | None
@@ -223,7 +238,8 @@ class Listing:
         return price, price + spread
 
 
-def _no_candles() -> TapeCandles:
+def no_candles() -> TapeCandles:
+    """Of a time in which there are none."""
     return TapeCandles(*(np.empty(0, np.int64) for _ in range(11)))
 
 

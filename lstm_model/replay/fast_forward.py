@@ -32,9 +32,10 @@ from sqlalchemy import func, select
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.practice.clock import VirtualClock, real_sleep
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
 from lstm_model.replay.disturbances import FullDisk, LockedJournal
 from lstm_model.replay.logs import log_config, log_kept
@@ -327,8 +328,7 @@ class FastForward:
             "timeframe": scenario.timeframe,
             "db_url": f"sqlite:///{self.files.database}",
             "internals": {
-                "process_throttle_secs": self._plan.step_s,
-                "heartbeat_interval": 0,
+                "process_throttle_secs": self._plan.step_s, "heartbeat_interval": 0,
                 "sd_notify": False,
             },
             "initial_state": "running",
@@ -341,7 +341,7 @@ class FastForward:
                 "store_dir": str(self.files.live),
                 "journal_url": None,  # the user's own journal tells of the user's own bot
             },
-        }
+        }  # fmt: skip
         self.files.folder.mkdir(parents=True, exist_ok=True)
         self.files.overlay.write_text(json.dumps(overlay, indent=4))
         logging.config.dictConfig(log_config(self.files.log))

@@ -14,7 +14,8 @@ from lstm_model.bot import assembly, configuration
 from lstm_model.learning.chain import Learning
 from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, timeframe_ms
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay
+from lstm_model.practice.exchange import LoopbackExchange
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import write_detail
 from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
 from lstm_model.replay.backtest import BacktestRun, backtest

@@ -18,7 +18,7 @@ from places import ROOT
 from lstm_model.bot.assembly import open_engine
 from lstm_model.bot.configuration import load_config
 from lstm_model.bot.engine import WalkForwardEngine
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
 
 pytestmark = pytest.mark.e2e
 
@@ -291,9 +291,3 @@ def test_tools_without_a_pairlist_such_as_plot_dataframe_still_get_an_engine(bot
     config = load_config(["config.json"], {"user_data_dir": str(bot.userdir)})
     engine = open_engine(config, DataProvider(config, None), can_short=False)
     assert isinstance(engine, WalkForwardEngine)
-
-
-def test_the_shipped_overlay_points_at_the_default_port() -> None:
-    shipped = json.loads((ROOT / "user_data" / "config-loopback.json").read_text())
-    made = loopback_overlay("http://127.0.0.1:8787")["exchange"]
-    assert {name: shipped["exchange"][name] for name in made} == made

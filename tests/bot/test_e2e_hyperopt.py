@@ -16,7 +16,8 @@ import pytest
 from e2e import PAIRS, SMALL, Bot, Outcome
 from places import ROOT
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from e2e import Running, run_lstm
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 
 pytestmark = pytest.mark.e2e
 

@@ -36,7 +36,8 @@ from lstm_model.market.flow_history import (
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.market.tape import TradeTape
 from lstm_model.practice.dialect import decimal
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.rest import answer
 from lstm_model.practice.synthetic import synthetic_market
 from lstm_model.practice.tape_market import DAY_MS, Listing, Market

@@ -13,7 +13,8 @@ import pytest
 from doctor_world import COMPLETE, User, healthy, only, to_be_done
 from places import needs_tensorflow
 
-from lstm_model.practice.exchange import LoopbackExchange, loopback_overlay, open_market
+from lstm_model.practice.exchange import LoopbackExchange, open_market
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.settings import parse_settings
 from lstm_model.setup import exchange as examined
 from lstm_model.setup.finding import State
