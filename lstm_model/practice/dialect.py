@@ -69,7 +69,7 @@ def _symbol(instrument: Instrument) -> Json:
         "cancelReplaceAllowed": True,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
-        "filters": [*common_filters(instrument), _NOTIONAL],
+        "filters": [*common_filters(instrument), _NOTIONAL, _DISTANCE],
         "permissions": [],
         "permissionSets": [["SPOT"]],
         "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
@@ -83,6 +83,14 @@ _NOTIONAL = {
     "applyMinToMarket": True,
     "maxNotional": "9000000.00000000",
     "applyMaxToMarket": False,
+    "avgPriceMins": 5,
+}
+_DISTANCE = {
+    "filterType": "PERCENT_PRICE_BY_SIDE",
+    "bidMultiplierUp": "5",
+    "bidMultiplierDown": "0.2",
+    "askMultiplierUp": "5",
+    "askMultiplierDown": "0.2",
     "avgPriceMins": 5,
 }
 

@@ -1,7 +1,8 @@
 """The loopback exchange: a market in Binance's dialect on 127.0.0.1, over REST and websocket.
 
 freqtrade and ccxt reach it by their own settings, see `user_data/config-loopback*.json`. It never
-listens on another interface and knows no private endpoint: dry run is all it is for.
+listens on another interface and knows no private endpoint but those of an attendant: without one
+it is for dry runs alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from lstm_model.practice import rest, usdm_rest
+from lstm_model.practice.attended import Attendant, attended_by
 from lstm_model.practice.dialect import Json
 from lstm_model.practice.faults import Faults
 from lstm_model.practice.interruption import ENDING
@@ -89,15 +91,22 @@ async def _run_until_signal(
 class _Server:
     """The HTTP side of one market."""
 
-    def __init__(self, market: Market, faults: Faults, paced: bool = False) -> None:
-        self.paced = paced
+    def __init__(
+        self,
+        market: Market,
+        faults: Faults,
+        paced: bool = False,
+        attendant: Attendant | None = None,
+    ) -> None:
+        self.paced, self._attendant = paced, attendant
         self.mischief = Mischief(faults, time.time if paced else time.monotonic)
         self.market = replace(market, now_ms=lambda: market.now_ms() + self._skew_ms())
         self.futures = perpetuals(self.market)
         self.connections: set[_Connection] = set()
 
     def application(self) -> web.Application:
-        application = web.Application()
+        layers = [attended_by(self._attendant)] if self._attendant else []
+        application = web.Application(middlewares=layers)
         application.router.add_get("/api/v3/{path:.+}", self._spot)
         application.router.add_get("/fapi/v1/{path:.+}", self._usdm)
         for place in ("", "/{category:public|market}"):
@@ -291,6 +300,7 @@ class LoopbackExchange(BackgroundServer):
     faults : what goes wrong from the start on
     paced : nothing is sent on a websocket but by `send_due`, and faults last in the wall clock's
         time: for a clock that stands still between two moves
+    attendant : is asked first of every REST request
 
     Examples
     --------
@@ -300,10 +310,16 @@ class LoopbackExchange(BackgroundServer):
     """
 
     def __init__(
-        self, market: Market, port: int = 0, faults: Faults | None = None, *, paced: bool = False
+        self,
+        market: Market,
+        port: int = 0,
+        faults: Faults | None = None,
+        *,
+        paced: bool = False,
+        attendant: Attendant | None = None,
     ) -> None:
         self.market = market
-        self._server = _Server(market, faults or Faults(), paced)
+        self._server = _Server(market, faults or Faults(), paced, attendant)
         super().__init__(self._server.application, port)
 
     @property

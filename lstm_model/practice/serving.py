@@ -7,6 +7,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
@@ -23,7 +24,10 @@ _CALL_TIMEOUT_S = 10.0
 
 @contextlib.asynccontextmanager
 async def serve(
-    application: web.Application, port: int, host: str = "127.0.0.1"
+    application: web.Application,
+    port: int,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve inside `async with`, which gives the port (useful with `port=0`: any free one)."""
     if not ipaddress.ip_address(host).is_loopback:
@@ -31,11 +35,14 @@ async def serve(
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
+        site = web.TCPSite(runner, host, port, reuse_address=True, ssl_context=tls)
         await _start(site, host, port)
         yield int(runner.addresses[0][1])
     finally:
+        left = [item.transport for item in (runner.server.connections if runner.server else ())]
         await runner.cleanup()
+        for transport in filter(None, left):
+            transport.abort()  # under TLS a polite end would wait for the client's
 
 
 def check_free(port: int) -> None:

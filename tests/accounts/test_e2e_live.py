@@ -1,0 +1,106 @@
+"""Unmodified freqtrade trades with `dry_run` false, and its books are the exchange's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_bot import LiveBot
+
+from lstm_model.accounts.exchange import TradingExchange
+from lstm_model.accounts.faults import DROPPED
+from lstm_model.accounts.money import stepped
+from lstm_model.accounts.orders import Order
+from lstm_model.practice.synthetic import synthetic_market
+
+pytestmark = pytest.mark.e2e
+LOT = Decimal("0.00001")
+
+
+@pytest.fixture
+def exchange() -> Iterator[TradingExchange]:
+    with TradingExchange(synthetic_market(days=1), {"USDT": "1000"}) as running:
+        yield running
+
+
+def exact(number: float) -> Decimal:
+    """A number of freqtrade's database in whole units."""
+    return Decimal(f"{number:.8f}")
+
+
+def differences(bot: LiveBot, exchange: TradingExchange) -> list[tuple[Any, ...]]:
+    """Orders of freqtrade's database that are not what the exchange has."""
+    truth = {str(order.number): order for order in exchange.truth.orders}
+    rows = {row["order_id"]: row for row in bot.rows("orders")}
+    assert rows.keys() == truth.keys()
+    return [
+        (number, told, real)
+        for number, order in truth.items()
+        if (told := stored(rows[number])) != (real := known(order))
+    ]
+
+
+def stored(row: dict[str, Any]) -> tuple[Any, ...]:
+    amounts = (row["filled"] or 0.0, row["amount"], row["cost"] if row["filled"] else 0.0)
+    return (row["status"], row["side"], row["symbol"], *map(exact, amounts))
+
+
+def known(order: Order) -> tuple[Any, ...]:
+    says = {"FILLED": "closed", "CANCELED": "canceled", "EXPIRED": "expired"}
+    draft, pair = order.draft, order.draft.symbol.replace("USDT", "/USDT")
+    amounts = (order.filled, draft.quantity, order.cost)
+    status = says.get(order.status, "open")
+    return (status, draft.side.lower(), pair, *map(exact, map(float, amounts)))
+
+
+def test_spot_from_entry_to_exit(exchange: TradingExchange, tmp_path: Path) -> None:
+    truth = exchange.truth
+    with LiveBot(tmp_path / "bot", exchange) as bot:
+        exchange.fill_only("BTCUSDT", "0.4")
+        price = exchange.price("BTCUSDT")
+        bot.enter("BTC/USDT", price=float(round(price * Decimal("1.002"), 2)))
+        bot.wait_for(lambda: [order for order in truth.orders if order.filled])
+        assert truth.orders[0].status == "PARTIALLY_FILLED"
+        bot.wait_for(lambda: bot.rows("orders")[0]["filled"])
+
+        bot.stop()  # a restart in the middle of an order
+        bot.start()
+        exchange.fill_only("BTCUSDT", "1")
+        bot.wait_for(lambda: truth.orders[0].status == "FILLED")
+        bot.wait_for(lambda: truth.open_orders)  # the stop
+        (stop,) = truth.open_orders
+        bot.wait_for(lambda: len(bot.rows("orders")) == 2)
+        (trade,) = bot.rows("trades")
+        assert (stop.draft.type, stop.waiting) == ("STOP_LOSS_LIMIT", True)
+        assert exact(trade["amount"]) == stepped(truth.balances["BTC"], LOT)  # after the fee
+        fee = sum(fill.commission for fill in truth.fills)
+        assert exact(bot.rows("orders")[0]["ft_fee_base"]) == fee
+        assert differences(bot, exchange) == []
+
+        bot.exit(1)
+        bot.wait_for(lambda: not bot.rows("trades")[0]["is_open"])
+        assert truth.open_orders == []
+        assert truth.orders[1].status == "CANCELED"
+        assert differences(bot, exchange) == []
+        spent, got = truth.orders[0].cost, truth.orders[2].cost - truth.fills[-1].commission
+        assert truth.balances["USDT"] == 1000 - spent + got
+        assert truth.free("BTC") == truth.balances["BTC"] < LOT
+    assert {request.status for request in truth.requests} <= {None, 200}
+    assert all(request.path.startswith("/api/v3/") for request in truth.requests)
+
+
+def test_a_lost_answer_makes_a_second_order(exchange: TradingExchange, tmp_path: Path) -> None:
+    """What freqtrade does by itself: the reason for all that watches over orders."""
+    with LiveBot(tmp_path / "bot", exchange) as bot:
+        exchange.fail("POST", "/api/v3/order", 1, DROPPED)
+        for _ in range(2):
+            try:
+                bot.enter("SOL/USDT")
+            except OSError:
+                assert len(exchange.truth.orders) == 1
+        bot.wait_for(lambda: bot.rows("orders"))
+        assert len([o for o in exchange.truth.orders if o.draft.side == "BUY"]) == 2
+        assert len(bot.rows("trades")) == 1
