@@ -200,8 +200,8 @@ class Settings(BaseModel):
     )  # fmt: skip
     max_portfolio_fraction: float = Field(
         0.75, gt=0.0, le=1.0,
-        description="Cap of all stakes together, as a fraction of the wallet; others count by "
-        "their correlation.",
+        description="Cap of all positions together (stakes times leverage), as a fraction of the "
+        "wallet; others count by their correlation.",
     )  # fmt: skip
     stop_multiple: float = Field(
         1.0, ge=0.25, le=10.0,

@@ -28,7 +28,8 @@ ROOMS = {  # a room imports from these alone
     "trading": "market store features model",
     "learning": "market store features model scoring training trading",
     "bot": "market store stream features model scoring training trading learning",
-    "risk": "market store features model trading bot",
+    "orders": "trading",
+    "risk": "market store features model trading orders bot",
     "practice": "market",
     "accounts": "market practice",
     "replay": "market store stream features model scoring training trading learning bot practice",
@@ -44,9 +45,9 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "keras": "fitting.fused fitting.graph fitting.network",
     "freqtrade": "bot.assembly bot.configuration bot.flow_source bot.forecasting "
                  "bot.insides bot.theirs "
-                 "risk.entry risk.stakes risk.stops risk.strategy "
+                 "risk.entry risk.safety risk.stakes risk.stops risk.strategy "
                  "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
-    "ccxt": "stream.connection", 
+    "ccxt": "stream.connection risk.desk", 
     "sqlalchemy": "store.database store.journal store.journal_tables replay.fast_forward",
     "aiohttp": "stream.connection practice.attended practice.exchange practice.playback "
                "practice.serving practice.telegram",

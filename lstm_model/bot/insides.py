@@ -146,6 +146,20 @@ def new_client(exchange: Any, section: Config, options: Mapping[str, Any]) -> An
     return exchange._init_ccxt(section, False, options)
 
 
+def account_client(exchange: Any, section: Config) -> Any:
+    """Another of ccxt's exchanges with freqtrade's keys and markets, for a thread of its own.
+
+    freqtrade blanks the keys in its configuration once it has made its own from them.
+    """
+    own, options = exchange._api, exchange._ccxt_config
+    for name in ("ccxt_config", "ccxt_sync_config"):
+        options = merged(section.get(name, {}), options)
+    keys = {"key": own.apiKey, "secret": own.secret, "password": own.password, "uid": own.uid}
+    client = exchange._init_ccxt({**section, **keys}, True, options)
+    client.set_markets(own.markets, own.currencies)
+    return client
+
+
 def client_options(exchange: Any) -> Config:
     """What freqtrade itself sets of ccxt's options for this exchange."""
     return cast(Config, exchange._ccxt_config)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 from freqtrade.persistence import Trade
 from pandas import DataFrame
 
+from lstm_model.bot.theirs import or_else
 from lstm_model.market.candles import timeframe_ms
+from lstm_model.orders.book import Intent
 from lstm_model.trading.analyzed import opened_ms
 from lstm_model.trading.own_trades import (
     LONG_TAG,
@@ -24,13 +27,17 @@ from lstm_model.trading.own_trades import (
     mark_entries,
     reduction,
 )
-from lstm_model.trading.sizing import NO_EDGE, TOO_SMALL
+from lstm_model.trading.sizing import ERROR, NO_EDGE, TOO_SMALL
+from lstm_model.trading.stake import Stake
 
 SIGNIFICANT_DIGITS, TICK_SIZE = 3, 4  # ccxt's, of precision; 2 is decimal places
 FORCED_TAG = "force_entry"  # freqtrade's own, of /forcelong and the REST API
 # freqtrade keeps a position only if it exceeds the exchange's minimum by a reserve for the stop, at
 # most 1.5 times; chosen above that, because the price may fall meanwhile.
 _KEPT_MINIMA = 2.0
+
+
+FAILED = Stake(0.0, ERROR, "0: it could not be worked out, see the log")
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,32 @@ def leave(
     horizon = timedelta(milliseconds=timeframe_ms(strategy.timeframe)) * settings.horizon
     is_over = current_time - trade.open_date_utc >= horizon
     return "lstm_horizon" if is_over and not enters_again(frame, side) else None
+
+
+def add(strategy: Any, trade: Trade, theirs: Any, rate: float, least: float, most: float) -> Any:
+    """What `adjust_trade_position` of a `LSTMRisk` answers where theirs answers `theirs`.
+
+    An addition is bounded as a first stake is: for the whole position.
+    """
+    amount, *tag = theirs if isinstance(theirs, tuple) else (theirs,)
+    if not amount or amount < 0.0:
+        return theirs
+    stake = or_else(strategy.lstm_stake_for, FAILED)(Entry.adding(trade, rate, amount, most, least))
+    room = stake.amount - trade.stake_amount
+    is_whole = room >= amount * (1.0 - 1e-9)
+    if not is_whole:
+        strategy._lstm_said.once(
+            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g; the whole "
+            "stake: %s", trade.pair, amount, max(room, 0.0) if room >= least else 0.0, stake.text,
+        )  # fmt: skip
+        if room < max(least, 1e-9):
+            return None
+    added = (amount if is_whole else room) * (trade.leverage or 1.0) / rate
+    now_ms = time.time_ns() // 1_000_000
+    sent = Intent(trade.pair, side_of(trade), added, rate, now_ms, len(trade.orders))
+    if not or_else(strategy._lstm_may_send, False)(sent):
+        return None
+    return theirs if is_whole else (room, *tag) if tag else room
 
 
 def reduce(

@@ -11,7 +11,14 @@ from pandas import DataFrame
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.risk.entry import Entry, is_by_hand, side_of
 from lstm_model.risk.stops import Plan, Stops
-from lstm_model.trading.analyzed import gate_of, kelly_of_side, log_returns, newest, opened_ms
+from lstm_model.trading.analyzed import (
+    forecast_facts,
+    gate_of,
+    kelly_of_side,
+    log_returns,
+    newest,
+    opened_ms,
+)
 from lstm_model.trading.sizing import (
     NO_DATA,
     NO_MOVE,
@@ -72,6 +79,25 @@ class Stakes:
         )
         kelly_fraction = strategy._lstm_parameter("kelly_fraction")
         return stake_of(request, strategy.lstm_settings, kelly_fraction=kelly_fraction)
+
+    def facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
+        """What `/list_custom_data` shows of a trade."""
+        plan = self.plan(entry)
+        stop = self.first_stop(entry, plan)
+        told = {
+            "rate": stop,
+            "distance": round(stop_distance(entry.rate, stop, entry.side), 6),
+        }
+        strategy = self._strategy
+        return {
+            **forecast_facts(strategy.lstm_analyzed(entry.pair), strategy.lstm_settings),
+            "lstm_stake": {
+                "amount": round(stake.amount, 8),
+                "bound": stake.bound,
+                "text": stake.text,
+            },
+            "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
+        }
 
     def _refusal(self, frame: DataFrame, foretold: bool, by_hand: bool, plan: Plan | None) -> str:
         """What forbids an entry whatever its stake, or ""."""
@@ -153,14 +179,16 @@ class Stakes:
 
     def _holdings(self, entry: Entry) -> tuple[Holding, ...]:
         trades = [trade for trade in Trade.get_open_trades() if trade.id != entry.trade_id]
-        if not trades:
+        held = [(it.pair, side_of(it) * it.stake_amount * (it.leverage or 1.0)) for it in trades]
+        held += self._strategy.lstm_unowned()
+        if not held:
             return ()
-        others = {trade.pair for trade in trades}
+        others = {pair for pair, _ in held}
         frames = {pair: self._strategy.lstm_analyzed(pair) for pair in {entry.pair, *others}}
         alike = correlations(log_returns(frames, _COMMON_CANDLES), entry.pair, others)
         return tuple(
-            Holding(trade.pair, trade.stake_amount, side_of(trade), alike[trade.pair])
-            for trade in trades
+            Holding(pair, abs(amount), 1 if amount > 0.0 else -1, alike[pair])
+            for pair, amount in held
         )
 
 

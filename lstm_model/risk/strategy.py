@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
-from datetime import datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from freqtrade.persistence import Order, Trade
@@ -21,8 +22,10 @@ from pandas import DataFrame
 from lstm_model.bot import insides
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked
+from lstm_model.orders.book import Intent
 from lstm_model.risk import entry as entries
 from lstm_model.risk.entry import TICK_SIZE, Entry, side_of, sign, tick_of
+from lstm_model.risk.safety import Safety, open_safety
 from lstm_model.risk.stakes import Stakes
 from lstm_model.risk.stops import Stops
 from lstm_model.settings import default_of
@@ -32,16 +35,14 @@ from lstm_model.trading.analyzed import (
 )
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import (
-    ERROR,
     STALE_STREAM,
 )
 from lstm_model.trading.stake import Stake
-from lstm_model.trading.stop import has_passed, stop_distance, tighter
+from lstm_model.trading.stop import has_passed, tighter
 
 logger = logging.getLogger(__name__)
 
 STOP_PASSED = "lstm_stop_passed"  # the price is beyond a stop that was to be set
-_FAILED = Stake(0.0, ERROR, "0: it could not be worked out, see the log")
 
 
 class LSTMRisk(LSTMForecasts):
@@ -81,6 +82,7 @@ class LSTMRisk(LSTMForecasts):
         self._lstm_told: dict[str, tuple[int, str]] = {}
         self._lstm_said, self._lstm_stops = Said(), Stops(self)
         self._lstm_stakes = Stakes(self)
+        self._lstm_safety: Safety | None = None  # of a bot that trades with money
         self._lstm_precision: dict[str, tuple[float | None, int]] = {}  # by pair, and ccxt's mode
         if (stop := self.lstm_settings.stop) is not None:
             self.lstm_sets_stop = stop == "forecast"
@@ -106,6 +108,22 @@ class LSTMRisk(LSTMForecasts):
         A backtest heeds them with `--enable-protections` only.
         """
         return entries.protections(self.lstm_settings.horizon)
+
+    def bot_start(self, **kwargs: Any) -> None:
+        """Theirs and the forecasts; with money at stake the book of orders, too."""
+        with ExitStack() as undone:
+            undone.callback(self._lstm_stop)
+            super().bot_start(**kwargs)
+            self._lstm_safety = open_safety(self)
+            undone.pop_all()
+
+    def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
+        """Theirs and the forecasts; then what the exchange says of orders."""
+        try:
+            super().bot_loop_start(current_time=current_time, **kwargs)
+        finally:
+            if safety := self._lstm_safety:
+                or_else(safety.loop, False)(_ms(current_time), self)
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Theirs and the `lstm_*` columns; hyperopt has no exchange afterwards."""
@@ -144,7 +162,24 @@ class LSTMRisk(LSTMForecasts):
         )  # fmt: skip
         ours = entry_tag in (LONG_TAG, SHORT_TAG)
         free = or_else(self._lstm_is_free, not ours)
-        return bool(confirmed) and free(pair, sign(side), rate, ours)
+        if not confirmed or not free(pair, sign(side), rate, ours):
+            return False
+        intent = Intent(pair, sign(side), amount, rate, _ms(current_time))
+        return or_else(self._lstm_may_send, False)(intent)
+
+    def confirm_trade_exit(  # noqa: PLR0913 - freqtrade's signature
+        self, pair: str, trade: Trade, order_type: str, amount: float, rate: float,
+        time_in_force: str, exit_reason: str, current_time: datetime, **kwargs: Any,
+    ) -> bool:  # fmt: skip
+        """Theirs; an exit that comes to nothing for several loops is told."""
+        confirmed = super().confirm_trade_exit(
+            pair=pair, trade=trade, order_type=order_type, amount=amount, rate=rate,
+            time_in_force=time_in_force, exit_reason=exit_reason, current_time=current_time,
+            **kwargs,
+        )  # fmt: skip
+        if confirmed and self._lstm_safety:
+            self._lstm_safety.exits(trade)
+        return bool(confirmed)
 
     def leverage(
         self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
@@ -226,22 +261,7 @@ class LSTMRisk(LSTMForecasts):
             current_entry_profit=current_entry_profit, current_exit_profit=current_exit_profit,
             **kwargs,
         )  # fmt: skip
-        amount, *tag = theirs if isinstance(theirs, tuple) else (theirs,)
-        if not amount or amount < 0.0:
-            return theirs
-        least = min_stake or 0.0
-        whole = Entry.adding(trade, current_entry_rate, amount, max_stake, least)
-        stake = or_else(self.lstm_stake_for, _FAILED)(whole)
-        room = stake.amount - trade.stake_amount
-        if room >= amount * (1.0 - 1e-9):
-            return theirs
-        self._lstm_said.once(
-            f"addition {trade.pair}", "%s: an addition of %.6g is bounded to %.6g; the whole "
-            "stake: %s", trade.pair, amount, max(room, 0.0) if room >= least else 0.0, stake.text,
-        )  # fmt: skip
-        if room < max(least, 1e-9):
-            return None
-        return (room, *tag) if tag else room
+        return entries.add(self, trade, theirs, current_entry_rate, min_stake or 0.0, max_stake)
 
     def order_filled(
         self, pair: str, trade: Trade, order: Order, current_time: datetime, **kwargs: Any
@@ -305,11 +325,14 @@ class LSTMRisk(LSTMForecasts):
         return tick_of(*self._lstm_precision.get(pair, (None, TICK_SIZE)), rate)
 
     def _lstm_settle(self, entry: Entry) -> float:
-        stake = or_else(self.lstm_stake_for, _FAILED)(entry)
+        stake = or_else(self.lstm_stake_for, entries.FAILED)(entry)
+        safety = self._lstm_safety
+        if safety and (denied := safety.denial(entry.pair, _now_ms())):
+            stake = Stake(0.0, denied.code, f"0: {denied.text}")
         if stake.amount == 0.0:
             self._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
         elif self._lstm_live:
-            self._lstm_plans[entry.pair] = self._lstm_facts(entry, stake)
+            self._lstm_plans[entry.pair] = self._lstm_stakes.facts(entry, stake)
         if stake.amount == 0.0 and not entry.is_forecasts:
             self._lstm_said.once(
                 f"none {stake.reason}", "%s: no entry (%s): stake %s", entry.pair, stake.reason,
@@ -328,6 +351,28 @@ class LSTMRisk(LSTMForecasts):
         self._lstm_deny(pair, code, "vetoed by the trades since the candle closed")
         return False
 
+    def lstm_unowned(self) -> list[tuple[str, float]]:
+        """By pair what is at stake on the exchange beside the trades, shorts below zero."""
+        return list(self._lstm_safety.exposures()) if self._lstm_safety else []
+
+    def _lstm_may_send(self, intent: Intent) -> bool:
+        """Whether an order that enters or adds may be sent; it is written down then."""
+        safety = self._lstm_safety
+        if safety is None:
+            return True
+        denied = safety.denial(intent.pair, intent.time_ms) or safety.intend(intent)
+        if denied:
+            self._lstm_deny(intent.pair, denied.code, denied.text)
+        return denied is None
+
+    def _lstm_stop(self) -> None:
+        try:
+            super()._lstm_stop()
+        finally:
+            if safety := self._lstm_safety:
+                self._lstm_safety = None
+                safety.stop()
+
     def _lstm_deny(self, pair: str, code: str, text: str) -> None:
         """Say why a signal leads to no order: once, though a bot asks every few seconds."""
         if live := self._lstm_live:
@@ -337,18 +382,10 @@ class LSTMRisk(LSTMForecasts):
                 logger.info("%s: no entry (%s): %s", pair, code, text)
                 live.note(pair, *told, text)
 
-    def _lstm_facts(self, entry: Entry, stake: Stake) -> dict[str, Any]:
-        """What `/list_custom_data` shows of a trade."""
-        plan = self._lstm_stakes.plan(entry)
-        stop = self._lstm_stakes.first_stop(entry, plan)
-        distance = stop_distance(entry.rate, stop, entry.side)
-        told = {"rate": stop, "distance": round(distance, 6)}
-        return {
-            **forecast_facts(self.lstm_analyzed(entry.pair), self.lstm_settings),
-            "lstm_stake": {
-                "amount": round(stake.amount, 8),
-                "bound": stake.bound,
-                "text": stake.text,
-            },
-            "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
-        }
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _now_ms() -> int:
+    return _ms(datetime.now(UTC))

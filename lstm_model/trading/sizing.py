@@ -30,7 +30,11 @@ CALIBRATING = "calibrating"
 TOO_SMALL = "too_small"
 STOP_NEAR = "stop_near"
 NO_MOVE = "no_move"
+UNKNOWN_ORDER = "unknown_order"
+UNKNOWN_ACCOUNT = "unknown_account"
+REFUSED = "refused"
 ERROR = "error"
+OF_ORDERS = (UNKNOWN_ORDER, UNKNOWN_ACCOUNT, REFUSED)  # in no column: known as an order is sent
 
 REASONS: dict[str, str] = {
     ENTER_LONG: "the price is expected to rise by more than the costs",
@@ -45,6 +49,9 @@ REASONS: dict[str, str] = {
     TOO_SMALL: "the stake that is left is below the exchange's minimum",
     STOP_NEAR: "the entry price is at its stop, beyond it, or within two ticks of it",
     NO_MOVE: "the forecast interval is too narrow for a move that would pay the costs",
+    UNKNOWN_ORDER: "an order's fate is not known, or the account holds what no trade explains",
+    UNKNOWN_ACCOUNT: "the exchange does not say what the account holds",
+    REFUSED: "the exchange has taken no order of this pair; it is asked ever more seldom",
     ERROR: "something failed, see the log; the safe answer is no trade",
 }
 

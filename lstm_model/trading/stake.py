@@ -55,7 +55,7 @@ from lstm_model.settings import Settings
 from lstm_model.trading.sizing import CALIBRATING, ERROR, NO_EDGE, STALE_STREAM, TOO_SMALL
 
 # The bounds by name, as `/list_custom_data` has them with a trade.
-KELLY, RISK, PORTFOLIO = "Kelly", "risk at the stop", "all stakes together"
+KELLY, RISK, PORTFOLIO = "Kelly", "risk at the stop", "all positions together"
 OWN, LEAST, FREE = "freqtrade's own stake", "the exchange's least", "what is free"
 ENOUGH_COMMON = 50  # chosen: the standard error of a correlation of zero is then 0.14
 _LEAST, _MOST = sys.float_info.min, sys.float_info.max
@@ -67,13 +67,13 @@ class Holding:
 
     Attributes
     ----------
-    stake : in stake currency
+    position : stake times leverage, stake currency
     side : 1 long, -1 short
     correlation : of its returns with the candidate's, -1 to 1; NaN: unknown, counts in full
     """
 
     pair: str
-    stake: float
+    position: float
     side: int
     correlation: float
 
@@ -203,7 +203,7 @@ def _wrong(request: Request, share: float) -> str:
         ("held", request.held, 0.0, _MOST),
         ("sunk", request.sunk, -_MOST, _MOST),
         ("kelly_fraction", share, 0.0, 1.0),
-        *((f"the stake in {held.pair}", held.stake, 0.0, _MOST) for held in request.holdings),
+        *((f"the position in {held.pair}", held.position, 0.0, _MOST) for held in request.holdings),
     )
     for name, found, low, high in allowed:
         if not low <= found <= high:
@@ -252,11 +252,12 @@ def _risk(request: Request, settings: Settings) -> Bound:
 
 
 def _portfolio(request: Request, settings: Settings) -> Bound:
-    taken = sum(held.stake * _overlap(held, request.side) for held in request.holdings)
-    amount = max(0.0, request.wealth * settings.max_portfolio_fraction - taken) / request.parts
+    taken = sum(held.position * _overlap(held, request.side) for held in request.holdings)
+    room = max(0.0, request.wealth * settings.max_portfolio_fraction - taken)
+    amount = room / request.leverage / request.parts
     text = (
-        f"{settings.max_portfolio_fraction:g} of the wallet for all stakes, less {taken:.6g} in "
-        f"correlated pairs{_in_parts(request)} = {amount:.6g}"
+        f"{settings.max_portfolio_fraction:g} of the wallet for all positions, less {taken:.6g} "
+        f"in correlated pairs{_geared(request)}{_in_parts(request)} = {amount:.6g}"
     )
     return Bound(PORTFOLIO, amount, text, TOO_SMALL)
 

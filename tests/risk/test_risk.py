@@ -373,7 +373,7 @@ def broken(*_: Any) -> Any:
         lambda strategy: setattr(strategy.wallets, "get_total_stake_amount", broken),
         lambda strategy: setattr(strategy._lstm_stops, "planned", broken),
         lambda strategy: setattr(strategy._lstm_engine, "coverage", broken),
-        lambda strategy: setattr(strategy, "_lstm_facts", broken),
+        lambda strategy: setattr(strategy._lstm_stakes, "facts", broken),
     ],
     ids=["frame", "wallets", "stop", "coverage", "facts"],
 )

@@ -212,7 +212,7 @@ def test_what_is_written_down_is_what_was_planned_at_whatever_price_the_order_is
     strategy = told(tmp_path, "\n    stoploss = -0.015\n", hold_candles=12)
     entry = Entry(PAIR, "mine", 1, 1.01 * CLOSE, 1.0, 330.0, 900.0, 5.0)
     expected = strategy._lstm_stops.planned(entry)
-    known = strategy._lstm_facts(entry, Stake(330.0, "", ""))["lstm_stop"]
+    known = strategy._lstm_stakes.facts(entry, Stake(330.0, "", ""))["lstm_stop"]
     assert known["rate"] == pytest.approx(1.01 * CLOSE * 0.985)
     again = told(tmp_path, hold_candles=12)
     again._lstm_stops._written = lambda _: known

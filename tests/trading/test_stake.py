@@ -76,11 +76,11 @@ def taken(request: Request) -> float:
     total = 0.0
     for held in request.holdings:
         if math.isnan(held.correlation):
-            total += held.stake
+            total += held.position
         elif held.side == request.side:
-            total += held.stake * max(held.correlation, 0.0)
+            total += held.position * max(held.correlation, 0.0)
         else:
-            total += held.stake * max(-held.correlation, 0.0)
+            total += held.position * max(-held.correlation, 0.0)
     return total
 
 
@@ -95,7 +95,7 @@ def test_a_stake_lies_within_every_bound(request: Request, settings: Settings) -
     lost = request.parts * position * (request.stop_distance + request.beyond)
     assert lost <= request.wealth * settings.risk_fraction * rounding
     room = request.wealth * settings.max_portfolio_fraction - taken(request)
-    assert request.parts * amount <= certain * max(room, 0.0) * rounding
+    assert request.parts * position <= certain * max(room, 0.0) * rounding
     assert amount <= request.proposed * request.steady * rounding
     if request.kelly is not None:
         assert position <= request.wealth * request.kelly * settings.kelly_fraction * rounding
@@ -110,7 +110,7 @@ def test_a_stake_is_no_smaller_than_the_smallest_bound_makes_it(
     bounds = [
         request.proposed * min(settings.max_stake_fraction, request.steady),
         request.wealth * settings.risk_fraction / lost / request.leverage,
-        room / request.parts,
+        room / request.leverage / request.parts,
     ]
     if request.kelly is not None:
         bounds.append(request.wealth * request.kelly * settings.kelly_fraction / request.leverage)
@@ -202,7 +202,12 @@ def test_a_stake_has_the_scale_of_the_money(
     request: Request, settings: Settings, factor: float
 ) -> None:
     # Powers of two, so that nothing is rounded; numbers too small for that are left out.
-    sums = [request.proposed, request.wealth, request.least, *(h.stake for h in request.holdings)]
+    sums = [
+        request.proposed,
+        request.wealth,
+        request.least,
+        *(h.position for h in request.holdings),
+    ]
     assume(all(value == 0.0 or value > 1e-100 for value in (*sums, request.free, request.trust)))
     scaled = replace(
         request,
@@ -210,7 +215,7 @@ def test_a_stake_has_the_scale_of_the_money(
         wealth=factor * request.wealth,
         free=factor * request.free,
         least=factor * request.least,
-        holdings=tuple(replace(held, stake=factor * held.stake) for held in request.holdings),
+        holdings=tuple(replace(held, position=factor * held.position) for held in request.holdings),
     )
     made, other = stake_of(request, settings), stake_of(scaled, settings)
     assume(made.amount == 0.0 or made.amount > 1e-100)  # correlations can make it as small
@@ -270,7 +275,7 @@ BESIDE = Holding("ETH/USDT", 700.0, 1, 0.9)
         ({"stop_distance": 0.05, "leverage": 4.0}, 50.0,
          "50: 0.01 of the wallet lost at a stop 0.05 of the price away at leverage 4 = 50"),
         ({"holdings": (BESIDE,)}, 120.0,
-         "120: 0.75 of the wallet for all stakes, less 630 in correlated pairs = 120"),
+         "120: 0.75 of the wallet for all positions, less 630 in correlated pairs = 120"),
         ({"trust": 0.5}, 150.0, "150: 1 of freqtrade's own stake = 300, x trust 0.5"),
         ({"trust": 0.5, "coverage": 0.9}, 135.0,
          "135: 1 of freqtrade's own stake = 300, x trust 0.5, x coverage 0.9"),
@@ -315,8 +320,8 @@ def test_the_bound_that_decides_has_a_name(change: dict[str, object], bound: str
         ({"proposed": 0.0}, TOO_SMALL, "0: 1 of freqtrade's own stake = 0"),
         ({"free": 0.0}, TOO_SMALL, "0: what is free"),
         ({"wealth": 0.0}, TOO_SMALL, "0: 0.25 of Kelly's 2 x the wallet = 0"),
-        ({"holdings": (replace(BESIDE, stake=5000.0),)}, TOO_SMALL,
-         "0: 0.75 of the wallet for all stakes, less 4500 in correlated pairs = 0"),
+        ({"holdings": (replace(BESIDE, position=5000.0),)}, TOO_SMALL,
+         "0: 0.75 of the wallet for all positions, less 4500 in correlated pairs = 0"),
         ({"kelly": 0.02}, TOO_SMALL,
          "0: 5 is below the exchange's minimum 10 (0.25 of Kelly's 0.02 x the wallet = 5)"),
         ({"free": 9.0}, TOO_SMALL, "0: 9 is below the exchange's minimum 10 (what is free)"),
@@ -353,7 +358,7 @@ def test_correlated_entries_in_a_row_do_not_pass_the_cap_of_all_stakes() -> None
         request = replace(PLAIN, least=0.0, stop_distance=0.001, holdings=holdings)
         amount = stake_of(request, Settings(max_portfolio_fraction=0.5)).amount
         holdings = (*holdings, Holding(f"{number}/USDT", amount, 1, 1.0))
-    assert sum(held.stake for held in holdings) == pytest.approx(500.0)
+    assert sum(held.position for held in holdings) == pytest.approx(500.0)
 
 
 @given(MONEY, MONEY, st.floats(0.0, 100.0))

@@ -1,0 +1,206 @@
+"""Order safety of one live bot: the guard, fed with freqtrade's trades and the exchange's word."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from freqtrade.persistence import Trade
+
+from lstm_model.bot import insides
+from lstm_model.bot.configuration import Config, silent, store_folder
+from lstm_model.errors import StoreError
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.orders.book import Book, Intent
+from lstm_model.orders.guard import Denial, Guard
+from lstm_model.orders.lookout import Lookout
+from lstm_model.orders.standing import Owned, Standing
+from lstm_model.orders.stuck import Stuck
+from lstm_model.risk.desk import KNOWN, Desk
+from lstm_model.risk.entry import side_of
+from lstm_model.settings import Settings
+from lstm_model.trading.analyzed import newest
+from lstm_model.trading.sizing import ERROR
+
+logger = logging.getLogger(__name__)
+
+_DOUBT_MS, _SILENCE_MS = 10_000, 30_000  # chosen: pauses between looks while something is open
+_NO_STOP = "has no stop on the exchange, and none can be placed"
+_NO_EXIT = "is to be left, and no exit order can be placed"
+
+
+class Safety:
+    """What stands between freqtrade's wish to enter and the exchange.
+
+    Parameters
+    ----------
+    guard : the bot's
+    lookout : asks `desk`
+    tell : gets a line for the user
+    """
+
+    def __init__(
+        self, guard: Guard, desk: Desk, lookout: Lookout, candle_ms: int,
+        tell: Callable[[str], object],
+    ) -> None:  # fmt: skip
+        self._guard, self._desk, self._lookout = guard, desk, lookout
+        self._candle_ms, self._tell = candle_ms, tell
+        self._stuck, self._exits = Stuck(), set[int]()
+        self._asked_ms, self._failed = 0, False
+
+    def loop(self, now_ms: int, strategy: Any) -> bool:
+        """Between orders: compare, ask anew where that is due, and tell what is to be told."""
+        trades, pairs = Trade.get_open_trades(), strategy.dp.current_whitelist()
+        self._guard.judge(self._owned(trades), self._answer(), pairs, now_ms)
+        watched = {*pairs, *(trade.pair for trade in trades)}
+        watched |= {intent.pair for intent in self._guard.waiting}
+        self._desk.follow({pair: newest(strategy.lstm_analyzed(pair), "close") for pair in watched})
+        if now_ms >= self._due_ms():
+            self._asked_ms = now_ms
+            self._lookout.want()
+        stops = strategy.order_types.get("stoploss_on_exchange", False)
+        for trade_id, text in self._stuck.after_loop(self._troubles(trades, stops), now_ms):
+            pair = next(trade.pair for trade in trades if trade.id == trade_id)
+            self._tell(f"{pair}: trade {trade_id} {text}, for several loops now: see the log")
+        while self._guard.news:
+            self._tell(self._guard.news.popleft())
+        return True
+
+    def denial(self, pair: str, now_ms: int) -> Denial | None:
+        """What forbids an order that enters or adds; None: nothing."""
+        return self._guard.denial(pair, now_ms)
+
+    def intend(self, intent: Intent) -> Denial | None:
+        """Write down what is about to be sent; why it must not be, if that fails."""
+        try:
+            self._guard.intend(intent)
+        except StoreError as error:
+            return Denial(ERROR, str(error))
+        return None
+
+    def exits(self, trade: Trade) -> None:
+        """freqtrade is about to send an exit of this trade."""
+        self._exits.add(trade.id)
+
+    def exposures(self) -> Iterable[tuple[str, float]]:
+        """By pair what is at stake beside the trades, quote currency, shorts below zero."""
+        return self._guard.exposures()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._lookout.stop()
+
+    def _answer(self) -> Standing | None:
+        """What the exchange has said since the last loop; that it is silent is told once."""
+        standing, failure = self._lookout.take()
+        if failure:
+            self._guard.fail(failure)
+        if failure and not self._failed:
+            self._tell(f"No entries: the exchange does not say what the account holds: {failure}")
+        if standing and self._failed:
+            self._tell("The exchange says again what the account holds")
+        self._failed = bool(failure) or (self._failed and not standing)
+        return standing
+
+    def _due_ms(self) -> int:
+        if not self._lookout.idle.is_set():
+            return self._asked_ms + 10 * self._candle_ms  # it waits for the exchange
+        pause_ms = _SILENCE_MS if self._failed else _DOUBT_MS
+        next_ms = self._asked_ms - self._asked_ms % self._candle_ms + self._candle_ms
+        return self._asked_ms + pause_ms if self._guard.in_doubt else next_ms
+
+    def _owned(self, trades: Iterable[Trade]) -> dict[str, Owned]:
+        owned: dict[str, Owned] = {}
+        for trade in trades:
+            owned[trade.pair] = _together(owned.get(trade.pair), _of(trade))
+        for intent in self._guard.waiting:  # it may have been opened and closed since
+            if intent.pair not in owned and (closed := _newest_closed(intent.pair)):
+                owned[intent.pair] = Owned(0.0, since_ms=_opened_ms(closed))
+        return owned
+
+    def _troubles(self, trades: Iterable[Trade], stops: bool) -> dict[int, str]:
+        troubles, exits, self._exits = {}, self._exits, set()
+        for trade in trades:
+            waits = any(order.ft_is_open for order in trade.orders if _leaves(trade, order))
+            if trade.id in exits and not waits:
+                troubles[trade.id] = _NO_EXIT
+            elif stops and trade.amount > 0.0 and not trade.has_open_sl_orders and not waits:
+                troubles[trade.id] = _NO_STOP
+        return troubles
+
+
+def open_safety(strategy: Any) -> Safety | None:
+    """The order safety of a bot that trades with money; None where there is none.
+
+    Parameters
+    ----------
+    strategy : a `LSTMRisk` whose engine runs
+
+    Raises
+    ------
+    StoreError
+        The book of orders cannot be written.
+    """
+    config, live = strategy.config, strategy._lstm_live
+    if live is None or config.get("dry_run", True):
+        return None
+    exchange, tell = insides.exchange_of(strategy.dp), live.tell
+    candle_ms = timeframe_ms(strategy.timeframe)
+    client, futures = insides.client_of(exchange), config.get("trading_mode") == "futures"
+    if client is None or client.id not in KNOWN:
+        tell(
+            f"Orders whose answer is lost are not looked for: the account's side of {exchange.name}"
+            f" is not known here, only that of {', '.join(KNOWN)}"
+        )
+        return None
+    with silent():
+        desk = Desk(insides.account_client(exchange, config["exchange"]), futures=futures)
+    guard = Guard(Book(book_path(config, strategy.lstm_settings)), candle_ms, keeps=not futures)
+    return Safety(guard, desk, Lookout(desk.look), candle_ms, tell)
+
+
+def book_path(config: Config, settings: Settings) -> Path:
+    """Where the book of a bot is: of its exchange, market and database of trades."""
+    database = hashlib.sha256(str(config.get("db_url", "")).encode()).hexdigest()[:12]
+    names = config["exchange"]["name"], config.get("trading_mode", "spot"), database
+    return store_folder(config, settings) / "orders" / f"{'-'.join(map(str, names))}.json"
+
+
+def _of(trade: Trade) -> Owned:
+    waiting = [order for order in trade.orders if order.ft_is_open]
+    bought, sold = (
+        sum(order.safe_remaining for order in waiting if _buys(trade, order) is buys)
+        for buys in (True, False)
+    )
+    ids = frozenset(str(order.order_id) for order in trade.orders)
+    return Owned(side_of(trade) * trade.amount, bought, sold, ids, _opened_ms(trade))
+
+
+def _buys(trade: Trade, order: Any) -> bool:
+    return bool(trade.is_short) if _leaves(trade, order) else not trade.is_short
+
+
+def _leaves(trade: Trade, order: Any) -> bool:
+    """Whether it makes the position smaller: an exit or a stop."""
+    return bool(order.ft_order_side != trade.entry_side)
+
+
+def _together(one: Owned | None, other: Owned) -> Owned:
+    if one is None:
+        return other
+    return Owned(
+        one.amount + other.amount, one.bought + other.bought, one.sold + other.sold,
+        one.orders | other.orders, max(one.since_ms, other.since_ms),
+    )  # fmt: skip
+
+
+def _opened_ms(trade: Trade) -> int:
+    return int(trade.open_date_utc.timestamp() * 1000)
+
+
+def _newest_closed(pair: str) -> Trade | None:
+    found = Trade.get_trades_proxy(pair=pair, is_open=False)
+    return max(found, key=lambda trade: trade.open_date_utc, default=None)
