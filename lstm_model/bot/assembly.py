@@ -54,8 +54,8 @@ from lstm_model.training.trainer import ProgressCallback
 logger = logging.getLogger(__name__)
 
 _SECRETS = {
-    "secret", "password", "uid", "account_id", "accountId", "wallet_address", "walletAddress",
-    "private_key", "privateKey",
+    "api_key", "apiKey", "secret", "password", "uid", "account_id", "accountId", "wallet_address",
+    "walletAddress", "private_key", "privateKey",
 }  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def opened_exchange(config: Config) -> Iterator[Any]:
 def connect_public(config: Config, exchange: Any) -> Any:
     """A new ccxt.pro object of freqtrade's exchange section, without what could sign an order.
 
-    The key alone opens some exchanges' older trades.
+    The key alone opens some exchanges' older trades, by their ids.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def connect_public(config: Config, exchange: Any) -> Any:
         options = insides.merged(config["exchange"].get(name, {}), options)
     public, options = (
         {name: value for name, value in section.items() if name not in _SECRETS}
-        for section in (config["exchange"], options)
+        for section in (config["exchange"] | {"key": insides.key_of(config)}, options)
     )
     try:
         return insides.new_client(exchange, public, options)

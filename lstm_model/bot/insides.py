@@ -141,6 +141,16 @@ def client_of(exchange: Any) -> Any:
     return exchange._api
 
 
+def key_of(config: Config) -> str | None:
+    """The exchange's key as the user wrote it: a bot blanks it wherever strategies can see it.
+
+    The secret is not for us: without it nothing can be signed.
+    """
+    section = config.get("original_config", config).get("exchange", {})
+    names = ("api_key", "apiKey", "key")  # in freqtrade's order
+    return next((section[name] for name in names if name in section), None) or None
+
+
 def new_client(exchange: Any, section: Config, options: Mapping[str, Any]) -> Any:
     """Another of ccxt's asynchronous exchanges, made as freqtrade makes its own."""
     return exchange._init_ccxt(section, False, options)

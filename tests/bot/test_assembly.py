@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from freqtrade.configuration import remove_exchange_credentials
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import RunMode
+from freqtrade.resolvers import ExchangeResolver
 from series import make_candles
 
-from lstm_model.bot.assembly import describe_times, model_maker, open_engine
+from lstm_model.bot.assembly import connect_public, describe_times, model_maker, open_engine
+from lstm_model.bot.configuration import load_config
 from lstm_model.bot.live import LiveEngine
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.model.dataset import Panels
+from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.settings import parse_settings
 from lstm_model.training.material import Material
 
@@ -105,3 +112,31 @@ def test_a_bot_tells_the_user_of_a_leader_that_is_not_traded(
     assert isinstance(engine, LiveEngine)
     assert [text for text in engine.take_news() if "leader is NOPE/USDT" in text]
     engine.stop()
+
+
+@pytest.mark.parametrize("name", ["key", "api_key", "apiKey"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_trade_stream_knows_the_key_that_freqtrade_has_blanked_and_no_secret(
+    tmp_path: Path, name: str, dry_run: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It opens older trades by their ids; without the secret nothing can be signed."""
+    caplog.set_level(logging.DEBUG)
+    secret = {"secret": "PLANTED-2", "password": "PLANTED-3", "uid": "PLANTED-4"}
+    overlay = loopback_overlay("http://127.0.0.1:9")
+    overlay["exchange"] |= {name: "PLANTED-1", "pair_whitelist": PAIRS, **secret}
+    file = tmp_path / "overlay.json"
+    file.write_text(json.dumps({**overlay, "dry_run": dry_run}))
+    config = load_config(["config.json", str(file)], {"user_data_dir": str(tmp_path)})
+    if name != "key":
+        del config["exchange"]["key"], config["original_config"]["exchange"]["key"]
+    config["runmode"] = RunMode.DRY_RUN if dry_run else RunMode.LIVE
+    whole = deepcopy(config["exchange"])
+    remove_exchange_credentials(config["exchange"], True)  # as a bot does before all else
+    exchange = ExchangeResolver.load_exchange(config, exchange_config=whole, validate=False)
+    try:
+        client = connect_public(config, exchange)
+        assert client.apiKey == "PLANTED-1"
+        assert [client.secret, client.password, client.uid] == [None] * 3
+    finally:
+        exchange.close()
+    assert "PLANTED" not in caplog.text
