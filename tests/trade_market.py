@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
-import ccxt
 import ccxt.pro
 import numpy as np
 
@@ -50,14 +49,22 @@ def busy_market(
     return make_market(listings)
 
 
-def client_of(exchange: LoopbackExchange, kind: Any = None, **options: Any) -> Callable[[], Any]:
+class NotesRequests(ccxt.pro.binance):  # type: ignore[misc]
+    """Remembers what was asked of REST."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    async def fetch_trades(self, symbol: str, *args: Any, **more: Any) -> Any:
+        self.asked.append(args[2])
+        return await super().fetch_trades(symbol, *args, **more)
+
+
+def client_of(
+    exchange: LoopbackExchange, kind: Any = None, mode: str = "spot", **options: Any
+) -> Callable[[], Any]:
     """Makes fresh ccxt objects that talk to this exchange."""
-    config = loopback_overlay(exchange.url)["exchange"]["ccxt_config"]
-    # With a key ccxt asks private addresses too; a test must not talk to the real ones.
-    nowhere = {name: exchange.url for name in ccxt.binance().urls["api"] if name != "ws"}
-    config["urls"]["api"] = nowhere | config["urls"]["api"]
-    config["has"] = {"fetchCurrencies": False}
-    config["options"]["fetchMargins"] = False
+    config = loopback_overlay(exchange.url, mode)["exchange"]["ccxt_config"]
+    config["options"]["defaultType"] = {"spot": "spot", "futures": "swap"}[mode]  # as freqtrade
     # ccxt waits that long (ms) after each close, for the sake of TLS.
     return lambda: (kind or ccxt.pro.binance)({**config, "timeout_on_exit": 1, **options})
 
@@ -121,6 +128,6 @@ def complete(exchange: LoopbackExchange, stream: TradeStream, pair: str, known: 
 
 
 __all__ = [
-    "PAIRS", "QUICK", "Faults", "busy_market", "client_of", "complete", "due_ids", "following",
-    "ids_of", "until", "until_fresh",
+    "PAIRS", "QUICK", "Faults", "NotesRequests", "busy_market", "client_of", "complete",
+    "due_ids", "following", "ids_of", "until", "until_fresh",
 ]  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,13 @@ class _Hole:
     def size(self) -> int:
         return self.last - self.first + 1
 
+    def outside(self, first: int, last: int) -> Iterator[_Hole]:
+        """What of it is not within these ids."""
+        if self.first < first:
+            yield replace(self, last=min(self.last, first - 1))
+        if last < self.last:
+            yield replace(self, first=max(self.first, last + 1))
+
     def shares(self, opens: Ints, step_ms: int) -> Iterator[tuple[int, float]]:
         """Of which candles how many trades are missing; a trade may be as late as the next one."""
         low_ms, high_ms = sorted((self.start_ms, self.end_ms))
@@ -90,6 +98,7 @@ class Continuity:
         self._blinds: list[_Blind] = []  # by time
         self._interrupted: tuple[int, int] | None = None  # newest time and highest id then
         self.resumed_ms = 0
+        self._voids: deque[int] = deque(maxlen=MOST_GAPS)  # while nobody knows what ids mean
         self._forgotten = 0  # ids missing in holes that are no longer remembered one by one
 
     @property
@@ -140,6 +149,22 @@ class Continuity:
         for run in zip(*(edge.tolist() for edge in edges), strict=True):
             self._note_run(*run)
 
+    def note_void(self, id: int, time_ms: int) -> None:
+        """Note an id that was used up by something that is no trade."""
+        if self.consecutive is None:
+            self._voids.append(id)
+        if id <= self.top_id:
+            self.note_whole(id, id)
+        elif self.consecutive:
+            self._note_run(id, id, time_ms, time_ms)
+        else:
+            self._note_ends(id, id, time_ms, time_ms)
+
+    def note_whole(self, first: int, last: int) -> None:
+        """Note that every trade with an id from `first` to `last` is known."""
+        if any(hole.first <= last and first <= hole.last for hole in self._holes):
+            self._holes = [part for hole in self._holes for part in hole.outside(first, last)]
+
     def _note_ends(self, first: int, last: int, first_ms: int, last_ms: int) -> None:
         if first < self.low_id:
             self.low_id, self.low_ms = first, first_ms
@@ -177,7 +202,10 @@ class Continuity:
             _Hole(int(ids[at]) + 1, int(ids[at + 1]) - 1, int(times[at]), int(times[at + 1]))
             for at in jumps.tolist()
         ]
-        self.opened += len(jumps)
+        for void in self._voids:
+            self.note_whole(void, void)
+        self._voids.clear()
+        self.opened += len(self._holes)
         oldest = int(times.min(initial=np.iinfo(np.int64).max))
         for blind in self._blinds:  # ids say nothing about the time before the trades held
             if blind.start_ms < oldest:

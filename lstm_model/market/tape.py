@@ -118,12 +118,8 @@ class TradeTape:
     def _append(
         self, id: int, time_ms: int, received_ns: int, price: float, amount: float, taker_buy: bool
     ) -> bool:
-        # Written so that NaN fails.
-        if not (
-            0.0 < price <= _LARGEST
-            and 0.0 < amount <= _LARGEST
-            and 0 < time_ms <= received_ns // 1_000_000 + _AHEAD_MS
-        ):
+        possible = 0.0 < price <= _LARGEST and 0.0 < amount <= _LARGEST  # NaN is not
+        if not (possible and 0 < time_ms <= received_ns // 1_000_000 + _AHEAD_MS):
             self._rejected += 1
             return False
         known = self._known
@@ -268,6 +264,17 @@ class TradeTape:
         """
         with self._lock:
             self._known.begin_ms = min(time_ms, self._known.begin_ms or time_ms)
+
+    def skip(self, id: int, time_ms: int) -> None:
+        """The exchange used up this id, then, for something that is no trade: it is not missing."""
+        with self._lock:
+            self._known.note_void(id, time_ms)
+            self._forget_gaps()
+
+    def whole(self, first_id: int, last_id: int) -> None:
+        """All with (consecutive) ids of these are here; what is missing there never was a trade."""
+        with self._lock:
+            self._known.note_whole(first_id, last_id)
 
     def interrupt(self) -> None:
         """The connection was lost: from the newest trade on nothing is certain until resumed."""

@@ -2,7 +2,7 @@
 
 Whatever REST gives goes onto the tape, which knows what it has already. What REST does not have,
 or does not give within `Timing.patience_s`, is missing for good: it is counted, lowers `coverage`
-and is told once.
+and is told once. Where REST leaves ids out that never were a trade's, nothing is missing there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from lstm_model.market.candles import Records, candle_open_ms, utc_text
 from lstm_model.market.continuity import Gap
 from lstm_model.stream.connection import Refusal, Rest
+from lstm_model.stream.customs import RawTrade
 from lstm_model.stream.trade_feed import (
     Backoff,
-    RawTrade,
     Track,
     TradeFeed,
     has_numbers,
@@ -200,7 +200,9 @@ class Backfill:
         page = await self._newest_page(track)
         trades, tape = self._records(page), track.tape
         if len(trades) and tape.ids_consecutive is None:
-            if has_numbers(page):
+            if self._rest.leaves_out(track.pair):
+                tape.ids_consecutive = True  # which the holes in such a page might hide
+            elif has_numbers(page):
                 tape.learn_ids(trades)
             else:
                 tape.ids_consecutive = False
@@ -222,6 +224,8 @@ class Backfill:
             try:
                 async with self._limit:
                     told = await self._ask(track, span)
+                if told and span.first_id is not None and self._rest.leaves_out(track.pair):
+                    track.tape.whole(span.first_id, span.last_id or span.first_id)
                 if told is not None or backoff.tries >= _LATE_TRIES:
                     return _settle(track, span, whole=told is not False)
             except Refusal as refusal:
@@ -243,8 +247,8 @@ class Backfill:
         """
         late = self._feed.clock.now_ms() < span.end_ms + self._margin_ms
         cut_off = reached = False
-        for pages in self._routes(track, span):
-            cut_off, first = False, True
+        for pages in self._routes(track, span):  # the last of them begins where the span does
+            cut_off, first, reached = False, True, False
             async for trades in pages:
                 self._extend(track, trades)
                 if not any(_inside(gap, span) for gap in track.tape.gaps()):
@@ -328,8 +332,12 @@ class Backfill:
         return records(page, self._rest.customs, time.time_ns())
 
     def _extend(self, track: Track, trades: Records) -> None:
-        if len(trades) and track.tape.extend(trades):
+        if not len(trades):
+            return
+        if track.tape.extend(trades):
             self._feed.touch(track.pair)
+        if self._rest.leaves_out(track.pair) and track.tape.ids_consecutive:
+            track.tape.whole(int(trades["id"].min()), int(trades["id"].max()))
 
     def _backoff(self) -> Backoff:
         return Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)

@@ -20,7 +20,8 @@ import ccxt
 from ccxt.async_support.base.ws.cache import ArrayCache
 
 from lstm_model.errors import DataError
-from lstm_model.stream.trade_feed import Customs, RawTrade, Track, TradeFeed, customs_of
+from lstm_model.stream.customs import Customs, RawTrade, customs_of
+from lstm_model.stream.trade_feed import Track, TradeFeed
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,14 @@ class Rest:
         """`spot`, `linear` or `inverse`."""
         market = self.exchange.market(pair)
         return next((kind for kind in ("linear", "inverse") if market.get(kind)), "spot")
+
+    def leaves_out(self, pair: str) -> bool:
+        """Whether REST's ids of this pair have holes where there never was a trade.
+
+        Binance counts futures' trades pair by pair, as on spot, but with them what its insurance
+        fund takes over and what is no trade at all, which only the websocket tells.
+        """
+        return self.customs.route == "binance" and self.kind(pair) != "spot"
 
     async def trades(
         self, pair: str, since_ms: int | None = None, params: Mapping[str, Any] | None = None

@@ -13,8 +13,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,9 @@ import numpy as np
 from lstm_model.market.candles import TRADE, Records
 from lstm_model.market.continuity import in_a_row
 from lstm_model.market.tape import TradeTape
+from lstm_model.stream.customs import Customs, RawTrade
 
 logger = logging.getLogger(__name__)
-
-RawTrade = Mapping[str, Any]  # a trade in ccxt's form
 
 _AHEAD_MS = 60_000  # chosen: a trade that far in the exchange's future is a broken one
 _JUMP_NS = 3_000_000_000  # chosen: no tick is that late unless the clock has jumped
@@ -33,71 +31,6 @@ _BEHIND_MS = 86_400_000  # chosen: snapshots of very thin pairs may be hours old
 _LONGEST_BURST_NS = 10_000_000  # chosen: ccxt drains up to 2,000 frames, 50 ms, without a pause
 _CLOCK_TICKS = 300  # chosen: five minutes; clocks drift apart by less than a millisecond meanwhile
 _LARGEST_ID = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Customs:
-    """What an exchange does differently from others.
-
-    Attributes
-    ----------
-    pairs : most pairs that one connection may follow
-    maker_side : it tells the maker's side of a trade and ccxt passes that on
-    route : how trades of the past are asked for, see `backfill`
-    window_ms : a request with a beginning needs an end, at most so much later; 0: it needs none
-    parse : turns a frame into the exchange's name of the pair and a trade in ccxt's form, or None
-        for other frames; several times faster than ccxt's own parser
-    """
-
-    pairs: int = 50  # chosen, for exchanges whose limit is not known
-    maker_side: bool = False
-    route: str = "since"
-    window_ms: int = 0
-    parse: Callable[[Any], tuple[str, RawTrade] | None] | None = None
-
-
-def binance_trade(message: Any) -> tuple[str, RawTrade] | None:
-    """A frame of Binance's stream of trades, wrapped or not; see `Customs.parse`.
-
-    https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
-
-    Examples
-    --------
-    >>> binance_trade({"stream": "x@trade", "data": {"e": "trade", "s": "BTCUSDT", "t": 7,
-    ...                "p": "0.5", "q": "2", "T": 9, "m": True}})
-    ('BTCUSDT', {'id': 7, 'timestamp': 9, 'price': 0.5, 'amount': 2.0, 'side': 'sell'})
-    """
-    data = message.get("data", message) if type(message) is dict else None
-    if type(data) is not dict or data.get("e") != "trade":
-        return None
-    return data["s"], {
-        "id": data["t"],
-        "timestamp": data["T"],
-        "price": float(data["p"]),
-        "amount": float(data["q"]),
-        "side": "sell" if data["m"] else "buy",
-    }
-
-
-_HOUR_MS = 3_600_000
-_BINANCE = Customs(pairs=200, route="binance", window_ms=_HOUR_MS, parse=binance_trade)
-# Limits: ccxt 4.5.90 refuses more. Coinbase: in its recorded frames, 52 of 55 rises of the price
-# come with "SELL" and 77 of 89 falls with "BUY": it names the side that was already in the book.
-_CUSTOMS = {
-    "binance": _BINANCE, "binanceus": _BINANCE, "binanceusdm": _BINANCE, "binancecoinm": _BINANCE,
-    "coinbase": Customs(maker_side=True, window_ms=_HOUR_MS), "kucoin": Customs(pairs=100),
-}  # fmt: skip
-
-
-def customs_of(exchange: str) -> Customs:
-    """The customs of an exchange by ccxt's id.
-
-    Examples
-    --------
-    >>> customs_of("binance").pairs
-    200
-    """
-    return _CUSTOMS.get(exchange, Customs())
 
 
 def trade_number(name: Any) -> int:
@@ -349,7 +282,7 @@ class Track:
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
-            self.tape.append(0, 0, 0, math.nan, math.nan, False)  # which counts it as rejected
+            self._take_other(trade)
             return
         if (side := trade.get("side")) is not None:
             self.taker_buy = (side == "buy") != feed.customs.maker_side
@@ -364,6 +297,16 @@ class Track:
         if best_ms is None or delta_ms > best_ms:
             feed.clock.best_ms = delta_ms
         feed.touch(self.pair)
+
+    def _take_other(self, trade: RawTrade) -> None:
+        """What is no trade: an id that is used up, else something broken."""
+        feed, number, time_ms = self.feed, trade.get("id"), trade.get("timestamp", 0)
+        known = type(number) is int and 0 <= number <= _LARGEST_ID and trade.get("void")
+        if number is not None and known and feed.oldest_ms < time_ms < feed.latest_ms:
+            self.heard_s = feed.heard_s
+            self.tape.skip(number, time_ms)
+        else:
+            self.tape.append(0, 0, 0, math.nan, math.nan, False)  # which counts it as rejected
 
     def resume(self, now_ms: int) -> None:
         """The pair is followed from now on, for the first time or again."""

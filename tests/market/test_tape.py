@@ -402,6 +402,52 @@ def test_every_lost_id_is_counted_and_its_candle_says_so(seed: int, loss: float)
     assert (all_flow(tape)["coverage"] == 1.0).all()
 
 
+def one(tape: TradeTape, id: int, time_ms: int) -> None:
+    assert tape.append(id, time_ms, time_ms * 1_000_000, 100.0, 1.0, True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_id_that_is_no_trade_is_not_missing_whenever_it_comes(known: bool) -> None:
+    """Ids 2, 5 and 6 are no trades; 2 is told late, and 6 before anything newer."""
+    tape = TradeTape("AAA/USDT", 300_000)
+    tape.ids_consecutive = True if known else None
+    for id in (1, 3, 4):
+        one(tape, id, 1_000 * id)
+    tape.skip(5, 5_000)
+    tape.skip(6, 6_000)
+    tape.skip(2, 2_000)
+    one(tape, 7, 7_000)
+    tape.skip(6, 6_000)  # again
+    tape.ids_consecutive = True
+    assert tape.gaps() == []
+    assert tape.counts.missing == tape.counts.rejected == tape.counts.recovered == 0
+    assert tape.counts.trades == 4
+    one(tape, 9, 9_000)
+    assert tape.gaps() == [Gap(8, 8, 7_000, 9_000)]
+
+
+def test_an_id_that_is_no_trade_shows_what_was_lost_before_it() -> None:
+    tape = TradeTape("AAA/USDT", 300_000)
+    tape.ids_consecutive = True
+    one(tape, 1, 1_000)
+    tape.skip(4, 4_000)
+    assert tape.gaps() == [Gap(2, 3, 1_000, 4_000)]
+    one(tape, 2, 2_000)
+    assert tape.gaps() == [Gap(3, 3, 2_000, 4_000)]
+
+
+def test_what_a_whole_page_lacks_was_no_trade() -> None:
+    tape = TradeTape("AAA/USDT", 300_000)
+    tape.ids_consecutive = True
+    for id in (1, 3, 9, 14):
+        one(tape, id, 1_000 * id)
+    tape.whole(3, 11)
+    assert [gap[:2] for gap in tape.gaps()] == [(2, 2), (12, 13)]
+    tape.whole(1, 14)
+    assert tape.gaps() == []
+    assert tape.flow(0, 300_000)["coverage"][0] == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_gap_that_spans_candles_is_shared_by_time() -> None:
     rows = [(1, 0, "1", "1", True), (2, 45_000, "1", "1", True), (43, 164_999, "1", "1", True),
             (44, 239_999, "1", "1", True)]  # fmt: skip

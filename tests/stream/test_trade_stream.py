@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import ccxt
 import ccxt.pro
@@ -18,6 +18,7 @@ from trade_market import (
     PAIRS,
     QUICK,
     Faults,
+    NotesRequests,
     busy_market,
     client_of,
     complete,
@@ -31,18 +32,16 @@ from lstm_model.market.continuity import Gap
 from lstm_model.market.tape import TradeTape
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.settings import Settings
-from lstm_model.stream import trade_feed
+from lstm_model.stream import customs as ports
 from lstm_model.stream.backfill import Backfill, spans
 from lstm_model.stream.connection import Refusal, Rest
+from lstm_model.stream.customs import Customs, binance_trade, customs_of
 from lstm_model.stream.switchboard import regroup
 from lstm_model.stream.trade_feed import (
     Backoff,
-    Customs,
     ExchangeClock,
     Track,
     TradeFeed,
-    binance_trade,
-    customs_of,
     records,
     trade_number,
 )
@@ -206,6 +205,9 @@ class PagedRest:
             raw(f"n{number}", timestamp=self.base_ms + 10 * number) for number in range(start, stop)
         ]
 
+    def leaves_out(self, pair: str) -> bool:
+        return False
+
     async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
         self.requests += 1
         known = self.history(0, 3_000)
@@ -365,7 +367,7 @@ def test_a_pair_the_exchange_does_not_know_is_told_once() -> None:
 
 def test_more_pairs_than_one_connection_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     customs = replace(customs_of("binance"), pairs=2)
-    monkeypatch.setitem(trade_feed._CUSTOMS, "binance", customs)
+    monkeypatch.setitem(ports._CUSTOMS, "binance", customs)
     with LoopbackExchange(busy_market()) as exchange, following(exchange, PAIRS) as stream:
         until_fresh(stream)
         assert exchange.open_connections == 2
@@ -400,7 +402,7 @@ def test_what_on_trades_raises_does_no_harm(caplog: pytest.LogCaptureFixture) ->
 def ccxt_parses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with exchanges for which there is no short cut."""
     customs = replace(customs_of("binance"), parse=None)
-    monkeypatch.setitem(trade_feed._CUSTOMS, "binance", customs)
+    monkeypatch.setitem(ports._CUSTOMS, "binance", customs)
 
 
 class KeepsItsOwnCache(ccxt.pro.binance):  # type: ignore[misc]
@@ -511,16 +513,6 @@ def test_a_connection_that_went_deaf_is_replaced(caplog: pytest.LogCaptureFixtur
         until_fresh(stream)
         until(lambda: complete(exchange, stream, "AAA/USDT"))
     assert "unexpected" in caplog.text
-
-
-class NotesRequests(ccxt.pro.binance):  # type: ignore[misc]
-    """Remembers what was asked of REST."""
-
-    asked: ClassVar[list[dict[str, Any]]] = []
-
-    async def fetch_trades(self, symbol: str, *args: Any, **more: Any) -> Any:
-        self.asked.append(args[2])
-        return await super().fetch_trades(symbol, *args, **more)
 
 
 @pytest.mark.parametrize(
