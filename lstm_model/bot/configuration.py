@@ -31,8 +31,6 @@ STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
 _STATIC = "StaticPairList"
-_AT = re.compile(r"at offset (\d+)")
-_SEGMENT = "Please verify the following segment of your configuration"
 # What freqtrade's reading raises where a value is of another kind than it counts on.
 _STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError)
 
@@ -241,7 +239,7 @@ def read_config(*paths: Path) -> Config:
         with silent():
             return insides.read_files(list(map(str, paths)))
     except (FreqtradeException, *_STUMBLES) as error:
-        text = _AT.sub(lambda at: _line(paths[-1], int(at[1])), in_a_line(error))
+        text = insides.AT_OFFSET.sub(lambda at: _line(paths[-1], int(at[1])), in_a_line(error))
         raise ConfigError(f"{', '.join(map(str, paths))} cannot be read: {text}") from None
 
 
@@ -270,7 +268,7 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
         with silent():
             config = insides.set_up({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)
     except FreqtradeException as error:
-        if _SEGMENT in str(error):  # it does not say of which file
+        if insides.SEGMENT in str(error):  # it does not say of which file
             for path in map(Path, args["config"]):
                 read_config(path)
         raise ConfigError(in_a_line(error)) from None
@@ -297,7 +295,7 @@ def load_strategy(config: Config) -> Any:
             return insides.find_strategy({**deepcopy(config), "strategy": name})
     except FreqtradeException as error:
         text = in_a_line(error)
-        if "Impossible to load" in text:
+        if insides.NO_STRATEGY in text:
             text += " --strategy takes the name of the class, --strategy-path its folder."
         raise ConfigError(f"strategy {name} cannot be used: {text}") from None
 
@@ -350,7 +348,7 @@ def in_a_line(error: BaseException) -> str:
     text = f"{place}: {getattr(cause, 'message', error)}" if place else str(error)
     if type(cause).__name__ == "JSONDecodeError":  # below stands a part of the file, with secrets
         text = text.splitlines()[0]
-    text = text.partition(_SEGMENT)[0]
+    text = text.partition(insides.SEGMENT)[0]
     if isinstance(error, KeyError):
         text = f"there is no {text}"
     return " ".join(text.split())

@@ -10,6 +10,7 @@ in the same test.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -40,6 +41,12 @@ from lstm_model.releases import TESTED, standing
 Config = dict[str, Any]
 Answer = TypeVar("Answer")
 Search = Callable[..., tuple[type | None, Path | None]]
+
+# What it says where its errors alone tell what is wrong.
+AT_OFFSET = re.compile(r"at offset (\d+)")  # of a file that is no JSON
+SEGMENT = "Please verify the following segment of your configuration"  # and it shows the segment
+NO_STRATEGY = "Impossible to load"
+NO_CANDLES = "No data found"
 
 
 def untested() -> str:

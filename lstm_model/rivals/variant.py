@@ -184,7 +184,7 @@ def _where(error: StrategyError) -> str:
 
 def _advice(text: str) -> str:
     """What to do, where freqtrade does not say so."""
-    if "No data found" in text:
+    if insides.NO_CANDLES in text:
         return " Get the candles by `freqtrade download-data` with the same -c and --timerange."
     return ""
 

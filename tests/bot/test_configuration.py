@@ -217,7 +217,7 @@ def test_of_a_broken_file_the_line_is_told_but_nothing_of_what_is_in_it(line: in
 def test_nor_is_it_told_by_a_freqtrade_to_come_whose_words_are_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lstm_model.bot.configuration._SEGMENT", "Please look at this")
+    monkeypatch.setattr("lstm_model.bot.insides.SEGMENT", "Please look at this")
     Path("user_data").mkdir()
     Path("b.json").write_text('{"exchange": {"name" "binance", "secret": "PLANTED"}}')
     with pytest.raises(ConfigError) as caught:

@@ -8,15 +8,20 @@ comparison drive themselves.
 from __future__ import annotations
 
 import inspect
+import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ccxt
 import pytest
 from freqtrade.data.dataprovider import DataProvider
-from freqtrade.data.history import get_datahandler
+from freqtrade.data.history import get_datahandler, load_data
 from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import DDosProtection, FreqtradeException
 from freqtrade.freqtradebot import FreqtradeBot
+from freqtrade.loggers import LOGFORMAT
 from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
 from freqtrade.strategy import IStrategy, RealParameter, stoploss_from_absolute
 from pandas import DataFrame, date_range
@@ -24,7 +29,9 @@ from promises import Promise
 from source import MODULES, TEXTS, imports
 
 from lstm_model.bot import insides
+from lstm_model.commands import demo
 from lstm_model.releases import TESTED
+from lstm_model.replay import outcome
 
 NEWEST = TESTED["freqtrade"].newest
 EXCHANGE = "freqtrade.exchange.exchange:Exchange"
@@ -56,6 +63,10 @@ INSIDES = [
     Promise("freqtrade.strategy:IStrategy.ft_bot_cleanup", "the end of our threads"),
     Promise("freqtrade.strategy:IStrategy.gather_informative_pairs", "the leader's candles"),
     Promise("freqtrade.strategy:IStrategy.get_strategy_name", "what closed trades taught"),
+    Promise("freqtrade.strategy:IStrategy.plot_annotations", "what is forecast, in FreqUI's chart",
+            ("pair", "start_date", "end_date", "dataframe")),
+    Promise("freqtrade.data.dataprovider:DataProvider.ohlcv", "the candles of a running bot",
+            ("pair", "timeframe", "copy")),
     Promise(f"{EXCHANGE}._init_ccxt", "the trade stream",
             ("exchange_config", "sync", "ccxt_kwargs")),
     Promise(f"{EXCHANGE}._ccxt_config", "the trade stream"),
@@ -111,6 +122,7 @@ DRIVEN = [
     Promise("freqtrade.rpc:RPCHandler.send_msg", "the messages of a replay", ("msg",)),
     Promise("freqtrade.rpc.rpc:RPC._rpc_reload_config", "the incident `reload` of a replay"),
     Promise("freqtrade.util:get_dry_run_wallet", "compare", ("config",)),
+    Promise("freqtrade.loggers:LOGFORMAT", "what `freqtrade-lstm demo` and a replay show of logs"),
 ]  # fmt: skip
 
 
@@ -158,6 +170,84 @@ def test_nobody_else_reaches_into_freqtrade(module: str) -> None:
 def test_a_strategys_provider_knows_its_exchange() -> None:
     exchange = object()
     assert insides.exchange_of(DataProvider({}, exchange)) is exchange
+
+
+def test_an_exchange_holds_ccxts_in_which_trades_are_followed() -> None:
+    exchange = insides.open_exchange({
+        "exchange": {"name": "binance", "pair_whitelist": []}, "stake_currency": "USDT",
+        "dry_run": True, "trading_mode": "spot", "candle_type_def": CandleType.SPOT,
+        "runmode": RunMode.UTIL_EXCHANGE, "internals": {},
+    })  # fmt: skip
+    try:
+        client = insides.client_of(exchange)
+        assert isinstance(client, ccxt.Exchange), "the trade stream would break"
+        assert client.id == "binance"
+    finally:
+        exchange.close()
+
+
+def test_a_providers_candles_are_the_cached_ones_where_no_copy_is_asked_for() -> None:
+    """Half a bot's time would go into copies otherwise."""
+    frame = DataFrame({"close": [1.0]})
+
+    class Cache:
+        def klines(self, *_: Any, copy: bool = True) -> DataFrame:
+            return frame.copy() if copy else frame
+
+    provider = DataProvider(
+        {"runmode": RunMode.DRY_RUN, "timeframe": "5m", "candle_type_def": CandleType.SPOT}, Cache()
+    )
+    assert provider.ohlcv("BTC/USDT", "5m", copy=False) is frame
+    assert provider.ohlcv("BTC/USDT", "5m") is not frame
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "config.json").write_text('{"dry_run": true "x": 5}')
+    insides.read_file(str(folder / "config.json"))
+
+
+def _no_strategy(folder: Path) -> None:
+    insides.find_strategy({"strategy": "Nobody", "user_data_dir": folder})
+
+
+def _no_candles(folder: Path) -> None:
+    load_data(folder, "5m", ["BTC/USDT"], fail_without_data=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "would_break", "provoke"),
+    [
+        (insides.AT_OFFSET.pattern, "the line of a file that is no JSON", _no_json),
+        (insides.SEGMENT, "secrets kept out of what is told of a broken file", _no_json),
+        (insides.NO_STRATEGY, "what to do where a strategy is not found", _no_strategy),
+        (insides.NO_CANDLES, "what to do where `compare` finds no candles", _no_candles),
+    ],
+)  # fmt: skip
+def test_freqtrades_errors_say_what_we_read_in_them(
+    words: str, would_break: str, provoke: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(FreqtradeException) as told:
+        provoke(tmp_path)
+    broken = f"freqtrade says {str(told.value)!r}, no longer {words!r}: {would_break} would break"
+    assert re.search(words, str(told.value)), broken
+
+
+def test_the_schema_says_of_which_key_it_speaks() -> None:
+    with pytest.raises(FreqtradeException) as told:
+        insides.check_schema({"exchange": {"name": 5}, "runmode": RunMode.UTIL_NO_EXCHANGE})
+    assert getattr(told.value.__context__, "json_path", "").startswith("$"), (
+        "the name of the option in a configuration's errors would be gone"
+    )
+
+
+@pytest.mark.parametrize("reader", [demo._LOG_LINE, outcome._WARNING])
+def test_a_line_of_freqtrades_log_is_read_as_it_writes_it(reader: re.Pattern[str]) -> None:
+    record = logging.makeLogRecord(
+        {"name": "freqtrade.worker", "levelname": "WARNING", "msg": "a text", "created": 1e9}
+    )
+    found = reader.match(logging.Formatter(LOGFORMAT).format(record))
+    assert found is not None, "what `freqtrade-lstm demo` and a replay show of logs would break"
+    assert found["text"] == "a text"
 
 
 def test_a_failure_of_theirs_is_answered_by_what_we_say() -> None:
