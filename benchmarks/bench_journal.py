@@ -193,7 +193,7 @@ def postgres_cases(table: Table, candles: int) -> None:
     if BINARIES is None or not DRIVERS:
         console.print("No PostgreSQL here: it needs pg_ctl, and psycopg or psycopg2.")
         return
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server:
+    with serving() as server:
         faults = {
             "well": nullcontext, "standing still": partial(standing, server),
             "away": partial(stopped, server),

@@ -1,6 +1,7 @@
 """Settings of the whole test suite."""
 
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -41,6 +42,16 @@ def no_database_stays_open() -> Iterator[None]:
     while open_databases() > before:
         assert time.monotonic() < until_s, "a database was left open"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def same_logging() -> Iterator[None]:
+    """freqtrade sets up the root logger, with a handler to the stderr of that command."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session", autouse=True)

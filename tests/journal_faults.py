@@ -9,10 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 HOLDS = """
 import sqlite3, sys
@@ -24,6 +27,9 @@ sys.stdin.read()
 DRIVERS = [name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)]
 BINARIES = next(
     (Path(os.path.realpath(path)).parent for path in [shutil.which("pg_ctl")] if path), None
+)
+needs_server = pytest.mark.skipif(
+    BINARIES is None or not DRIVERS, reason="needs PostgreSQL's pg_ctl, and psycopg or psycopg2"
 )
 
 
@@ -85,16 +91,17 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving() -> Iterator[Server]:
     """A server that runs."""
-    folder.chmod(0o777)
-    server = Server(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.send(signal.SIGCONT)
-        server.stop()
+    with tempfile.TemporaryDirectory(prefix="lstm-postgres-") as folder:
+        Path(folder).chmod(0o777)
+        server = Server(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.send(signal.SIGCONT)
+            server.stop()
 
 
 def wait_until(condition: object, timeout_s: float = 10.0) -> None:

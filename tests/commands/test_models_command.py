@@ -1,9 +1,8 @@
 """`freqtrade-lstm models` tells which model serves and why, and lets a person overrule the gate."""
 
 import json
-import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from lstm_model.store.journal import DecisionRow, Journal
 from lstm_model.store.lineage import Lineage
 from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
+
+pytestmark = pytest.mark.usefixtures("same_logging")
 
 HEAD = "0123456789abcdef"
 STEP_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
@@ -94,16 +95,6 @@ def write_config(folder: Path, **changes: object) -> dict[str, Any]:
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config | changes))
     return config
-
-
-@pytest.fixture(autouse=True)
-def _same_logging() -> Iterator[None]:
-    """freqtrade sets up the root logger, with a handler to the stderr of that command."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 @pytest.fixture

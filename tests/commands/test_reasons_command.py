@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +31,10 @@ from lstm_model.store.models import ModelStore
 from lstm_model.trading.sizing import REASONS
 
 # freqtrade reads candles with an option that a newer pandas warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The inplace keyword"),
+    pytest.mark.usefixtures("same_logging"),
+]
 
 HORIZON = 12
 NEWEST_MS = (time.time_ns() // 1_000_000) // STEP_MS * STEP_MS - STEP_MS
@@ -102,16 +104,6 @@ class User:
     def downloaded(self, candles: Candles) -> None:
         handler = get_datahandler(self.folder / "data" / "binance", "feather")
         handler.ohlcv_store(candles.pair, "5m", to_frame(candles), CandleType.SPOT)
-
-
-@pytest.fixture(autouse=True)
-def _same_logging() -> Iterator[None]:
-    """freqtrade sets up the root logger, with a handler to the stderr of that command."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 @pytest.fixture

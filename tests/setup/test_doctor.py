@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -45,7 +44,10 @@ from lstm_model.setup.finding import State
 from lstm_model.training import interpreter
 
 # freqtrade's own, in the pandas of now
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The inplace keyword"),
+    pytest.mark.usefixtures("same_logging"),
+]
 
 
 @pytest.fixture
@@ -61,15 +63,6 @@ def _nobody_waits_for_tensorflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     interpreter._found.cache_clear()
     yield
     interpreter._found.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _same_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 def told(user: User, *words: str) -> tuple[int, str]:

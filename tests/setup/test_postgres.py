@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doctor_world import LSTM, User, healthy, only
-from journal_faults import BINARIES, DRIVERS, Server, serving, wait_until
+from journal_faults import DRIVERS, Server, needs_server, serving, wait_until
 
 from lstm_model.setup import installation, stored
 from lstm_model.setup.finding import State
 
 pytestmark = [
-    pytest.mark.skipif(
-        BINARIES is None or not DRIVERS, reason="needs PostgreSQL's pg_ctl, and psycopg or psycopg2"
-    ),
+    needs_server,
     pytest.mark.filterwarnings("ignore:The inplace keyword"),
 ]
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="lstm-postgres-") as folder,
-        serving(Path(folder)) as it,
-    ):
+    with serving() as it:
         yield it
 
 

@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -86,13 +86,18 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
     assert content(tmp_path) == before | {third: signed((source / MAIN).read_bytes())}
 
 
+def scaffolded_by(version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The strategies, as another version of this package has written them."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lstm_model.written.__version__", version)
+        scaffold(folder)
+    return (folder / "strategies" / name for name in STRATEGY_FILES)
+
+
 def test_a_file_of_an_older_version_is_renewed_if_it_is_as_that_wrote_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("lstm_model.written.__version__", "0.0.9")
-        scaffold(tmp_path)
-    changed, left, with_other_ends = (tmp_path / "strategies" / name for name in STRATEGY_FILES)
+    changed, left, with_other_ends = scaffolded_by("0.0.9", tmp_path, monkeypatch)
     changed.write_bytes(changed.read_bytes() + b"# mine\n")
     with_other_ends.write_bytes(with_other_ends.read_bytes().replace(b"\n", b"\r\n"))
     assert signature(left.read_bytes()) == ("0.0.9", True)
@@ -110,10 +115,7 @@ def test_a_file_of_an_older_version_is_renewed_if_it_is_as_that_wrote_it(
 def test_a_file_of_a_newer_version_and_a_link_are_left_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("lstm_model.written.__version__", "99.0")
-        scaffold(tmp_path)
-    _, linked, _ = (tmp_path / "strategies" / name for name in STRATEGY_FILES)
+    _, linked, _ = scaffolded_by("99.0", tmp_path, monkeypatch)
     linked.rename(tmp_path / "elsewhere.py")
     linked.symlink_to(tmp_path / "elsewhere.py")
     before = content(tmp_path)

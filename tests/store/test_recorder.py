@@ -17,7 +17,7 @@ from typing import BinaryIO
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journal_faults import BINARIES, DRIVERS, Server, locked, serving, wait_until
+from journal_faults import DRIVERS, Server, locked, needs_server, serving, wait_until
 from places import TESTS
 from test_journal import STEP_MS, make_decision, make_row, make_verdict
 
@@ -674,17 +674,10 @@ def test_pruning_takes_a_little_at_a_time(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- PostgreSQL
 
-needs_server = pytest.mark.skipif(
-    BINARIES is None or not DRIVERS, reason="needs PostgreSQL's pg_ctl, and psycopg or psycopg2"
-)
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="lstm-postgres-") as folder,
-        serving(Path(folder)) as it,
-    ):
+    with serving() as it:
         yield it
 
 
