@@ -1,4 +1,4 @@
-"""What the operating system leaves a process: memory, within its cgroups, and which processor.
+"""What the operating system leaves a process, within its cgroups: memory, processors of a kind.
 
 Read from files below a root, as Linux lays them out; where there are none, nothing is known. And
 what a process gives back of it.
@@ -44,6 +44,32 @@ def tightest_room(root: Path = ROOT) -> Room | None:
     return min(_rooms(root), key=lambda room: room.left_mb, default=None)
 
 
+class Quota(NamedTuple):
+    """How much processor time one cgroup allows all that it holds.
+
+    Attributes
+    ----------
+    bound : the folder of the cgroup
+    cores : whose whole time it may take, e.g. 1.5
+    """
+
+    bound: str
+    cores: float
+
+    @property
+    def threads(self) -> int:
+        """That compute all the time and are not made to wait; at least one."""
+        return max(1, math.floor(self.cores))
+
+
+def tightest_quota(root: Path = ROOT) -> Quota | None:
+    """The bound on processor time that holds for this process; None where nothing sets one.
+
+    It looks at this process's cgroup and at those around it, of either version.
+    """
+    return min(_quotas(root), key=lambda quota: quota.cores, default=None)
+
+
 def processor_flags(root: Path = ROOT) -> frozenset[str]:
     """Which instructions the processor has, in Linux's words; empty where that is not known."""
     for line in _lines(root / "proc/cpuinfo"):
@@ -78,11 +104,27 @@ def _rooms(root: Path) -> Iterator[Room]:
     if "MemAvailable" in kilobytes:
         left = 1024 * kilobytes["MemAvailable"] + swap
         yield Room("this machine", 1024e-6 * kilobytes.get("MemTotal", 0.0), left / 1e6)
-    for folder in _groups(root):
+    for folder in _groups(root, "memory"):
         with suppress(OSError, ValueError):  # it may have gone, or not be ours to read
             if (limit := _limit(folder)) < _UNBOUND:
                 left = limit - _used(folder, limit, swap)
                 yield Room(f"the cgroup {folder}", limit / 1e6, max(0.0, left) / 1e6)
+
+
+def _quotas(root: Path) -> Iterator[Quota]:
+    for folder in _groups(root, "cpu"):
+        with suppress(OSError, ValueError, ZeroDivisionError):  # as above
+            if 0.0 < (cores := _cores(folder)) < math.inf:
+                yield Quota(f"the cgroup {folder}", cores)
+
+
+def _cores(folder: Path) -> float:
+    """Microseconds of work per microsecond of a period; negative or endless: no bound."""
+    first = folder / "cpu.cfs_quota_us"
+    if first.exists():
+        return _number(first) / _number(folder / "cpu.cfs_period_us")
+    quota, period = (folder / "cpu.max").read_text().split()
+    return math.inf if quota == "max" else float(quota) / float(period)
 
 
 def _is_first(folder: Path) -> bool:
@@ -92,22 +134,22 @@ def _is_first(folder: Path) -> bool:
 
 def _limit(folder: Path) -> float:
     if _is_first(folder):
-        return _bytes(folder / "memory.limit_in_bytes")
+        return _number(folder / "memory.limit_in_bytes")
     # Beyond `high` the kernel ends nobody, but has all of them all but stand still.
-    return min(_bytes(folder / "memory.max"), _bytes(folder / "memory.high"))
+    return min(_number(folder / "memory.max"), _number(folder / "memory.high"))
 
 
 def _used(folder: Path, limit: float, swap: float) -> float:
     """Bytes that the kernel cannot take back, less what it may still swap out."""
     if not _is_first(folder):
         with suppress(OSError):  # where the kernel does not count it
-            most = _bytes(folder / "memory.swap.max")
-            swap = min(swap, most - _bytes(folder / "memory.swap.current"))
-        return _bytes(folder / "memory.current") - _cached(folder, "") - swap
-    used = _bytes(folder / "memory.usage_in_bytes") - swap
+            most = _number(folder / "memory.swap.max")
+            swap = min(swap, most - _number(folder / "memory.swap.current"))
+        return _number(folder / "memory.current") - _cached(folder, "") - swap
+    used = _number(folder / "memory.usage_in_bytes") - swap
     with suppress(OSError):  # memory and swap together, where the kernel counts that
-        both = _bytes(folder / "memory.memsw.limit_in_bytes")
-        used = max(used, limit - both + _bytes(folder / "memory.memsw.usage_in_bytes"))
+        both = _number(folder / "memory.memsw.limit_in_bytes")
+        used = max(used, limit - both + _number(folder / "memory.memsw.usage_in_bytes"))
     return used - _cached(folder, "total_")
 
 
@@ -116,15 +158,15 @@ def _cached(folder: Path, prefix: str) -> float:
     return sum(stat.get(f"{prefix}{name}", 0.0) for name in _CACHE)
 
 
-def _groups(root: Path) -> Iterator[Path]:
+def _groups(root: Path, controller: str) -> Iterator[Path]:
     """The folders of this process's cgroup and of those around it, as far as they are mounted."""
     found = [
         line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") > 1
     ]
-    first = [path for _, names, path in found if "memory" in names.split(",")]
+    first = [path for _, names, path in found if controller in names.split(",")]
     second = [path for number, names, path in found if (number, names) == ("0", "")]
     for path in first or second:
-        for within, mounted in _mounts(root, "memory" if first else ""):
+        for within, mounted in _mounts(root, controller if first else ""):
             folder = mounted / _below(PurePosixPath(path), within)
             yield folder
             while folder != mounted:
@@ -163,6 +205,6 @@ def _table(path: Path) -> dict[str, float]:
     return {row[0]: float(row[1]) for row in words if len(row) > 1 and row[1].isdecimal()}
 
 
-def _bytes(path: Path) -> float:
+def _number(path: Path) -> float:
     text = path.read_text().strip()
     return math.inf if text == "max" else float(text)

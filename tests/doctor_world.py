@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from places import STRATEGIES
+from places import STRATEGIES, lay_out
 from series import make_candles, to_frame
 
 from lstm_model import machine
@@ -107,14 +107,6 @@ def only(findings: Sequence[Finding], name: str) -> Finding:
 
 def to_be_done(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.state == State.TODO]
-
-
-def lay_out(root: Path, files: Mapping[str, object]) -> Path:
-    """Files in which an operating system says what it leaves."""
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(str(content))
-    return root
 
 
 def container(root: Path, limit_mb: int, taken_mb: int) -> Path:

@@ -1,6 +1,7 @@
 """Where things lie, and what is there."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,11 @@ SHARED = ROOT.parent / "shared" / "data"  # recorded market data, which is not p
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="this Python has no TensorFlow"
 )
+
+
+def lay_out(root: Path, files: Mapping[str, object]) -> Path:
+    """Files in which an operating system says what it leaves, below a root of their own."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(str(content))
+    return root

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memory import megabytes, work_and_keep_a_little
+from places import lay_out
 
 from lstm_model.machine import (
+    Quota,
     Room,
     give_memory_back,
     memory_kills,
     processor_flags,
+    tightest_quota,
     tightest_room,
 )
 
@@ -24,14 +27,6 @@ MB = 1_000_000
 MOUNTED = "30 23 0:26 {within} /sys/fs/cgroup{at} rw,relatime shared:4 - {kind} {kind} rw{more}\n"
 SECOND = MOUNTED.format(within="/", at="", kind="cgroup2", more=",nsdelegate")
 FIRST = MOUNTED.format(within="{}", at="/memory", kind="cgroup", more=",memory")
-
-
-def lay_out(root: Path, files: dict[str, object]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(content))
-    return root
 
 
 def second(folder: str, limit: object, taken_mb: float, **more: object) -> dict[str, object]:
@@ -146,20 +141,72 @@ def test_a_mount_with_a_blank_in_its_name_is_found(tmp_path: Path) -> None:
 
 def test_where_nothing_is_known_there_is_no_bound(tmp_path: Path) -> None:
     assert tightest_room(tmp_path) is None
+    assert tightest_quota(tmp_path) is None
     assert processor_flags(tmp_path) == frozenset()
     assert memory_kills(tmp_path) == 0
 
 
-@given(st.lists(st.text("0123: /-maxcgroupry\n", max_size=60), min_size=6, max_size=6))
+# ---------------------------------------------------------------- processor time
+
+
+def allowed(root: Path) -> tuple[str, float]:
+    quota = tightest_quota(root)
+    assert quota is not None
+    return quota.bound.removeprefix(f"the cgroup {root}/sys/fs/cgroup"), quota.cores
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (("150000 100000", None), ("", 1.5)),  # as `docker run --cpus 1.5` in its namespace
+        (("max 100000", "50000 100000"), ("/user.slice", 0.5)),
+        (("200000 100000", "400000 100000"), ("", 2.0)),
+        (("max 100000", "max 100000"), None),
+        (("max 0", "5 0"), None),
+        (("", "x"), None),
+        ((None, None), None),
+    ],
+)
+def test_a_container_sees_how_much_processor_time_it_has(
+    tmp_path: Path, texts: tuple[str | None, str | None], found: tuple[str, float] | None
+) -> None:
+    lay_out(tmp_path, {"proc/self/cgroup": "0::/user.slice\n", "proc/self/mountinfo": SECOND})
+    for folder, text in zip(("", "user.slice/"), texts, strict=True):
+        if text is not None:
+            lay_out(tmp_path, {f"sys/fs/cgroup/{folder}cpu.max": f"{text}\n"})
+    assert (allowed(tmp_path) if found else tightest_quota(tmp_path)) == found
+
+
+@pytest.mark.parametrize(("quota", "found"), [(250_000, ("/cpu,cpuacct/docker", 2.5)), (-1, None)])
+def test_version_1_limits_processor_time_by_two_files(
+    tmp_path: Path, quota: int, found: tuple[str, float] | None
+) -> None:
+    mounted = MOUNTED.format(within="/", at="/cpu,cpuacct", kind="cgroup", more=",cpu,cpuacct")
+    at = "sys/fs/cgroup/cpu,cpuacct"
+    lay_out(tmp_path, {
+        "proc/self/cgroup": "4:memory:/other\n2:cpu,cpuacct:/docker\n0::/\n",
+        "proc/self/mountinfo": SECOND.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified") + mounted,
+        f"{at}/cpu.cfs_quota_us": -1, f"{at}/cpu.cfs_period_us": 100_000,
+        f"{at}/docker/cpu.cfs_quota_us": quota, f"{at}/docker/cpu.cfs_period_us": 100_000,
+    })  # fmt: skip
+    assert (allowed(tmp_path) if found else tightest_quota(tmp_path)) == found
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(0.2, 1), (1.0, 1), (1.9, 1), (2.0, 2), (6.5, 6)])
+def test_so_many_threads_are_not_made_to_wait(cores: float, threads: int) -> None:
+    assert Quota("a cgroup", cores).threads == threads
+
+
+@given(st.lists(st.text("0123: /-maxcgroupry\n", max_size=60), min_size=7, max_size=7))
 def test_files_of_any_form_are_read_without_a_fault(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     names = ("proc/self/cgroup", "proc/self/mountinfo", "proc/meminfo", "proc/vmstat",
-             "proc/cpuinfo", "sys/fs/cgroup/memory.max")  # fmt: skip
+             "proc/cpuinfo", "sys/fs/cgroup/memory.max", "sys/fs/cgroup/cpu.max")  # fmt: skip
     root = lay_out(tmp_path_factory.mktemp("root"), dict(zip(names, texts, strict=True)))
     lay_out(root, {"proc/self/cgroup": f"0::/\n{texts[0]}"})
     lay_out(root, {"proc/self/mountinfo": SECOND + texts[1]})
-    tightest_room(root), processor_flags(root), memory_kills(root)
+    tightest_room(root), tightest_quota(root), processor_flags(root), memory_kills(root)
 
 
 def test_flags_and_kills_are_read(tmp_path: Path) -> None:

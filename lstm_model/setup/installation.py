@@ -86,13 +86,17 @@ def check_processor(subject: Subject) -> Iterator[Finding]:
 
 
 def check_cores(subject: Subject) -> Iterator[Finding]:
-    """Cores beside the threads that trainings share."""
-    if sys.platform == "linux":
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    threads = _settings(subject).train_threads
-    text = f"{cores} core(s), train_threads {threads}"
+    """Cores that may be used, of those that there are, beside the threads that trainings share."""
+    there = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else there
+    quota, threads = machine.tightest_quota(subject.root), _settings(subject).train_threads
+    text = f"{cores} core(s){f' of {there}' if cores < there else ''}, train_threads {threads}"
+    if quota is not None and quota.cores < cores:
+        text = f"{quota.cores:.3g} of {there} core(s), by {quota.bound}, train_threads {threads}"
+        cores = quota.threads
+        if threads > cores:
+            yield note("cores", f"{text}: trainings make do with {cores}")
+            return
     if threads > cores:
         yield warning("cores", text, f'Set "train_threads" in "lstm" to {cores}')
     else:

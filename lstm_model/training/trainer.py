@@ -55,9 +55,9 @@ class Kind(NamedTuple):
     python: str
 
     @classmethod
-    def of(cls, settings: Settings, background: bool) -> Self:
+    def of(cls, settings: Settings, threads: int, background: bool) -> Self:
         """In a bot it has all threads; the trainings of a study share them."""
-        threads, python = settings.train_threads, settings.train_python or sys.executable
+        python = settings.train_python or sys.executable
         return cls(threads if background else threads // at_once(threads), background, python)
 
     def command(self, program: Sequence[str]) -> list[str]:
@@ -80,7 +80,8 @@ class Trainer:
         under the interpreter that is `train_python` of a job's settings, by default this one
     idle_s : without work, after which one ends
     lifeless_s : without a word and without taking processor time, after which one is ended
-    root : below which the operating system says what memory is left
+    root : below which the operating system says what memory is left, and how much processor time
+        a cgroup allows: beyond that, all threads of the bot would wait
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Trainer:
 
     def prepare(self, settings: Settings, background: bool) -> None:
         """Start a process for a job that comes soon, unless there is one."""
-        kind = Kind.of(settings, background)
+        kind = Kind.of(settings, self._threads(settings), background)
         with self._changed:
             if not self._busy:
                 self._rest(self._rested(kind) or Child(kind.command(self._program)), kind)
@@ -162,12 +163,17 @@ class Trainer:
         self._changed = threading.Condition()
         self._idle, self._busy, self._urgent = {}, set(), 0
 
+    def _threads(self, settings: Settings) -> int:
+        quota = machine.tightest_quota(self._root)
+        return min([settings.train_threads, *([quota.threads] if quota else [])])
+
     @contextmanager
     def _taken(
         self, settings: Settings, background: bool, ahead: bool, watch: _Watch
     ) -> Iterator[Child]:
-        kind = Kind.of(settings, background)
-        most = settings.train_threads // kind.threads
+        threads = self._threads(settings)
+        kind = Kind.of(settings, threads, background)
+        most = threads // kind.threads
         watch.check_stop()  # a process that is started for nothing costs seconds
         with self._waiting(ahead):
             while (child := self._take(kind, most, ahead)) is None:

@@ -25,14 +25,13 @@ from doctor_world import (
     by_name,
     container,
     healthy,
-    lay_out,
     only,
     to_be_done,
     unwritable,
 )
 from journal_faults import locked
 from permissions import permissions_count
-from places import ROOT, needs_tensorflow
+from places import ROOT, lay_out, needs_tensorflow
 from stored import publish, publish_and_serve
 from telegram_world import private_settings, secret_forms
 
@@ -439,6 +438,27 @@ def test_more_threads_than_cores_are_a_warning(user: User) -> None:
     user.configure(lstm={**LSTM, "train_threads": 64})
     found = only(user.examined(), "cores")
     assert (found.state, "train_threads 64" in found.text) == (State.WARNING, True)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "state", "end"),
+    [("100000", State.NOTE, "train_threads 2: trainings make do with 1"),
+     ("9900000000", State.GOOD, "train_threads 2"), ("max", State.GOOD, "train_threads 2")],
+)  # fmt: skip
+def test_cores_are_those_that_the_cgroup_allows(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, state: State,
+    end: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("os.cpu_count", lambda: 99)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    root = container(tmp_path / "machine", 8_000, 1_000)
+    lay_out(root, {"sys/fs/cgroup/cpu.max": f"{allowed} 100000\n"})
+    found = only(user.examined(root=root), "cores")
+    assert found.state == state
+    assert found.text.endswith(end)
+    bound = f"1 of 99 core(s), by the cgroup {root}/sys/fs/cgroup, "
+    assert found.text.startswith(bound if allowed == "100000" else "64 core(s) of 99, ")
 
 
 @needs_tensorflow

@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import psutil
 import pytest
+from places import lay_out
 
 from lstm_model.errors import DataError, TrainingError
 from lstm_model.settings import Settings
@@ -385,7 +386,7 @@ def test_one_that_cannot_be_ended_keeps_no_other_from_it(
 ) -> None:
     children = [Child((sys.executable, "-c", "input()")) for _ in range(3)]
     for child in children:
-        trainer._rest(child, Kind.of(Settings(), background=False))
+        trainer._rest(child, Kind.of(Settings(), 2, background=False))
     with monkeypatch.context() as patch:
         patch.setattr(children[1], "kill", mock.Mock(side_effect=PermissionError("not yours")))
         with pytest.raises(PermissionError, match="not yours"):
@@ -464,6 +465,28 @@ def test_trainings_share_the_threads(staying: Staying) -> None:
     (staying.folder / "b" / "go").touch()
     for thread in first:
         thread.join(10.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "background", "quota", "computes"),
+    [(2, True, 150_000, 1), (2, False, 150_000, 1), (8, False, 400_000, 2), (8, True, 400_000, 4),
+     (2, True, 900_000, 2)],
+)  # fmt: skip
+def test_more_threads_than_the_cgroup_allows_are_not_begun(
+    tmp_path: Path, wanted: int, background: bool, quota: int, computes: int
+) -> None:
+    """It would stop them all, and the bot beside them, for the rest of every tenth of a second."""
+    lay_out(tmp_path, {
+        "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000\n",
+        "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    })  # fmt: skip
+    tells = "import pathlib, sys\npathlib.Path(sys.argv[0] + '.told').write_text(sys.argv[1])\n"
+    (tmp_path / "child.py").write_text(tells + textwrap.dedent(GOOD_CHILD))
+    trainer = Trainer((sys.executable, str(tmp_path / "child.py")), root=tmp_path)
+    settings = Settings(lookback=8, train_threads=wanted)
+    trainer.run(make_job(settings=settings), tmp_path / "job", background=background)
+    trainer.end_idle()
+    assert (tmp_path / "child.py.told").read_text() == f"--threads={computes}"
 
 
 def test_a_training_ahead_lets_others_pass(staying: Staying) -> None:
