@@ -25,6 +25,14 @@ def test_nothing_prints_but_the_commands_through_their_console() -> None:
     assert not [call for call in calls() if unwanted.fullmatch(call[1])]
 
 
+def test_no_table_cuts_a_number() -> None:
+    """rich would put dots in its place where a column is too wide for the terminal."""
+    aligning = [module for module, text in TEXTS.items() if 'justify="right"' in text]
+    assert [module for module in aligning if module.startswith("lstm_model.")] == [
+        "lstm_model.commands.terminal"
+    ]
+
+
 def test_nothing_is_unpickled() -> None:
     for module, text in TEXTS.items():
         assert not re.search(r"allow_pickle\s*=\s*True", text), module

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from lstm_model.commands.terminal import plain_table
 from lstm_model.rivals.report import (
     difference_rows,
     entry_lines,
@@ -122,22 +123,14 @@ def renderables(rivalry: Rivalry) -> Iterator[RenderableType]:
 
 
 def _side_by_side(rivalry: Rivalry) -> Table:
-    made = _table(*(each.name for each in rivalry.contenders))
+    made = plain_table("", *(each.name for each in rivalry.contenders))
     for name, values in table(rivalry):
         made.add_row(Text(name), *map(Text, values))
     return made
 
 
 def _differences(rivalry: Rivalry) -> Table:
-    made = _table(*(f"less {name}" for name in rivalry.against))
+    made = plain_table("", *(f"less {name}" for name in rivalry.against))
     for name, cells in difference_rows(rivalry):
         made.add_row(Text(name), *(Text(text, _STYLES[proven]) for text, proven in cells))
     return made
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    return table

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lstm_model.commands.terminal import plain_table
 from lstm_model.market.candles import utc_text
 from lstm_model.replay.comparison import Comparison
 from lstm_model.replay.forecasts import ForecastComparison, ForecastDifference
@@ -78,7 +79,7 @@ def _forecasts_line(forecasts: ForecastComparison) -> Text:
 
 
 def _forecasts_table(forecasts: ForecastComparison) -> Table:
-    table = _table("pair", "compared", "equal", "differing", "only backtest", "only bot")
+    table = plain_table("pair", "compared", "equal", "differing", "only backtest", "only bot")
     for pair in forecasts.pairs:
         alone = (pair.only_backtest, pair.only_replay)
         counts = (pair.compared, pair.equal, *map(len, (pair.differing, *alone)))
@@ -105,7 +106,7 @@ def _matched_table(trades: TradeComparison) -> Table:
     counts = Counter(
         difference.name for couple in trades.matched for difference in couple.differences
     )
-    table = _table("differs", "trades", "for example")
+    table = plain_table("differs", "trades", "for example")
     for name, count in counts.most_common():
         table.add_row(Text(name), f"{count:,}", Text(_example(trades, name)))
     table.columns[-1].justify = "left"
@@ -129,7 +130,7 @@ def _place(couple: MatchedTrade) -> str:
 
 def _causes_table(trades: TradeComparison) -> Table:
     counts = Counter((lone.cause.kind, lone.who) for lone in trades.alone)
-    table = _table("made by one alone, because", "by", "trades")
+    table = plain_table("made by one alone, because", "by", "trades")
     for (kind, who), count in counts.most_common():
         table.add_row(Text(kind), who, f"{count:,}")
     return table
@@ -139,7 +140,7 @@ def _alone_table(trades: TradeComparison) -> Table:
     """The unexplained first: they are what has to be looked into."""
     unexplained = set(trades.unexplained)
     order = sorted(trades.alone, key=lambda lone: lone not in unexplained)
-    table = _table("trade", "by", "cause")
+    table = plain_table("trade", "by", "cause")
     for lone in order[:_SHOWN]:
         table.add_row(Text(_trade(lone)), lone.who, Text(f"{lone.cause.kind}: {lone.cause.text}"))
     if len(order) > _SHOWN:
@@ -176,11 +177,3 @@ def _not_kept(money: MoneyComparison) -> str:
     alone = f", {100.0 * money.alone:.2f} points in trades of one side" if money.alone else ""
     apart = f"{count:,} trade(s) apart, {points} in all{alone}"
     return f"the profit was not kept {_within(money)} ({apart})"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", overflow="fold")
-    return table

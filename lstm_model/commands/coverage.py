@@ -201,9 +201,8 @@ def _reaches(judged: Sequence[_Judged], horizon: int) -> Table:
 
     apart: so many spans do not overlap; few of them say nothing.
     """
-    table = plain_table("candles")
-    for column in ("matured", "apart", "below", "worst fifth", "above", "worst fifth"):
-        table.add_column(column, justify="right")
+    columns = ("matured", "apart", "below", "worst fifth", "above", "worst fifth")
+    table = plain_table("candles", *columns)
     missed = np.concatenate([pair.missed for pair in judged])
     fifths = np.concatenate([_fifths(pair.volatility) for pair in judged])
     for number, span in enumerate((1, *SPANS)):
@@ -252,9 +251,8 @@ def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:
 
 def _scores(judged: Sequence[_Judged], settings: Settings) -> Table:
     level = _level(settings)
-    table = plain_table("pair")
-    for column in ("matured", "cover", "worst fifth", "worst run", "Winkler", *_OTHERS):
-        table.add_column(column, justify="right")
+    columns = ("matured", "cover", "worst fifth", "worst run", "Winkler", *_OTHERS)
+    table = plain_table("pair", *columns)
     parts = [_with_baselines(pair, settings.horizon, level) for pair in judged]
     for pair, part in zip(judged, parts, strict=True):
         table.add_row(pair.pair, *_cells(part, np.zeros(len(pair.low)), level))

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lstm_model.commands.terminal import add_numbers
 from lstm_model.errors import ConfigError
 from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import candle_open_ms
@@ -145,8 +146,8 @@ class Demo:
     def summary(self) -> Table:
         """What the dry run left: forecasts in the journal, trades in freqtrade's database."""
         table = Table(title="What the dry run left", title_justify="left")
-        for column in ("pair", "forecasts", "in force", "trades", "closed", "profit USDT"):
-            table.add_column(column, justify="left" if column == "pair" else "right")
+        table.add_column("pair")
+        add_numbers(table, "forecasts", "in force", "trades", "closed", "profit USDT")
         journal = self._userdir / "lstm" / "journal.sqlite"
         forecasts = dict(_query(journal, "SELECT pair, count(*) FROM forecast GROUP BY pair"))
         newest = dict(_query(journal, "SELECT pair, max(version) FROM forecast GROUP BY pair"))

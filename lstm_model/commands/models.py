@@ -10,7 +10,15 @@ from typing import Any
 import click
 from rich.table import Table
 
-from lstm_model.commands.terminal import OF_BOT, console, load_config, of_bot, some, with_options
+from lstm_model.commands.terminal import (
+    OF_BOT,
+    add_numbers,
+    console,
+    load_config,
+    of_bot,
+    some,
+    with_options,
+)
 from lstm_model.errors import StoreError
 from lstm_model.market.candles import utc_minute
 from lstm_model.settings import Settings
@@ -183,9 +191,8 @@ def _list(bot: _Bot, last: int) -> None:
 def _versions(cards: Sequence[ModelCard], roles: Mapping[str | None, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)  # fits into 80 columns
     for column in ("version", "what it is", "role", "trained until"):
-        table.add_column(column, no_wrap=column == "version")
-    for column in ("R2 (late)", "cover", "Winkler", "p"):
-        table.add_column(column, justify="right")
+        table.add_column(column, no_wrap=column == "version", overflow="fold")
+    add_numbers(table, "R2 (late)", "cover", "Winkler", "p")
     for card in cards:
         table.add_row(card.version, _origin(card), roles.get(card.version, "-"), *_figures(card))
     return table
@@ -263,6 +270,8 @@ def print_card(card: ModelCard) -> None:
 
 def _facts(card: ModelCard) -> Table:
     table = Table(title=f"Model {card.version}", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     options = card.settings
     for name, value in {
         "what it is": _origin(card),
@@ -280,15 +289,14 @@ def _facts(card: ModelCard) -> Table:
 
 def _scores(card: ModelCard) -> Table:
     table = Table(
+        box=None, padding=(0, 1, 0, 0), pad_edge=False,  # fits into 80 columns
         title="Scores on the test block, newer than anything trained on",
         caption="R2 against zero return; late: entered one candle after the forecast; coverage of "
         "the widest interval: in all, in the worst fifth by volatility, in the worst 250 candles; "
         "width and Winkler score in bps",
-    )
-    columns = ("R2", "late", "hits", "late", "cover", "fifth", "250", "width", "Winkler")
-    table.add_column("forecast")
-    for column in columns:
-        table.add_column(column, justify="right")
+    )  # fmt: skip
+    table.add_column("forecast", overflow="fold")  # which makes room for numbers
+    add_numbers(table, "R2", "late", "hits", "late", "cover", "fifth", "250", "width", "Winkler")
     for name, title in _FORECASTERS.items():
         if name in card.scores:
             late = card.scores.get(f"{name}_delayed", {})

@@ -73,9 +73,7 @@ def reasons(config: dict[str, Any], days: int) -> None:
 
 def _meanings(totals: Counter[str]) -> Table:
     """How often each reason was the last word, and what it means."""
-    table = plain_table("reason")
-    for column in ("candles", "share"):
-        table.add_column(column, justify="right")
+    table = plain_table("reason", "candles", "share")
     table.add_column("which means")
     for code, count in totals.items():
         meaning = REASONS.get(code, "unknown to this release")
@@ -86,9 +84,7 @@ def _meanings(totals: Counter[str]) -> Table:
 def _by_pair(counts: Mapping[tuple[str, str], int]) -> Table:
     """A row for each pair and one for all, a column for each reason that there was."""
     totals, pairs = _totals(counts), sorted({pair for pair, _ in counts})
-    table = plain_table("pair")
-    for column in ("candles", *totals):
-        table.add_column(column.replace("_", "_\n"), justify="right", overflow="fold")
+    table = plain_table("pair", "candles", *(code.replace("_", "_\n") for code in totals))
     for pair in pairs:
         mine = Counter({code: counts.get((pair, code), 0) for code in totals})
         table.add_row(pair, *_numbers(mine))

@@ -172,8 +172,15 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {others} more" if others > 0 else "")
 
 
-def plain_table(first: str) -> Table:
-    """A table that fits into 80 columns; its first column is never cut."""
+def plain_table(first: str, *numbers: str) -> Table:
+    """A table without lines, for 80 columns; its first column stays in one line."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(first, no_wrap=True)
+    return add_numbers(table, *numbers)
+
+
+def add_numbers(table: Table, *names: str) -> Table:
+    """Give a table columns of numbers: where one is too wide it goes on below, and none is cut."""
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
     return table

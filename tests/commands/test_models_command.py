@@ -13,6 +13,7 @@ from stored import make_card, make_weights, reseal
 
 from lstm_model.bot import configuration
 from lstm_model.commands.main import main
+from lstm_model.commands.models import _FORECASTERS
 from lstm_model.features.closed_candle import feature_names
 from lstm_model.settings import parse_settings
 from lstm_model.store.card import ModelCard
@@ -191,6 +192,22 @@ def test_a_card_shows_the_rivals_that_it_has(user: User) -> None:
     for name in ("zero, HAR-RV tracked", "LightGBM tracked", "zero, EWMA tracked"):
         assert re.search(rf"{name}.* 90.5% .* 80.0 .* 99.0", output), name
     assert "Winkler +3.1%, HAR +1.2%." in output
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_card_loses_no_number_in_a_narrow_terminal(user: User, columns: int) -> None:
+    wide = {"r2": -0.1234, "hit_rate": 1.0, "coverage": 1.0, "coverage_worst_quintile": 0.987,
+            "coverage_worst_window": 0.976, "width_bps": 1234.5, "winkler_bps": 2345.6}  # fmt: skip
+    late = {"r2": -0.2345, "hit_rate": 0.519}
+    scores = dict.fromkeys(_FORECASTERS, wide) | {f"{name}_delayed": late for name in _FORECASTERS}
+    user.publish("0a0a0a0a0a0a0a0a", 7, scores=scores, skill=SKILL, pairs=("BTC/USDT",) * 30)
+    output = user.told("show", "0a0a", columns=columns)
+    assert "\u2026" not in output
+    told = ["-12.34%", "-23.45%", "100.0%", "51.9%", "100.0%", "98.7%", "97.6%", "1234.5", "2345.6"]
+    if columns == 80:
+        lines = [ln for ln in output.splitlines() if ln.split()[-len(told) :] == told]
+        assert len(lines) == len(_FORECASTERS)
+        assert max(map(len, lines)) <= 80
 
 
 def test_a_card_of_before_is_shown_without_them(user: User) -> None:
