@@ -6,6 +6,7 @@ import errno
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -71,10 +72,15 @@ for _command in (init, trainer, doctor, models, reasons, coverage, replay, verif
 @click.option("--fault", "specs", multiple=True, metavar="NAME=VALUE",
               help="What goes wrong: gaps=0.01, silence=60:5, ...; repeat.")  # fmt: skip
 def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...]) -> None:
-    """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted."""
-    from lstm_model.practice.exchange import open_market, run_exchange
+    """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted.
+
+    It prints the command by which a bot trades there.
+    """
+    from lstm_model.practice.exchange import DEFAULT_PORT, open_market, run_exchange
     from lstm_model.practice.faults import parse_faults
+    from lstm_model.practice.overlay import bot_overlay
     from lstm_model.practice.serving import check_free
+    from lstm_model.setup.scaffold import practice_commands
 
     faults = parse_faults(specs)
     check_free(port)  # before a market is prepared for it
@@ -82,9 +88,14 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
     opened = open_market(market, seed, days)
     if specs:
         console.print("What goes wrong: " + ", ".join(specs), markup=False)
-    run_exchange(
-        opened, port=port, ready=lambda url: console.print(f"Serving on {url}"), faults=faults
-    )
+
+    def ready(url: str) -> None:
+        console.print(f"Serving on {url}. Let a bot trade there, in another terminal:")
+        usual = url.replace(f":{urlsplit(url).port}", f":{DEFAULT_PORT}")
+        commands = practice_commands(bot_overlay(url), bot_overlay(usual))
+        console.print(*(f"  {command}" for command in commands), sep="\n", markup=False)
+
+    run_exchange(opened, port=port, ready=ready, faults=faults)
 
 
 @main.command()

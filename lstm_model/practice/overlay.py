@@ -64,6 +64,16 @@ def loopback_overlay(url: str, trading_mode: str = "spot") -> dict[str, Any]:
     }
 
 
+def bot_overlay(url: str) -> dict[str, Any]:
+    """The same for a dry run that a user starts: no keys, and apart from what other bots leave."""
+    overlay = loopback_overlay(url)
+    return {
+        "db_url": "sqlite:///user_data/tradesv3-loopback.dryrun.sqlite", "dry_run": True,
+        **overlay, "exchange": {"name": "binance", "key": "", "secret": "", **overlay["exchange"]},
+        "lstm": {"store_dir": "lstm-loopback"},
+    }  # fmt: skip
+
+
 def _addresses(url: str) -> dict[str, Any]:
     socket = url.replace("http", "ws", 1)
     return {name: f"{url}/{path}" for name, path in _REST.items()} | {

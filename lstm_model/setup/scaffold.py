@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError, TrainingError
@@ -126,6 +128,34 @@ def next_commands(userdir: Path) -> list[str]:
     ]
 
 
+def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The commands by which a bot in this folder trades on a practice exchange.
+
+    Parameters
+    ----------
+    overlay : the configuration that leads there; a command writes it where no file says the same
+    usual : the same of an exchange on the usual port, of which a checkout has a file
+    """
+    userdir = Path("user_data")
+    own = _Theirs.of(userdir).path
+    made = [] if own else [f"freqtrade create-userdir --userdir {userdir}",
+                           f"freqtrade-lstm init --userdir {userdir}"]  # fmt: skip
+    port, usual_port = (_port(each) for each in (overlay, usual))
+    shipped, other = (userdir / f"config-loopback{end}.json" for end in ("", f"-{port}"))
+    file = shipped if _says(shipped, overlay) else other
+    if not _says(file, overlay):
+        text = f"echo {shlex.quote(json.dumps(overlay))}"
+        if _says(shipped, usual):
+            text = f"sed s/:{usual_port}/:{port}/ {shipped}"
+        made.append(f"{text} > {file}")
+    configs = f"-c {own or userdir / CONFIG_FILE} -c {file}"
+    return [*made, f"freqtrade trade {configs} --strategy LSTMStrategy"]
+
+
+def _port(overlay: Mapping[str, Any]) -> int | None:
+    return urlsplit(str(overlay["exchange"]["ccxt_config"]["urls"]["api"]["public"])).port
+
+
 def _has_trainer(userdir: Path) -> bool:
     """Whether a Python is found that trains, by what a user has who has chosen nothing."""
     try:
@@ -217,6 +247,10 @@ def _as_it_stands(path: Path) -> dict[str, Any]:
         return read_config(path)
     except ConfigError:
         return {}
+
+
+def _says(path: Path, wanted: Mapping[str, Any]) -> bool:
+    return path.is_file() and wanted.items() <= _as_it_stands(path).items()
 
 
 def _braces(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def test_who_ends_the_exchange_ends_it_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lstm_model", "exchange", "--port", "0", "--days", "1"]
     exchange = Running(command, tmp_path / "log")
     try:
-        assert exchange.wait_for(lambda text: "Serving on http://127.0.0.1:" in text, 60.0)
+        assert exchange.wait_for(lambda text: "--strategy LSTMStrategy" in text, 60.0)
+        [port] = re.findall(r"Serving on http://127.0.0.1:(\d+)\.", exchange.text)
+        assert f"-c config.json -c user_data/config-loopback-{port}.json" in exchange.text
     finally:
         code = exchange.stop(signal.SIGHUP)
     assert code == 0, exchange.text

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from lstm_model import __version__
 from lstm_model.bot.configuration import check_startable, load_config, read_config
 from lstm_model.commands.main import main
 from lstm_model.errors import ConfigError, DataError, StoreError, TrainingError
+from lstm_model.practice.overlay import bot_overlay
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.setup import scaffold as scaffold_module
 from lstm_model.setup.scaffold import (
@@ -26,6 +28,7 @@ from lstm_model.setup.scaffold import (
     STRATEGY_FILES,
     days_to_download,
     next_commands,
+    practice_commands,
     scaffold,
 )
 from lstm_model.written import signature, signed
@@ -84,6 +87,47 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
     for _ in range(2):
         assert scaffold(tmp_path)[0].path == third
     assert content(tmp_path) == before | {third: signed((source / MAIN).read_bytes())}
+
+
+USUAL, OTHER = (bot_overlay(f"http://127.0.0.1:{port}") for port in (8787, 9000))
+
+
+def test_a_bot_is_led_to_a_practice_exchange_by_the_file_that_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert practice_commands(USUAL, USUAL) == [
+        "freqtrade trade -c config.json -c user_data/config-loopback.json --strategy LSTMStrategy"
+    ]
+
+
+@pytest.mark.parametrize("is_shipped", [True, False])
+@pytest.mark.parametrize("has", [[], ["config.json"], ["user_data/config.json"]])
+def test_where_none_leads_there_it_is_written_first(
+    has: list[str], is_shipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("user_data").mkdir()
+    shipped = Path("user_data/config-loopback.json")
+    shipped.write_text(json.dumps(USUAL, indent=4) if is_shipped else theirs())
+    for name in has:
+        Path(name).write_text(theirs())
+    *before, write, trade = practice_commands(OTHER, USUAL)
+    assert write.split()[0] == ("sed" if is_shipped else "echo")
+    assert [line.split()[:2] for line in before] == (
+        [] if has else [["freqtrade", "create-userdir"], ["freqtrade-lstm", "init"]]
+    )
+    subprocess.run(["sh", "-c", write], check=True)
+    file = "user_data/config-loopback-9000.json"
+    assert json.loads(Path(file).read_text()) == OTHER
+    own = has[0] if has else "user_data/config.json"
+    assert trade == f"freqtrade trade -c {own} -c {file} --strategy LSTMStrategy"
+    assert practice_commands(OTHER, USUAL) == [*before, trade]
+    config = load_config([*has, file], {"timeframe": "5m"} | ({"stake_currency": "USDT"}))
+    assert config["exchange"]["ccxt_config"]["urls"]["api"]["public"] == (
+        "http://127.0.0.1:9000/api/v3"
+    )
+    assert config["dry_run"] is True
 
 
 def scaffolded_by(version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
