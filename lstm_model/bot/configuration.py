@@ -53,6 +53,11 @@ def settings_of(config: Config, timeframe: str | None = None) -> Settings:
     return parse_settings(config.get("lstm"), timeframe_ms(timeframe))
 
 
+def without_section(config: Config) -> Config:
+    """The configuration without our section: what is wrong in it is not the strategy's fault."""
+    return {name: value for name, value in config.items() if name != "lstm"}
+
+
 def trades_now(config: Config) -> bool:
     """Whether this is a dry run or live, not a backtest or another study of the past."""
     return config.get("runmode") in (RunMode.DRY_RUN, RunMode.LIVE)
@@ -320,7 +325,7 @@ def _strategy_timeframe(config: Config) -> str:
     """The timeframe of the strategy, which freqtrade takes where the configuration names none."""
     needed = 'the configuration has no "timeframe"'
     try:
-        timeframe = getattr(load_strategy(config), "timeframe", None)
+        timeframe = getattr(load_strategy(without_section(config)), "timeframe", None)
     except ConfigError as error:
         raise ConfigError(
             f'{needed}, and {error}; set it, e.g. to "5m", or give --timeframe or --strategy'

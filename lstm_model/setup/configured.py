@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lstm_model.bot import configuration
+from lstm_model.bot import configuration, insides
 from lstm_model.errors import ConfigError
+from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Config
 
 
-def check_strategy(config: Config) -> Iterator[Finding]:
-    """Whether freqtrade loads the strategy, and would start with it and this configuration."""
+def check_strategy(config: Config, settings: Settings | None) -> Iterator[Finding]:
+    """Whether freqtrade loads the strategy, and would start with it and this configuration.
+
+    Parameters
+    ----------
+    settings : None: our section is wrong, which is told apart; the strategy is judged without it
+    """
     named = config.get("strategy")
+    if settings is None:
+        config = configuration.without_section(config)
     try:
         strategy = configuration.load_strategy(config)
     except ConfigError as error:
-        if named:
+        if named or insides.NO_STRATEGY not in str(error):
             yield to_do("strategy", str(error), "")
         else:
             yield note(

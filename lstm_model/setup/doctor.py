@@ -57,7 +57,7 @@ def _strategy(subject: Subject) -> Iterator[Finding]:
     if subject.config is not None:
         from lstm_model.setup.configured import check_strategy
 
-        yield from check_strategy(subject.config)
+        yield from check_strategy(subject.config, subject.settings)
 
 
 def _telegram(subject: Subject) -> Iterator[Finding]:

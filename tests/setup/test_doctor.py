@@ -176,6 +176,27 @@ def test_every_wrong_option_of_ours_is_told_whatever_freqtrade_has_against_the_r
     assert "stake_amount" in str(only(user.examined(), "config"))
 
 
+@pytest.mark.parametrize("lacking", [[], ["strategy"], ["timeframe"], ["strategy", "timeframe"]])
+def test_a_strategy_is_judged_apart_from_a_wrong_option_of_ours(
+    user: User, lacking: list[str]
+) -> None:
+    changed = {**COMPLETE, "lstm": {"horizn": 3}}
+    user.file.write_text(json.dumps({k: v for k, v in changed.items() if k not in lacking}))
+    findings = user.examined()
+    assert [(each.name, "horizn" in each.text) for each in to_be_done(findings)] == [("lstm", True)]
+    assert str(only(findings, "strategy")).startswith("strategy: LSTMStrategy loads, timeframe ")
+
+
+def test_a_strategy_that_is_there_and_does_not_start_is_not_called_missing(user: User) -> None:
+    config = {name: value for name, value in COMPLETE.items() if name != "strategy"}
+    user.file.write_text(json.dumps(config))
+    path = user.folder / "strategies" / "lstm_strategy.py"
+    parameter = "lstm_lookback = RealParameter(8, 9, default=8, space='buy')"
+    path.write_text(f"{path.read_text()}\n    {parameter}\n")
+    found = only(user.examined(), "strategy")
+    assert (found.state, "lstm_lookback cannot be a parameter" in found.text) == (State.TODO, True)
+
+
 def test_a_folder_that_is_not_there_is_told_with_the_command_that_makes_it(user: User) -> None:
     user.folder.rename(user.folder.with_name("elsewhere"))
     findings = user.examined([str(user.folder.with_name("elsewhere") / "config.json")])
