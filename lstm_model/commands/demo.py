@@ -22,13 +22,16 @@ from rich.table import Table
 
 from lstm_model.commands.terminal import add_numbers
 from lstm_model.errors import ConfigError
+from lstm_model.features.context import REACH_DAYS
 from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import candle_open_ms
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.overlay import loopback_overlay
 
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
-_DAYS = 20  # of 1m history: enough for a first model, and the days that are backtested
+# Of 1m history: enough for a first model, and the days that are backtested; and before them what
+# their candles are seen with, or each step would warn that it is not known.
+_DAYS = 20 + REACH_DAYS
 _TESTED_DAYS, _LEARNT_DAYS = 2, 3  # chosen: so that a champion has proven skill by the backtest
 # Chosen: as many trades as the backtest made at last are replayed, about; an hour takes seconds.
 _TRADES, _FEWEST_HOURS, _MOST_HOURS = 8, 2, 8

@@ -38,6 +38,7 @@ from lstm_model.trading.sizing import REASONS
 
 TEMPLATE, STYLE = "report.html.jinja", "page.css"
 MOST_TRADES, MOST_LINES = 500, 200  # chosen: a page stays below a megabyte
+_INCIDENTS = 3  # chosen: as many as a summary tells in words
 UNKNOWN = "unknown"
 _BPS = 1e4
 _EXPLAINED = 1e-4  # chosen: of the wallet; what freqtrade rounds away stays below
@@ -88,6 +89,7 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
         *(f"  {name}: {interval_line(made)}" for name, made in facts.intervals.items()),
         f"Learner: {_many(len(facts.decisions), 'decision')}",
         f"Incidents: {len(facts.incidents) or 'none'}; messages sent: {_count(facts.messages)}",
+        *(f"  {utc_minute(at.date_ms)} {_safe(at.text)}" for at in facts.incidents[:_INCIDENTS]),
     ]
 
 

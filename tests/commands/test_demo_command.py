@@ -81,6 +81,8 @@ def test_a_demo_ends_with_trades_and_the_life_of_one(tmp_path: Path) -> None:
     for chapter in ("forecast", "edge", "entry", "stake", "stop", "price", "profit"):
         assert re.search(rf"^  {chapter} +\S", done.text, re.MULTILINE), chapter
     assert "Dry run for 0.1 minutes" in done.text
+    assert "Incidents: none;" in done.text, "a newcomer takes a warning for a fault"
+    assert "is known of" not in done.text
     assert "an invented market that carries a learnable signal on purpose" in done.text
     page = (folder / "report.html").read_text()
     assert "an invented market that carries a learnable signal on purpose" in page

@@ -174,6 +174,13 @@ def test_without_a_pair_s_price_buy_and_hold_is_unknown(points: list[tuple[int, 
     assert "is not known" in Page(render_html(made)).text
 
 
+def test_a_summary_says_what_an_incident_was() -> None:
+    made = facts(incidents=[Moment(START + number, f"of kind {number}") for number in range(5)])
+    told = summary_lines(made)
+    first = next(number for number, line in enumerate(told) if line.startswith("Incidents: 5;"))
+    assert told[first + 1 :] == [f"  2024-05-12 00:00 of kind {number}" for number in range(3)]
+
+
 def test_trades_are_won_and_lost_after_fees_and_open_ones_are_neither() -> None:
     made = Tally.of(facts().trades)
     assert (made.count, made.wins, made.losses, made.even) == (3, 1, 1, 1)
