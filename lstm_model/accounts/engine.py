@@ -13,7 +13,7 @@ from typing import Protocol
 
 from lstm_model.accounts.money import ZERO, stepped
 from lstm_model.accounts.orders import FIRST_FILL, Algo, Draft, Fill, Order, Orders
-from lstm_model.accounts.venue import Level, Traded, Venue
+from lstm_model.accounts.venue import LastPrices, Level, Prices, Traded, Venue
 from lstm_model.practice.query import RefusedRequest
 
 
@@ -32,8 +32,11 @@ class Books(Protocol):
     def settle(self, order: Order, level: Level, number: int, maker: bool, now_ms: int) -> Fill:
         """Book a fill."""
 
-    def after(self, symbol: str, now_ms: int) -> None:
-        """Do what follows from a trade of the market."""
+    def pass_to(self, now_ms: int) -> None:
+        """Do what is due by then."""
+
+    def forced(self, symbol: str, now_ms: int) -> Draft | None:
+        """The order that ends a position that must end now."""
 
     def exposed(self) -> set[str]:
         """Symbols whose every trade matters, orders aside."""
@@ -47,8 +50,11 @@ class Engine:
     share : per symbol the part of each order that the market fills; all of it unless set
     """
 
-    def __init__(self, venue: Venue, orders: Orders, books: Books) -> None:
+    def __init__(
+        self, venue: Venue, orders: Orders, books: Books, prices: Prices | None = None
+    ) -> None:
         self.venue, self.orders, self.books = venue, orders, books
+        self._prices = prices or LastPrices(venue)
         self.share: dict[str, Decimal] = {}
         self._seen_ms = venue.now_ms()
         self._fills = FIRST_FILL
@@ -57,7 +63,9 @@ class Engine:
         """Do what has happened since the last call; the time now."""
         now_ms = max(self.venue.now_ms(), self._seen_ms)
         for traded in self.venue.traded(sorted(self._watched()), self._seen_ms, now_ms):
+            self.books.pass_to(traded.time_ms)
             self._hear(traded)
+        self.books.pass_to(now_ms)
         self._seen_ms = now_ms
         return now_ms
 
@@ -70,8 +78,9 @@ class Engine:
             With Binance's code.
         """
         now_ms = self.advance()
-        last = self.venue.last(draft.symbol, now_ms)
-        self._admit(draft, last)
+        rules, last = self.venue.rules(draft.symbol), self.venue.last(draft.symbol, now_ms)
+        near = self._prices.mark(draft.symbol, now_ms) if rules.contract else last
+        self._admit(draft, near)
         if draft.stop_price:
             return self._wait(draft, last, now_ms)
         return self._enter(draft, now_ms)
@@ -116,11 +125,9 @@ class Engine:
         for order in self.orders.open(symbol):
             self._limit(order)
 
-    def force(self, draft: Draft, price: Decimal, now_ms: int) -> Order:
-        """An order of the exchange itself, filled at that price."""
-        order = self.orders.add(draft, now_ms)
-        self._fill(order, (price, draft.quantity), True, now_ms)
-        return order
+    def review(self, symbol: str) -> None:
+        """Look again at a price that somebody has set: stops and liquidations follow from it."""
+        self._react(symbol, self.advance())
 
     def _admit(self, draft: Draft, last: Decimal) -> None:
         rules = self.venue.rules(draft.symbol)
@@ -194,6 +201,20 @@ class Engine:
             self._fills += 1
             fill = self.books.settle(order, (price, allowed), self._fills, maker, now_ms)
             order.take(fill)
+            self._expire(order.draft.symbol, now_ms)
+
+    def _expire(self, symbol: str, now_ms: int) -> None:
+        """End orders that have nothing left to reduce."""
+        for order in self.orders.open(symbol):
+            if not self.books.fillable(order):
+                order.end("EXPIRED", now_ms)
+
+    def _end_what_must(self, symbol: str, now_ms: int) -> None:
+        if draft := self.books.forced(symbol, now_ms):
+            for order in self.orders.open(symbol):
+                order.end("CANCELED", now_ms)
+            forced = self.orders.add(draft, now_ms)
+            self._fill(forced, (draft.price, draft.quantity), False, now_ms)
 
     def _watched(self) -> set[str]:
         waiting = {algo.draft.symbol for algo in self.orders.waiting()}
@@ -206,10 +227,13 @@ class Engine:
                 self._take(order, traded.time_ms)
             elif not order.waiting:
                 self._rest(order, traded)
-        for algo in self.orders.waiting(traded.symbol):
-            if algo.draft.crosses(self._watched_price(algo.draft, traded.time_ms)):
-                self._trigger(algo, traded.time_ms)
-        self.books.after(traded.symbol, traded.time_ms)
+        self._react(traded.symbol, traded.time_ms)
+
+    def _react(self, symbol: str, now_ms: int) -> None:
+        for algo in self.orders.waiting(symbol):
+            if algo.draft.crosses(self._watched_price(algo.draft, now_ms)):
+                self._trigger(algo, now_ms)
+        self._end_what_must(symbol, now_ms)
 
     def _rest(self, order: Order, traded: Traded) -> None:
         draft = order.draft
@@ -223,6 +247,8 @@ class Engine:
             self._fill(order, (draft.price, quantity), True, traded.time_ms)
 
     def _watched_price(self, draft: Draft, now_ms: int) -> Decimal:
+        if draft.working_type == "MARK_PRICE":
+            return self._prices.mark(draft.symbol, now_ms)
         return self.venue.last(draft.symbol, now_ms)
 
     def _trigger(self, algo: Algo, now_ms: int) -> None:

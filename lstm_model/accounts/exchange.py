@@ -1,7 +1,6 @@
 """The practice exchange with an account: what freqtrade needs to trade with `dry_run` false.
 
-It speaks TLS, for ccxt knows Binance's codes by the beginning of the address alone; that beginning
-is put where a user's name would stand, and the host stays 127.0.0.1.
+It speaks TLS, for ccxt knows Binance's codes by the beginning of the address alone, see `overlay`.
 """
 
 from __future__ import annotations
@@ -9,29 +8,43 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
+import numpy as np
+
+from lstm_model.accounts.contracts import (
+    ASSET,
+    CONTRACT_FEES,
+    ContractBooks,
+    Income,
+    Position,
+)
 from lstm_model.accounts.engine import Engine
 from lstm_model.accounts.faults import Fault, Plan
-from lstm_model.accounts.forms import Form
+from lstm_model.accounts.money import ZERO
 from lstm_model.accounts.orders import Algo, Fill, Order, Orders
-from lstm_model.accounts.signed import Keys, parameters
+from lstm_model.accounts.signed import Form, Keys, parameters
 from lstm_model.accounts.spot import Fees, SpotBooks
 from lstm_model.accounts.spot_rest import SpotDesk
-from lstm_model.accounts.venue import Venue
-from lstm_model.practice import dialect
+from lstm_model.accounts.usdm_rest import UsdmDesk
+from lstm_model.accounts.venue import FuturesPrices, Venue
+from lstm_model.errors import ConfigError
+from lstm_model.practice import dialect, usdm_dialect
 from lstm_model.practice.attended import Answered, Asked
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.faults import Faults
+from lstm_model.practice.perpetual import Perpetual
 from lstm_model.practice.query import RefusedRequest
 from lstm_model.practice.serving import serve
 from lstm_model.practice.tape_market import Market
 from lstm_model.practice.tunnel import certify
 
 Json = Any
+
+_BALANCES: Final = {"USDT": "10000"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,9 @@ class Request:
 class Truth:
     """What really is, whatever clients were told; every look is at the present."""
 
-    def __init__(self, engine: Engine, books: SpotBooks, lock: threading.RLock) -> None:
+    def __init__(
+        self, engine: Engine, books: SpotBooks | ContractBooks, lock: threading.RLock
+    ) -> None:
         self._engine, self._books, self._lock = engine, books, lock
         self._requests: list[Request] = []
 
@@ -93,16 +108,35 @@ class Truth:
 
     @property
     def balances(self) -> dict[str, Decimal]:
-        """What the account has of each asset, locked amounts included."""
+        """What the account has of each asset; orders and positions have set aside some of it."""
         with self._lock:
             self._now()
-            return {asset: total for asset, total in self._books.total.items() if total}
+            return {asset: total for asset, total in self._books.totals().items() if total}
 
     def free(self, asset: str) -> Decimal:
         """What may be spent."""
         with self._lock:
             self._now()
             return self._books.free(asset)
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Contracts that are held, by symbol."""
+        with self._lock:
+            self._now()
+            return {item.symbol: replace(item) for item in self._contracts().held()}
+
+    @property
+    def income(self) -> list[Income]:
+        """Everything that ever changed a futures wallet."""
+        with self._lock:
+            self._now()
+            return list(self._contracts().income)
+
+    def _contracts(self) -> ContractBooks:
+        if not isinstance(self._books, ContractBooks):
+            raise ConfigError("a spot account has no positions; it needs trading_mode futures")
+        return self._books
 
     def record(self, request: Request) -> None:
         """Put a request on record."""
@@ -115,7 +149,9 @@ class TradingExchange(LoopbackExchange):
 
     Parameters
     ----------
-    balances : what the account begins with, by asset
+    market : copied, for its prices can be made to jump
+    balances : what the account begins with, by asset; of futures USDT alone
+    trading_mode : `spot` or `futures`, as freqtrade names them
     fees : what the exchange keeps
     port, faults : as `LoopbackExchange`
 
@@ -136,20 +172,33 @@ class TradingExchange(LoopbackExchange):
         self,
         market: Market,
         balances: Mapping[str, str] | None = None,
+        trading_mode: str = "spot",
         *,
         fees: Fees | None = None,
         port: int = 0,
         faults: Faults | None = None,
         keys: Keys | None = None,
     ) -> None:
-        super().__init__(market, port, faults, attendant=self._attend)
-        self.keys = keys or Keys()
-        self._lock, self._plan, orders = threading.RLock(), Plan(), Orders()
-        venue = Venue(market, told_of(market))
+        super().__init__(_copied(market), port, faults, attendant=self._attend)
+        self.keys, self.trading_mode = keys or Keys(), trading_mode
+        self._lock, self._plan, self._orders = threading.RLock(), Plan(), Orders()
+        futures = replace(self._server.futures, now_ms=self.market.now_ms)
+        self._prices = FuturesPrices(futures)
         given = {asset: Decimal(amount) for asset, amount in (balances or _BALANCES).items()}
-        self._books = SpotBooks(venue, orders, given, fees or Fees())
-        self._engine = Engine(venue, orders, self._books)
-        self._desk = SpotDesk(self._engine, self._books)
+        if trading_mode == "spot":
+            venue = Venue(self.market, spot_symbols(self.market))
+            self._books: SpotBooks | ContractBooks
+            self._books = spot = SpotBooks(venue, self._orders, given, fees or Fees())
+            self._engine = Engine(venue, self._orders, spot)
+            self._routes = SpotDesk(self._engine, spot).routes
+        else:
+            venue, wallet = Venue(futures, usdm_symbols(futures)), given.get(ASSET, ZERO)
+            contracts = ContractBooks(
+                venue, self._orders, self._prices, wallet, fees or CONTRACT_FEES
+            )
+            self._books = contracts
+            self._engine = Engine(venue, self._orders, contracts, self._prices)
+            self._routes = UsdmDesk(self._engine, contracts).routes
         self.truth = Truth(self._engine, self._books, self._lock)
 
     @property
@@ -178,12 +227,47 @@ class TradingExchange(LoopbackExchange):
     def give(self, asset: str, amount: str) -> None:
         """Put something into the account, or with a minus take what is free of it."""
         with self._lock:
-            self._engine.advance()
-            self._books.give(asset, Decimal(amount))
+            now_ms = self._engine.advance()
+            self._books.give(asset, Decimal(amount), now_ms)
 
     def price(self, symbol: str) -> Decimal:
         """Of the last trade."""
         return self._engine.venue.last(symbol, self._engine.venue.now_ms())
+
+    def jump(self, symbol: str, factor: float, for_ms: int = 60_000) -> None:
+        """Let the market trade at another price from its next trade on, which comes at once.
+
+        Candles, streams and books follow, for it is the market's tape that changes.
+
+        Parameters
+        ----------
+        factor : by which prices differ from what they would be
+        for_ms : how long
+        """
+        with self._lock:
+            now_ms = self._engine.advance()
+            tape = self.market.listing(symbol).trades
+            first, last = tape.due(now_ms), tape.due(now_ms + for_ms)
+            if first < len(tape):
+                tape.time_ms[first] = min(int(tape.time_ms[first]), now_ms + 1)
+                last = max(last, first + 1)
+            tape.price[first:last] = np.maximum(1, np.rint(tape.price[first:last] * factor))
+            for future in self._server.futures.listings.values():
+                cast(Perpetual, future).forget_prices()
+
+    def set_mark(self, symbol: str, price: str | None) -> None:
+        """Let a contract's mark price be this, or the market's again; the account hears at once."""
+        with self._lock:
+            self._engine.advance()
+            self._prices.set_marks.pop(symbol, None)
+            if price is not None:
+                self._prices.set_marks[symbol] = Decimal(price)
+            self._engine.review(symbol)
+
+    def set_funding(self, symbol: str, time_ms: int, rate: str) -> None:
+        """Let funding at that rate be due at a time to come, besides what the market has."""
+        with self._lock:
+            self._prices.set_fundings.append((symbol, time_ms, Decimal(rate)))
 
     def _attend(self, asked: Asked) -> Answered | None:
         with self._lock:
@@ -195,11 +279,11 @@ class TradingExchange(LoopbackExchange):
         return answered
 
     def _answer(self, asked: Asked) -> Answered | None:
-        route = self._desk.routes.get((asked.method, asked.path))
+        route = self._routes.get((asked.method, asked.path))
         if not route:
             return None
         try:
-            now_ms = self._engine.venue.now_ms() + round(self.faults.skew * 1000.0)
+            now_ms = self.market.now_ms() + round(self.faults.skew * 1000.0)
             return Answered(200, route(Form(self.keys.check(asked, now_ms))))
         except RefusedRequest as refusal:
             return Answered(refusal.status, {"code": refusal.code, "msg": str(refusal)})
@@ -212,11 +296,30 @@ class TradingExchange(LoopbackExchange):
             await self._stop.wait()
 
 
-_BALANCES = {"USDT": "10000"}
+def _copied(market: Market) -> Market:
+    listings = {
+        symbol: replace(
+            listing,
+            trades=replace(
+                listing.trades,
+                time_ms=listing.trades.time_ms.copy(),
+                price=listing.trades.price.copy(),
+            ),
+        )
+        for symbol, listing in market.listings.items()
+    }
+    return replace(market, listings=listings)
 
 
-def told_of(market: Market) -> list[dict[str, Json]]:
+def spot_symbols(market: Market) -> list[dict[str, Json]]:
     """All symbols of a spot market as `exchangeInfo` tells of them."""
     instruments = [listing.instrument for listing in market.listings.values()]
     symbols: list[dict[str, Json]] = dialect.exchange_info(0, instruments)["symbols"]
+    return symbols
+
+
+def usdm_symbols(market: Market) -> list[dict[str, Json]]:
+    """As `spot_symbols`, of a market of futures."""
+    futures = [cast(Perpetual, listing) for listing in market.listings.values()]
+    symbols: list[dict[str, Json]] = usdm_dialect.exchange_info(0, futures)["symbols"]
     return symbols

@@ -52,6 +52,11 @@ class Draft:
         """1 for what buys, -1 for what sells."""
         return 1 if self.side == "BUY" else -1
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether it is the exchange's own, which ends a position."""
+        return self.client_id.startswith("autoclose-")
+
     def crosses(self, price: Decimal) -> bool:
         """Whether its stop is reached at that price."""
         return (price - self.stop_price) * self.sign >= 0

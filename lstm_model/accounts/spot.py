@@ -8,8 +8,7 @@ from decimal import Decimal
 
 from lstm_model.accounts.money import ZERO, units
 from lstm_model.accounts.orders import Draft, Fill, Order, Orders
-from lstm_model.accounts.rules import Rules
-from lstm_model.accounts.venue import Level, Venue
+from lstm_model.accounts.venue import Level, Rules, Venue
 from lstm_model.practice.query import RefusedRequest
 
 
@@ -49,7 +48,11 @@ class SpotBooks:
         """What may be spent."""
         return self.total.get(asset, ZERO) - self.locked(asset)
 
-    def give(self, asset: str, amount: Decimal) -> None:
+    def totals(self) -> dict[str, Decimal]:
+        """Of each asset, locked amounts included."""
+        return dict(self.total)
+
+    def give(self, asset: str, amount: Decimal, now_ms: int) -> None:
         """Put something into the account, or take what is free of it."""
         self.total[asset] = self.total.get(asset, ZERO) + max(amount, -self.free(asset))
 
@@ -96,8 +99,12 @@ class SpotBooks:
         self.kept[asset] = self.kept.get(asset, ZERO) + fee
         return Fill(number, price, quantity, fee, asset, maker, now_ms)
 
-    def after(self, symbol: str, now_ms: int) -> None:
-        """Nothing follows from a trade."""
+    def pass_to(self, now_ms: int) -> None:
+        """Nothing is due."""
+
+    def forced(self, symbol: str, now_ms: int) -> Draft | None:
+        """Nothing is ever liquidated."""
+        return None
 
     def exposed(self) -> set[str]:
         """Symbols whose every trade matters, orders aside."""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lstm_model.accounts.engine import Engine
-from lstm_model.accounts.forms import Form
 from lstm_model.accounts.money import text
 from lstm_model.accounts.orders import Draft, Fill, Order
+from lstm_model.accounts.signed import Form
 from lstm_model.accounts.spot import SpotBooks
 
 Json = Any

@@ -133,6 +133,10 @@ class Perpetual(Listing):
         # May wrap around: the sum of any span, a difference of two, comes out right all the same.
         return np.concatenate(([0], np.cumsum(self.trades.price)))
 
+    def forget_prices(self) -> None:
+        """Sum prices up again, for somebody has changed those to come."""
+        self.__dict__.pop("_sums", None)
+
     def _means(self, times_ms: Ints, span_ms: int) -> Floats:
         """(N,) ticks: mean price of the trades in `(time - span, time]`, else the last before."""
         tape = self.trades.time_ms

@@ -16,6 +16,12 @@ from lstm_model.practice.tape_market import Instrument
 _FOREVER_MS = 4_133_404_800_000  # Binance's delivery date of what is never delivered
 _LATENESS_MS = 10  # a payment's time is told a few milliseconds late, each time differently
 _MIN_NOTIONAL = {"filterType": "MIN_NOTIONAL", "notional": "5"}
+_DISTANCE = {
+    "filterType": "PERCENT_PRICE",
+    "multiplierUp": "1.0500",
+    "multiplierDown": "0.9500",
+    "multiplierDecimal": "4",
+}
 
 
 def exchange_info(now_ms: int, futures: list[Perpetual]) -> Json:
@@ -56,7 +62,7 @@ def _symbol(future: Perpetual) -> Json:
         "liquidationFee": "0.012500",
         "marketTakeBound": "0.05",
         "maxMoveOrderLimit": 10_000,
-        "filters": [*dialect.common_filters(instrument), _MIN_NOTIONAL],
+        "filters": [*dialect.common_filters(instrument), _MIN_NOTIONAL, _DISTANCE],
         "orderTypes": [
             "LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET",
             "TRAILING_STOP_MARKET",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from decimal import Decimal
 
 import ccxt
 import numpy as np
+import pytest
 
+from lstm_model.accounts import faults
 from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.overlay import live_overlay
 from lstm_model.practice.tape_market import Instrument, Listing, Market, Trades, make_market
@@ -59,3 +62,14 @@ def client(
     if mode == "futures":
         made.options["defaultType"] = "swap"
     return made
+
+
+def said_by_binance(url: str, code: int) -> type[BaseException]:
+    """What ccxt makes of a code that is said at this address."""
+    message = faults.Refused(code).message
+    body = {"code": code, "msg": message}
+    told = ccxt.binance()
+    told.options["hasAlreadyAuthenticatedSuccessfully"] = "/api/" in url  # it looks at spot alone
+    with pytest.raises(ccxt.BaseError) as error:
+        told.handle_errors(400, "", url, "POST", {}, json.dumps(body), body, {}, {})
+    return type(error.value)

@@ -14,10 +14,12 @@ from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.faults import DROPPED
 from lstm_model.accounts.money import stepped
 from lstm_model.accounts.orders import Order
+from lstm_model.accounts.spot import Fees
 from lstm_model.practice.synthetic import synthetic_market
 
 pytestmark = pytest.mark.e2e
-LOT = Decimal("0.00001")
+FEE = Decimal("0.0004")
+LOT, TICK = Decimal("0.00001"), Decimal("0.01")
 
 
 @pytest.fixture
@@ -34,12 +36,14 @@ def exact(number: float) -> Decimal:
 def differences(bot: LiveBot, exchange: TradingExchange) -> list[tuple[Any, ...]]:
     """Orders of freqtrade's database that are not what the exchange has."""
     truth = {str(order.number): order for order in exchange.truth.orders}
+    algos = {str(algo.number) for algo in exchange.truth.algos}
     rows = {row["order_id"]: row for row in bot.rows("orders")}
-    assert rows.keys() == truth.keys()
+    assert rows.keys() == truth.keys() | algos
+    settled = ":USDT" if exchange.trading_mode == "futures" else ""
     return [
         (number, told, real)
         for number, order in truth.items()
-        if (told := stored(rows[number])) != (real := known(order))
+        if (told := stored(rows[number])) != (real := known(order, settled))
     ]
 
 
@@ -48,9 +52,9 @@ def stored(row: dict[str, Any]) -> tuple[Any, ...]:
     return (row["status"], row["side"], row["symbol"], *map(exact, amounts))
 
 
-def known(order: Order) -> tuple[Any, ...]:
+def known(order: Order, settled: str = "") -> tuple[Any, ...]:
     says = {"FILLED": "closed", "CANCELED": "canceled", "EXPIRED": "expired"}
-    draft, pair = order.draft, order.draft.symbol.replace("USDT", "/USDT")
+    draft, pair = order.draft, order.draft.symbol.replace("USDT", "/USDT") + settled
     amounts = (order.filled, draft.quantity, order.cost)
     status = says.get(order.status, "open")
     return (status, draft.side.lower(), pair, *map(exact, map(float, amounts)))
@@ -104,3 +108,50 @@ def test_a_lost_answer_makes_a_second_order(exchange: TradingExchange, tmp_path:
         bot.wait_for(lambda: bot.rows("orders"))
         assert len([o for o in exchange.truth.orders if o.draft.side == "BUY"]) == 2
         assert len(bot.rows("trades")) == 1
+
+
+@pytest.fixture
+def futures() -> Iterator[TradingExchange]:
+    # freqtrade takes the plain mean of the rates of an order's fills, however large each is.
+    market, fees = synthetic_market(days=1), Fees(FEE, FEE)
+    with TradingExchange(market, {"USDT": "1000"}, "futures", fees=fees) as running:
+        yield running
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_futures_from_entry_to_exit(futures: TradingExchange, tmp_path: Path, side: str) -> None:
+    truth, pair, sign = futures.truth, "BTC/USDT:USDT", 1 if side == "long" else -1
+    with LiveBot(tmp_path / "bot", futures, "futures") as bot:
+        futures.fill_only("BTCUSDT", "0.5")
+        price = futures.price("BTCUSDT") * (1 + sign * Decimal("0.002"))
+        bot.enter(pair, side=side, price=float(round(price, 2)), leverage=5)
+        bot.wait_for(lambda: truth.positions)
+        bot.wait_for(lambda: bot.rows("orders")[0]["filled"])
+
+        bot.stop()
+        bot.start()
+        futures.fill_only("BTCUSDT", "1")
+        bot.wait_for(lambda: truth.orders[0].status == "FILLED")
+        stop = bot.wait_for(lambda: [algo for algo in truth.algos if algo.status == "NEW"])[0]
+        bot.wait_for(lambda: len(bot.rows("orders")) == 2)
+        position, (trade,) = truth.positions["BTCUSDT"], bot.rows("trades")
+        assert (position.leverage, position.isolated) == (5, True)
+        assert exact(trade["amount"]) * sign == position.quantity
+        assert abs(exact(trade["open_rate"]) - position.entry) <= TICK / 2  # freqtrade keeps ticks
+        assert abs(exact(trade["stake_amount"]) - position.margin) < TICK * position.quantity * sign
+        assert trade["fee_open"] == pytest.approx(float(FEE), rel=1e-6)  # of cut units
+        assert (stop.draft.reduce_only, stop.draft.quantity) == (True, abs(position.quantity))
+
+        futures.set_funding("BTCUSDT", futures.market.now_ms() + 500, "0.001")
+        (paid,) = bot.wait_for(lambda: [it for it in truth.income if it.kind == "FUNDING_FEE"])
+        bot.exit(1)
+        bot.wait_for(lambda: not bot.rows("trades")[0]["is_open"])
+        (trade,) = bot.rows("trades")
+        assert truth.positions == {}
+        assert [algo.status for algo in truth.algos] == ["CANCELED"]
+        assert exact(trade["funding_fees"]) == paid.amount
+        earned = truth.balances["USDT"] - 1000
+        assert abs(exact(trade["close_profit_abs"]) - earned) < TICK * truth.orders[0].filled
+        assert differences(bot, futures) == []
+    refused = {request.path for request in truth.requests if request.status not in (None, 200)}
+    assert refused <= {"/fapi/v1/marginType"}  # isolated already

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_model.accounts.engine import Engine
-from lstm_model.accounts.exchange import told_of
+from lstm_model.accounts.exchange import spot_symbols
 from lstm_model.accounts.money import ZERO
 from lstm_model.accounts.orders import Draft, Fill, Order, Orders
 from lstm_model.accounts.spot import Fees, SpotBooks
@@ -32,7 +32,7 @@ class Account:
         amounts = [str(Decimal(1 + price % 97) / 100) for price in prices]
         market = small_market(self.clock, told, amounts)
         self.given = {"USDT": Decimal(1000), "BTC": Decimal(5)}
-        self.venue = Venue(market, told_of(market))
+        self.venue = Venue(market, spot_symbols(market))
         self.books = SpotBooks(self.venue, self.orders, self.given, FEES)
         self.engine = Engine(self.venue, self.orders, self.books)
 
@@ -118,7 +118,7 @@ def act(account: Account, name: str, details: list[Any]) -> None:
     else:
         asset, amount = details
         before = account.books.total[asset]
-        account.books.give(asset, Decimal(amount))
+        account.books.give(asset, Decimal(amount), 0)
         account.given[asset] += account.books.total[asset] - before
 
 

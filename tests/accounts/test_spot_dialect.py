@@ -10,7 +10,7 @@ from typing import Any
 import ccxt
 import ccxt.pro
 import pytest
-from account_world import Clock, client, small_market
+from account_world import Clock, client, said_by_binance, small_market
 
 from lstm_model.accounts import faults
 from lstm_model.accounts.exchange import TradingExchange
@@ -189,24 +189,13 @@ CODES = (-1000, -1001, -1003, -1007, -1008, -1013, -1021, -1022, -1100, -1102, -
          -2010, -2011, -2013, -2014, -2015)  # fmt: skip
 
 
-def really(url: str, code: int, message: str) -> type[BaseException]:
-    """What ccxt makes of a code at Binance's own address."""
-    body = {"code": code, "msg": message}
-    text = f'{{"code": {code}, "msg": "{message}"}}'
-    told = ccxt.binance()
-    told.options["hasAlreadyAuthenticatedSuccessfully"] = True
-    with pytest.raises(ccxt.BaseError) as error:
-        told.handle_errors(400, "", url, "POST", {}, text, body, {}, {})
-    return type(error.value)
-
-
 @pytest.mark.parametrize("code", CODES)
 def test_ccxt_takes_each_code_as_if_binance_had_said_it(
     exchange: TradingExchange, binance: ccxt.binance, code: int
 ) -> None:
     exchange.fail("POST", "/api/v3/order", 1, faults.Refused(code))
     binance.fetch_balance()
-    expected = really("https://api.binance.com/api/v3/order", code, "Refused on purpose.")
+    expected = said_by_binance("https://api.binance.com/api/v3/order", code)
     with pytest.raises(ccxt.BaseError) as error:
         binance.create_order(PAIR, "market", "buy", 0.1)
     assert type(error.value) is expected
