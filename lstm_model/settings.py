@@ -209,7 +209,7 @@ class Settings(BaseModel):
         "stay within for as long as they are held.",
     )  # fmt: skip
     max_leverage: float | None = Field(
-        None, ge=1.0, le=20.0, description="Most leverage on futures markets; null: the strategy's."
+        None, ge=1.0, le=20.0, description="Most leverage on futures, whole; null: the strategy's."
     )
     stop: Literal["strategy", "forecast"] | None = Field(
         None,

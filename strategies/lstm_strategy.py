@@ -44,7 +44,7 @@ class LSTMStrategy(LSTMRisk, IStrategy):
         max_leverage: float, entry_tag: str | None, side: str, **kwargs: Any,
     ) -> float:  # fmt: skip
         """As the settings say, within what the exchange allows; the stake shrinks with it."""
-        return min(self.lstm_settings.max_leverage or 1.0, max_leverage)
+        return self.lstm_leverage(self.lstm_settings.max_leverage or 1.0, max_leverage)
 
     def populate_entry_trend(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         return self.lstm_enter(dataframe, metadata)

@@ -21,6 +21,7 @@ from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.overlay import loopback_overlay
 
 PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
+FUTURES = [f"{pair}:USDT" for pair in PAIRS]
 # Small, so that a training takes seconds, and a gate that opens within hours of 1m candles; what is
 # tested does not depend on it.
 SMALL = {
@@ -56,6 +57,7 @@ class Bot:
 
     userdir: Path
     overlay: dict[str, Any]
+    loopback: str = "config-loopback.json"
 
     def with_lstm(self, **options: Any) -> "Bot":
         return replace(self, overlay={**self.overlay, "lstm": {**self.overlay["lstm"], **options}})
@@ -64,7 +66,7 @@ class Bot:
         """What names the configuration, to freqtrade's commands and to ours."""
         overlay = self.userdir / f"overlay-{name}.json"
         overlay.write_text(json.dumps(self.overlay))
-        files = ["config.json", "user_data/config-loopback.json", str(overlay)]
+        files = ["config.json", f"user_data/{self.loopback}", str(overlay)]
         words = [word for file in files for word in ("-c", file)]
         return [*words, "--userdir", str(self.userdir)]
 
@@ -82,11 +84,11 @@ class Bot:
         return self.run("backtesting", "--strategy", "LSTMStrategy", "--cache", "none", *arguments)
 
 
-def bot_in(folder: Path, exchange: LoopbackExchange) -> Bot:
+def bot_in(folder: Path, exchange: LoopbackExchange, mode: str = "spot") -> Bot:
     userdir = folder / "user_data"
     (userdir / "data" / "binance").mkdir(parents=True)
-    overlay = loopback_overlay(exchange.url)
-    overlay["exchange"]["pair_whitelist"] = PAIRS
+    overlay = loopback_overlay(exchange.url, mode)
+    overlay["exchange"]["pair_whitelist"] = PAIRS if mode == "spot" else FUTURES
     return Bot(
         userdir,
         {
@@ -96,6 +98,7 @@ def bot_in(folder: Path, exchange: LoopbackExchange) -> Bot:
             "internals": {"process_throttle_secs": 1},
             "lstm": {**SMALL, "store_dir": "lstm"},
         },
+        "config-loopback.json" if mode == "spot" else "config-loopback-futures.json",
     )
 
 

@@ -185,19 +185,20 @@ class LSTMRisk(LSTMForecasts):
         self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
         max_leverage: float, entry_tag: str | None, side: str, **kwargs: Any,
     ) -> float:  # fmt: skip
-        """Theirs, within `max_leverage` of the settings; the stake shrinks with it."""
+        """Theirs, whole and within `max_leverage` of the settings; the stake shrinks with it."""
         theirs = super().leverage(
             pair=pair, current_time=current_time, current_rate=current_rate,
             proposed_leverage=proposed_leverage, max_leverage=max_leverage, entry_tag=entry_tag,
             side=side, **kwargs,
         )  # fmt: skip
-        most = self.lstm_settings.max_leverage
-        if most is None or theirs <= most:
+        allowed = self.lstm_leverage(theirs, max_leverage)
+        if allowed >= theirs:
             return cast(float, theirs)
         self._lstm_said.once(
-            "leverage", "Leverage %g of the strategy is bounded to max_leverage %g", theirs, most
-        )
-        return most
+            "leverage", "Leverage %g of the strategy is bounded to %g: within max_leverage and the "
+            "exchange's, and whole", theirs, allowed,
+        )  # fmt: skip
+        return allowed
 
     def custom_stoploss(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
@@ -302,6 +303,14 @@ class LSTMRisk(LSTMForecasts):
         What the newest forecast would not stake, if it is more than half.
         """
         return entries.reduce(self, trade, current_rate, min_stake)
+
+    def lstm_leverage(self, wanted: float, max_leverage: float) -> float:
+        """The most whole leverage within what is wanted, allowed and in the settings: `leverage`.
+
+        Binance takes no other, and freqtrade would set 2 there while its own books say 2.5.
+        """
+        most = min(wanted, max_leverage, self.lstm_settings.max_leverage or math.inf)
+        return float(max(1, math.floor(most)))
 
     def lstm_stake_for(self, entry: Entry) -> Stake:
         """The stake of an entry, with the reason and the bound that decided.

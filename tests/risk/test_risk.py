@@ -454,6 +454,8 @@ def test_leverage_is_the_settings_within_the_exchanges(futures: Any, spot: Any) 
     asked = (PAIR, NOW, CLOSE, 1.0)
     assert futures.leverage(*asked, 50.0, LONG_TAG, "long") == 3.0
     assert futures.leverage(*asked, 2.0, LONG_TAG, "long") == 2.0
+    assert futures.leverage(*asked, 2.9, LONG_TAG, "long") == 2.0  # whole, as Binance wants it
+    assert futures.leverage(*asked, 0.9, LONG_TAG, "long") == 1.0
     assert spot.leverage(*asked, 50.0, LONG_TAG, "long") == 1.0  # unless it is asked for
 
 

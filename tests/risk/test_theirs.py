@@ -271,10 +271,11 @@ def test_a_stake_and_a_leverage_are_bounded_and_that_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    safer = load(tmp_path, FULL.replace("return 40.0", "return 300.0"), lstm={"max_leverage": 1.5})
+    mine = FULL.replace("return 40.0", "return 300.0").replace("; return 2.0", "; return 2.5")
+    safer = load(tmp_path, mine, lstm={"max_leverage": 1.9})
     for _ in range(3):
         answers = asked(safer)
-    assert answers["leverage"] == 1.5
+    assert answers["leverage"] == 1.0
     assert answers["stake"] == pytest.approx(10.0 / (0.10 + COSTS))
     said = [record.message for record in caplog.records if "said once" in record.message]
     assert len(said) == len({text.split(":")[0] for text in said}) == 2
