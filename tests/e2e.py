@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,6 +101,18 @@ def bot_in(folder: Path, exchange: LoopbackExchange, mode: str = "spot") -> Bot:
         },
         "config-loopback.json" if mode == "spot" else "config-loopback-futures.json",
     )
+
+
+def closed_trades(bot: Bot) -> list[dict[str, Any]]:
+    """The trades of the newest backtest."""
+    last = json.loads((bot.userdir / "backtest_results" / ".last_result.json").read_text())
+    archive = bot.userdir / "backtest_results" / last["latest_backtest"]
+    shutil.unpack_archive(archive, archive.with_suffix(""))
+    (result,) = archive.with_suffix("").glob(f"{archive.stem}.json")
+    trades: list[dict[str, Any]] = json.loads(result.read_text())["strategy"]["LSTMStrategy"][
+        "trades"
+    ]
+    return trades
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser import look_at, needs_browser, over
-from e2e import PAIRS, Bot, Outcome, Trading, bot_in, environment, run_lstm
+from e2e import PAIRS, Bot, Outcome, Trading, bot_in, closed_trades, environment, run_lstm
 from freqtrade.data.dataprovider import DataProvider
 from places import ROOT
 
@@ -84,16 +84,6 @@ def first(bot: Bot, time_range: str) -> Outcome:
     outcome = bot.with_lstm(require_skill=False, slippage_fraction=0.0).backtest(time_range)
     assert outcome.code == 0, outcome.text
     return outcome
-
-
-def closed_trades(bot: Bot) -> list[object]:
-    """The trades of the newest backtest."""
-    last = json.loads((bot.userdir / "backtest_results" / ".last_result.json").read_text())
-    archive = bot.userdir / "backtest_results" / last["latest_backtest"]
-    shutil.unpack_archive(archive, archive.with_suffix(""))
-    (result,) = archive.with_suffix("").glob(f"{archive.stem}.json")
-    trades: list[object] = json.loads(result.read_text())["strategy"]["LSTMStrategy"]["trades"]
-    return trades
 
 
 def test_the_second_identical_backtest_trains_nothing_and_trades_the_same(
