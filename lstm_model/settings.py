@@ -367,14 +367,15 @@ _OTHER_DEFAULTS = {name: default_of(name) for name in Settings.model_fields if n
 
 
 def parse_settings(
-    section: Mapping[str, Any] | None, candle_ms: int = _FIVE_MINUTES_MS
-) -> Settings:
+    section: Mapping[str, Any] | None, candle_ms: int = _FIVE_MINUTES_MS,
+    of: str = "the configuration",
+) -> Settings:  # fmt: skip
     """Validate the `lstm` section of a freqtrade configuration.
 
     Parameters
     ----------
     candle_ms : length of a candle in milliseconds. Defaults that are times become so many candles,
-        and more where the other options need more
+        and more where the other options need more. `of`: what the section is a part of
 
     Raises
     ------
@@ -388,7 +389,7 @@ def parse_settings(
     (24, 672, 2)
     """
     if not isinstance(section, Mapping | None):
-        raise ConfigError(f'config.json: "lstm" must be a section in braces, found {section!r}')
+        raise ConfigError(f'{of}: "lstm" must be a section in braces, found {section!r}')
     given = dict(section or {})
     try:
         times = in_candles({**_OTHER_DEFAULTS, **given}, candle_ms)
@@ -396,4 +397,4 @@ def parse_settings(
     except ValidationError as error:
         known = Settings.model_fields
         problems = "; ".join(explained(item, known, _GONE) for item in error.errors())
-        raise ConfigError(f'config.json, section "lstm": {problems}') from None
+        raise ConfigError(f'{of}, section "lstm": {problems}') from None

@@ -31,6 +31,7 @@ from lstm_model.bot.configuration import (
 )
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import SHOWN_CANDLES, LiveEngine
+from lstm_model.bot.named import files_of, words_of
 from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
 from lstm_model.errors import ConfigError
 from lstm_model.learning.chain import Learning
@@ -73,16 +74,18 @@ def model_maker(config: Config, settings: Settings, whitelist: Sequence[str]) ->
     pairs = training_pairs(config, settings, whitelist)
     if not pairs:
         raise ConfigError(f"no pair to train on: {no_pairs(config)}")
-    _check_enough(settings, len(pairs))
+    _check_enough(config, settings, len(pairs))
     store = ModelStore(store_folder(config, settings))
     history: Disk = partial(load_candles, config)
     flow = _known_flow(config)
     if not trades_now(config):
         history, flow = lru_cache(maxsize=None)(history), lru_cache(maxsize=None)(flow)
-    return ModelMaker(settings, config["timeframe"], pairs, store, history, flow)
+    return ModelMaker(
+        settings, config["timeframe"], pairs, store, history, flow, words_of(config)
+    )  # fmt: skip
 
 
-def _check_enough(settings: Settings, pairs: int) -> None:
+def _check_enough(config: Config, settings: Settings, pairs: int) -> None:
     """Refuse options that leave too few windows to learn from, however many candles there are."""
     horizon, held_out = settings.horizon, settings.validation_fraction
     least = least_train_candles(horizon, held_out, settings.test_fraction, pairs)
@@ -94,8 +97,9 @@ def _check_enough(settings: Settings, pairs: int) -> None:
     ):
         if (found := getattr(settings, name)) < enough:
             raise ConfigError(
-                f'config.json, section "lstm": {name} leaves too few windows of {pairs} pair(s) to '
-                f"train, validate and test on, found {found:,}; set it to {enough:,} or more"
+                f'{files_of(config)}, section "lstm": {name} leaves too few windows of {pairs} '
+                f"pair(s) to train, validate and test on, found {found:,}; set it to {enough:,} or "
+                "more"
             )
 
 
@@ -143,7 +147,7 @@ def open_engine(
     learning = open_learning(config, settings, whitelist)
     fee = taker_fee(config, insides.exchange_of(provider), learning.maker.pairs[0])
     terms = Terms(settings, fee, can_short)
-    if absent := _absent_leader(settings, provider):
+    if absent := _absent_leader(config, settings, provider):
         logger.warning("%s", absent)
     if not trades_now(config):
         return WalkForwardEngine(learning, terms, _begin_ms(config))
@@ -159,14 +163,14 @@ def open_engine(
     return engine
 
 
-def _absent_leader(settings: Settings, provider: Any) -> str:
+def _absent_leader(config: Config, settings: Settings, provider: Any) -> str:
     """What is to be said of a leader that is named and that the exchange lacks; "" of none."""
     named, exchange = settings.leader, insides.exchange_of(provider)
     if not named or exchange is None or not exchange.markets or named in exchange.markets:
         return ""
     return (
-        f'config.json, section "lstm": leader is {named}, which {exchange.name} does not trade, so '
-        'that no forecast sees it; name a pair that it does, or "" for none'
+        f'{files_of(config)}, section "lstm": leader is {named}, which {exchange.name} does not '
+        'trade, so that no forecast sees it; name a pair that it does, or "" for none'
     )
 
 
@@ -316,6 +320,7 @@ def _due_ms(learning: Learning, now_ms: int, tell: Callable[[str], None]) -> int
     steps = (due_ms - reached_ms) // schedule.step_ms
     tell(
         f"The candles end at {utc_minute(end_ms)}: {steps} step(s) that are due since then wait "
-        f"for more; run `freqtrade download-data --timeframes {learning.maker.timeframe}`"
+        f"for more; run `freqtrade download-data{learning.maker.words} --timeframes "
+        f"{learning.maker.timeframe}`"
     )
     return reached_ms

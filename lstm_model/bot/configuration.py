@@ -16,6 +16,7 @@ from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
 
 from lstm_model.bot import insides
+from lstm_model.bot.named import config_files, files_of, words_of
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
@@ -26,7 +27,6 @@ from lstm_model.store.spool import spool_name
 logger = logging.getLogger(__name__)
 
 Config = insides.Config
-CONFIG_FILE = "config.json"
 STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names one
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
@@ -50,7 +50,7 @@ def settings_of(config: Config, timeframe: str | None = None) -> Settings:
     timeframe = config.get("timeframe") or timeframe
     if not timeframe:
         raise ConfigError('the configuration has no "timeframe", e.g. "5m": set it')
-    return parse_settings(config.get("lstm"), timeframe_ms(timeframe))
+    return parse_settings(config.get("lstm"), timeframe_ms(timeframe), files_of(config))
 
 
 def without_section(config: Config) -> Config:
@@ -164,11 +164,11 @@ def load_candles(config: Config, pair: str) -> Candles | None:
         if has_candle_file(config, pair):
             logger.warning(
                 "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
-                "out; `freqtrade download-data --erase --pairs %s` gets it anew", pair,
-                config["timeframe"], folder, pair,
+                "out; `freqtrade download-data%s --erase --pairs %s` gets it anew", pair,
+                config["timeframe"], folder, words_of(config), pair,
             )  # fmt: skip
         return None
-    frame = _without_future(frame, pair, config["timeframe"])
+    frame = _without_future(frame, pair, config)
     if frame.empty:
         return None
     # As freqtrade itself does; before, one candle of the year 2100 would mean millions of rows.
@@ -179,16 +179,18 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     return candles.with_flow(flow_store(config).read(pair, config["timeframe"]))
 
 
-def _without_future(frame: DataFrame, pair: str, timeframe: str) -> DataFrame:
+def _without_future(frame: DataFrame, pair: str, config: Config) -> DataFrame:
     """The candles on disk but those that nobody can have seen yet: they would hide all newer."""
     # Clocks differ by less than a candle.
+    timeframe = config["timeframe"]
     latest = datetime.now(UTC) + timedelta(milliseconds=timeframe_ms(timeframe))
     past = frame["date"] <= latest
     if not past.all():
         logger.warning(
             "%s: %d %s candle(s) on disk lie in the future, the first at %s, and are left out; "
-            "`freqtrade download-data --erase` gets them anew",
-            pair, (~past).sum(), timeframe, frame["date"][~past].min(),
+            "`freqtrade download-data%s --erase --pairs %s --timeframes %s` gets them anew",
+            pair, (~past).sum(), timeframe, frame["date"][~past].min(), words_of(config), pair,
+            timeframe,
         )  # fmt: skip
     return frame[past]
 
@@ -226,12 +228,6 @@ def spool_path(config: Config, settings: Settings, database: str) -> Path:
     return store_folder(config, settings) / "spool" / name
 
 
-def found_config(userdir: str | None) -> Path:
-    """The file that freqtrade reads where none is named: in its folder, else in this one."""
-    inside = Path(userdir or "user_data") / CONFIG_FILE
-    return inside if inside.is_file() else Path(CONFIG_FILE)
-
-
 def read_config(*paths: Path) -> Config:
     """Configuration files with those that they add and the environment's variables, as they stand.
 
@@ -266,9 +262,9 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
     Raises
     ------
     ConfigError
-        What freqtrade has against them, or there is no timeframe.
+        One is not there, what freqtrade has against them, or there is no timeframe.
     """
-    args = {"config": list(files) or [str(found_config(overrides.get("user_data_dir")))]}
+    args = {"config": config_files(files, overrides.get("user_data_dir"))}
     try:
         with silent():
             config = insides.set_up({**args, **overrides}, RunMode.UTIL_NO_EXCHANGE)

@@ -81,8 +81,9 @@ class WalkForwardEngine:
         if not self._steps:
             raise DataError(
                 f"{candles.pair}: not one candle of this time range can be forecast, because there "
-                "is too little history before it to train on. Run `freqtrade download-data` with "
-                "an earlier --timerange, or start the test later."
+                "is too little history before it to train on. Run `freqtrade download-data"
+                f"{self._maker.words} --prepend` with an earlier --timerange, or start the test "
+                "later."
             )
         return outlook
 

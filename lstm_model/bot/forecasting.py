@@ -22,6 +22,7 @@ from lstm_model.bot import assembly, configuration, insides
 from lstm_model.bot.configuration import DEFAULT_FEE_FRACTION
 from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.live import LiveEngine
+from lstm_model.bot.named import files_of
 from lstm_model.bot.theirs import assign, check_order, merged_plot
 from lstm_model.durations import DAY_MS
 from lstm_model.errors import LstmModelError
@@ -206,7 +207,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
             if option in Settings.model_fields and option not in PARAMETERS:
                 raise OperationalException(
                     f'{name} cannot be a parameter of a strategy: set "{option}" in the "lstm" '
-                    f"section of config.json. Parameters are {', '.join(PARAMETERS)}."
+                    f"section of {files_of(self.config)}. Parameters are {', '.join(PARAMETERS)}."
                 )
             own = copy(parameter)
             if option in self.lstm_settings.model_fields_set & {*PARAMETERS}:

@@ -5,6 +5,7 @@ It only reads the journal, so it may be asked while a bot runs.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ _LEGEND = (
 @days_option(30)
 def coverage(config: dict[str, Any], days: int) -> None:
     """Hold the bot's intervals against the candles that came, beside three others."""
+    from lstm_model.bot.named import words_of
+
     with asked_of(config, days) as asked:
         judged, settings = list(_judged(asked)), asked.settings
     made, matured = sum(pair.made for pair in judged), sum(pair.matured for pair in judged)
@@ -51,7 +54,8 @@ def coverage(config: dict[str, Any], days: int) -> None:
         f"{asked.config['datadir']}" + (f", until {utc_minute(newest_ms)}." if newest_ms else "."),
         markup=False,
     )
-    for line in _remarks(judged):
+    download = f"freqtrade download-data{words_of(asked.config)} --timeframes {asked.timeframe}"
+    for line in _remarks(judged, download):
         console.print(line, markup=False)
     if matured:
         console.print(f"{_level(settings):.0%} interval of {settings.horizon} candles' return:")
@@ -230,22 +234,23 @@ def _shares(missed: Floats, fifths: Ints, apart: int) -> Iterator[str]:
     yield f"{max(float(part.mean()) for part in worst):.1%}" if enough else "-"
 
 
-def _remarks(judged: Sequence[_Judged]) -> Iterator[str]:
-    """Why forecasts or scores were left out, and what to do."""
+def _remarks(judged: Sequence[_Judged], download: str) -> Iterator[str]:
+    """Why forecasts or scores were left out, and what to do: `download` begins the command."""
     if others := sum(pair.others for pair in judged):
         yield f"{others:,} were made for another horizon or other levels and are left out."
     if without := [pair.pair for pair in judged if pair.newest_ms is None]:
-        yield f"No candles of {some(without)}: `freqtrade download-data` gets them."
+        command = f"{download} --pairs {shlex.join(without)}"
+        yield f"No candles of {some(without)}: `{command}` gets them."
     if behind := [pair.pair for pair in judged if pair.newest_ms and pair.is_behind]:
         yield (
-            f"No forecast of {some(behind)} has come true in these candles: `freqtrade "
-            "download-data` gets newer ones."
+            f"No forecast of {some(behind)} has come true in these candles: `{download} --pairs "
+            f"{shlex.join(behind)}` gets newer ones."
         )
     if without := [pair.pair for pair in judged if pair.matured and np.isnan(pair.har).all()]:
         yield (
             f"HAR is not known of {some(without)}: {MIN_TRAINING_WINDOWS:,} candles whose features "
-            "are known have to lie before the first forecast; `freqtrade download-data --prepend` "
-            "gets older ones."
+            f"are known have to lie before the first forecast; `{download} --pairs "
+            f"{shlex.join(without)} --prepend` gets older ones."
         )
 
 

@@ -175,10 +175,13 @@ def log(bot: _Bot, last: int) -> None:
 
 
 def _list(bot: _Bot, last: int) -> None:
+    from lstm_model.bot.named import words_of
+
     cards = bot.store.cards()
     if not cards:
         console.print(
-            f"No models in {bot.store.root}. Run `freqtrade-lstm train` or a backtest.",
+            f"No models in {bot.store.root}. Run `freqtrade-lstm train{words_of(bot.config)}` or a "
+            "backtest.",
             markup=False,
         )
         return

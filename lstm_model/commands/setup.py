@@ -13,7 +13,10 @@ import click
 from rich.text import Text
 
 from lstm_model.commands.terminal import OF_BOT, console, load_config, with_options
+from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, State
+from lstm_model.training import interpreter
+from lstm_model.training.interpreter import Interpreter
 
 _COLOURS = {State.GOOD: "green", State.NOTE: "cyan", State.WARNING: "yellow", State.TODO: "red"}
 
@@ -38,14 +41,12 @@ def init(userdir: Path) -> None:
 def trainer(folder: str | None, python: str | None, **named: Any) -> None:
     """Show which Python trains the networks, or install one that can."""
     from lstm_model.setup import environment
-    from lstm_model.training import interpreter
 
     if folder is None:
-        settings, store = _store_of(**named)
-        found = interpreter.find(settings.train_python, store)
+        found = _trainer_of(*_bot_of(**named))
         console.print(f"{found.python}, Python {found.release}, trains.", markup=False)
         return
-    wanted = Path(folder) if folder else _store_of(**named)[1] / interpreter.FOLDER
+    wanted = Path(folder) if folder else _store_of(*_bot_of(**named)) / interpreter.FOLDER
     console.print(f"Installing TensorFlow, about 1 GB, into {wanted} ...", markup=False)
     made, version = environment.install(wanted, python)
     console.print(
@@ -53,20 +54,32 @@ def trainer(folder: str | None, python: str | None, **named: Any) -> None:
     )
     if folder and wanted == interpreter.IMAGE:
         return
-    settings, store = _store_of(**named)
-    if interpreter.find(settings.train_python, store).python != made.python:
+    if _trainer_of(*_bot_of(**named)).python != made.python:
         option = f'"train_python": {json.dumps(made.python)}'
         console.print(f"Another comes first; for this one, put {option} into the lstm section.",
                       markup=False)  # fmt: skip
 
 
-def _store_of(configs: tuple[str, ...], userdir: str | None, **others: Any) -> tuple[Any, Path]:
-    """The settings of the bot that options name, and where its models are."""
+def _bot_of(
+    configs: tuple[str, ...], userdir: str | None, **others: Any
+) -> tuple[dict[str, Any], Settings]:
+    """The configuration that options name, and our section of it."""
     from lstm_model.bot import configuration
 
     config = load_config(configs, userdir, **others)
-    settings = configuration.settings_of(config)
-    return settings, configuration.store_folder(config, settings)
+    return config, configuration.settings_of(config)
+
+
+def _store_of(config: dict[str, Any], settings: Settings) -> Path:
+    from lstm_model.bot import configuration
+
+    return configuration.store_folder(config, settings)
+
+
+def _trainer_of(config: dict[str, Any], settings: Settings) -> Interpreter:
+    from lstm_model.bot.named import words_of
+
+    return interpreter.find(settings.train_python, _store_of(config, settings), words_of(config))
 
 
 @click.command()

@@ -78,13 +78,14 @@ def named_configs(configs: Sequence[str], userdir: str | None) -> tuple[str, ...
     Raises
     ------
     ConfigError
-        The configuration comes from the standard input, which can be read once.
+        The configuration comes from the standard input, which can be read once; or it is not
+        there.
     """
-    from lstm_model.bot import configuration
+    from lstm_model.bot.named import config_files
 
     if "-" in configs:
         raise ConfigError("this command reads the configuration several times: give a file, not -")
-    return tuple(configs) or (str(configuration.found_config(userdir)),)
+    return tuple(config_files(configs, userdir))
 
 
 def load_config(configs: Sequence[str], userdir: str | None, **others: Any) -> dict[str, Any]:

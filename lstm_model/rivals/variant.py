@@ -27,6 +27,7 @@ from freqtrade.util import get_dry_run_wallet
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
+from lstm_model.bot.named import words
 from lstm_model.bot.theirs import or_else
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms
@@ -168,7 +169,8 @@ def backtest_as(make: Make, config_args: Mapping[str, Any], watch: Watch) -> Ran
     except StrategyError as error:
         raise ConfigError(f"the strategy failed: {_where(error)}") from None
     except (FreqtradeException, ImportError, OSError) as error:
-        raise ConfigError(f"the backtest failed: {in_a_line(error)}{_advice(str(error))}") from None
+        advice = _advice(str(error), args)
+        raise ConfigError(f"the backtest failed: {in_a_line(error)}{advice}") from None
 
 
 def _where(error: StrategyError) -> str:
@@ -182,10 +184,11 @@ def _where(error: StrategyError) -> str:
     return f"{cause!r}{place}"
 
 
-def _advice(text: str) -> str:
+def _advice(text: str, args: Mapping[str, Any]) -> str:
     """What to do, where freqtrade does not say so."""
     if insides.NO_CANDLES in text:
-        return " Get the candles by `freqtrade download-data` with the same -c and --timerange."
+        same = words(args.get("config") or (), args.get("user_data_dir"), args.get("datadir"))
+        return f" Get the candles by `freqtrade download-data{same}` with the same --timerange."
     return ""
 
 

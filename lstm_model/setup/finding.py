@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -97,6 +98,7 @@ class Discretion:
         self._secrets = re.compile(pattern) if pattern else None
         folder = str(home)
         self._home = re.compile(rf"((?<=///)|(?<![\w./-])){re.escape(folder)}(?![\w.-])")
+        self._quoted_home = re.compile(rf"'{re.escape(folder)}(?:/([^'`]*))?'(?=[ `]|$)")
         self._has_home = len(folder) > 1
 
     @classmethod
@@ -113,11 +115,18 @@ class Discretion:
             text = pattern.sub(shown, text)
         if self._secrets:
             text = self._secrets.sub(_MASK, text)
-        return self._home.sub("~", text) if self._has_home else text
+        if self._has_home:
+            text = self._home.sub("~", self._quoted_home.sub(_unquoted_home, text))
+        return text
 
     def told(self, finding: Finding) -> Finding:
         """The finding without them."""
         return finding._replace(text=self.of(finding.text), todo=self.of(finding.todo))
+
+
+def _unquoted_home(word: re.Match[str]) -> str:
+    """For a shell: in quotes it would take the tilde for a name of a folder."""
+    return "~" if word[1] is None else f"~/{shlex.quote(word[1])}"
 
 
 def _secrets(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -31,7 +31,7 @@ def check_candles(
 
     Parameters
     ----------
-    options : words that name the configuration to freqtrade
+    options : words that name the configuration to freqtrade, each after a blank
     """
     if not configuration.training_pairs(config, settings, ()):
         yield note(_NAME, f"not looked at, for no pair is named: {configuration.no_pairs(config)}")
@@ -138,7 +138,7 @@ class _Shelf:
 
     def _flowless(self) -> Iterator[Finding]:
         if pairs := list(self._material.unknown_flow):
-            command = f"Run `freqtrade-lstm download-flow {self._options}".rstrip() + "`"
+            command = f"Run `freqtrade-lstm download-flow{self._options}`"
             text = f"order flow is not known of many candles of {_some(pairs)}"
             yield warning(_NAME, text, command)
 
@@ -150,7 +150,7 @@ class _Shelf:
 
     def _download(self, pairs: Sequence[str], *more: str) -> str:
         days = days_to_download(self._config.get("lstm"), self._timeframe)
-        command = f"freqtrade download-data {self._options}".rstrip()
+        command = f"freqtrade download-data{self._options}"
         wanted = ["--timeframes", self._timeframe, "--days", str(days), "--pairs", *pairs, *more]
         return f"Run `{command} {shlex.join(wanted)}`"
 

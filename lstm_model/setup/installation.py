@@ -52,7 +52,8 @@ def check_trainer(subject: Subject) -> Iterator[Finding]:
     """Which interpreter trains, and whether it really imports its TensorFlow."""
     settings = _settings(subject)
     try:
-        found = interpreter.find(settings.train_python, subject.userdir / settings.store_dir)
+        store = subject.userdir / settings.store_dir
+        found = interpreter.find(settings.train_python, store, subject.options)
     except TrainingError as error:
         yield to_do("trainer", str(error))
         return
@@ -62,7 +63,8 @@ def check_trainer(subject: Subject) -> Iterator[Finding]:
     except TrainingError as error:
         yield to_do(
             "trainer", f"{where}: {error}",
-            "Make another with `freqtrade-lstm trainer --install`, and leave train_python out",
+            f"Make another with `freqtrade-lstm trainer --install{subject.options}`, and leave "
+            "train_python out",
         )  # fmt: skip
         return
     yield good("trainer", where)

@@ -87,7 +87,7 @@ def scaffold(userdir: Path) -> list[Action]:
     sources = [(name, _strategy_source(name)) for name in STRATEGY_FILES]
     contents = {f"strategies/{name}": signed(source) for name, source in sources}
     theirs, whole = _Theirs.of(userdir), _packaged("example.json")
-    days_to_download(theirs.section, theirs.timeframe)  # refuses what is wrong before it writes
+    theirs.days()  # refuses what is wrong before anything is written
     theirs.check_pairs()
     if theirs.path is None or _holds(userdir / CONFIG_FILE, whole):
         contents[CONFIG_FILE] = whole
@@ -116,8 +116,8 @@ def next_commands(userdir: Path) -> list[str]:
         whole = f"freqtrade new-config {shlex.join(['-c', str(own)])}"
         return [whole, f"freqtrade-lstm init {place}"]
     common = " ".join([place, *(shlex.join(["-c", str(file)]) for file in files)])
-    days = days_to_download(theirs.section, theirs.timeframe)
-    download = f"freqtrade download-data {common} --timeframes {theirs.timeframe} --days {days}"
+    days, timeframe = theirs.days(), theirs.timeframe
+    download = f"freqtrade download-data {common} --timeframes {timeframe} --days {days}"
     few, strategy = theirs.few, "--strategy LSTMStrategy"
     return [
         f"{download} --pairs {shlex.join(few)}" if few else download,
@@ -164,7 +164,9 @@ def _has_trainer(userdir: Path) -> bool:
         return False
 
 
-def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
+def days_to_download(
+    section: dict[str, Any] | None, timeframe: str, of: str = "the configuration"
+) -> int:
     """Days of history that a first training wants, generously rounded.
 
     Examples
@@ -173,7 +175,7 @@ def days_to_download(section: dict[str, Any] | None, timeframe: str) -> int:
     (850, 550)
     """
     candle_ms = timeframe_ms(timeframe)
-    settings = parse_settings(section, candle_ms)
+    settings = parse_settings(section, candle_ms, of)
     wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
     wanted_ms = wanted * candle_ms + REACH_DAYS * DAY_MS
     return min(-(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS, _MOST_DAYS)
@@ -224,6 +226,10 @@ class _Theirs(NamedTuple):
             bool(exchange.get("name")), pairs, few if is_made and not pairs else (),
             configuration.no_pairs(config),
         )  # fmt: skip
+
+    def days(self) -> int:
+        """Of history to download; raises where their section is wrong."""
+        return days_to_download(self.section, self.timeframe, str(self.path))
 
     def check_pairs(self) -> None:
         """Refuse a configuration that names no pairs, neither to trade nor to train on."""

@@ -24,7 +24,7 @@ class Subject:
 
     Attributes
     ----------
-    options : as the words of a command: they name the same bot to freqtrade
+    options : as the words of a command, each after a blank: they name the same bot to freqtrade
     userdir : where it is, or would be
     config : as freqtrade reads it; None: it does not
     settings : of our section; None: they are wrong
@@ -68,10 +68,10 @@ def read_subject(
 def _read(
     configs: Sequence[str], options: Mapping[str, str], now_ms: int, offline: bool, root: Path
 ) -> Subject:
-    from lstm_model.bot import configuration
+    from lstm_model.bot.named import found_config, words
 
-    files = list(configs) or [str(configuration.found_config(options.get("user_data_dir")))]
-    raw, unread = _as_they_stand(files)
+    files = list(configs) or [str(found_config(options.get("user_data_dir")))]
+    raw, unread = _as_they_stand(files, options.get("user_data_dir"))
     userdir = Path(options.get("user_data_dir") or str(raw.get("user_data_dir") or "user_data"))
     place = _userdir(userdir)
     config, refused = (None, None) if unread else _loaded(files, options)
@@ -82,12 +82,13 @@ def _read(
     elif config is not None:
         found.append(good("config", f"{', '.join(files)} can be read"))
     return Subject(
-        _words(configs, options), userdir, config, settings, (*found, *wrong),
+        words(configs, options.get("user_data_dir"), options.get("datadir")),
+        userdir, config, settings, (*found, *wrong),
         Discretion.of_home(raw), now_ms, offline, root,
     )  # fmt: skip
 
 
-def _as_they_stand(files: Sequence[str]) -> tuple[Config, list[Finding]]:
+def _as_they_stand(files: Sequence[str], userdir: str | None) -> tuple[Config, list[Finding]]:
     """What the files say together, and which of them cannot be read."""
     from lstm_model.bot.configuration import read_config
 
@@ -99,16 +100,16 @@ def _as_they_stand(files: Sequence[str]) -> tuple[Config, list[Finding]]:
             read_config(file)
             readable.append(file)
         except ConfigError as error:
-            unread.append(_unread(file, str(error)))
+            unread.append(_unread(file, userdir, str(error)))
     return read_config(*readable) if readable else {}, unread
 
 
-def _unread(file: Path, text: str) -> Finding:
+def _unread(file: Path, userdir: str | None, text: str) -> Finding:
+    from lstm_model.bot.named import how_to_have_one
+
     if not file.exists():
-        return to_do(
-            "config", f"there is no file {file}",
-            "Name yours with -c, or make one with `freqtrade-lstm init --userdir user_data`",
-        )  # fmt: skip
+        how = how_to_have_one(userdir)
+        return to_do("config", f"there is no file {file}", how[0].upper() + how[1:])
     return to_do("config", text, "Mend it; a configuration is one section in braces")
 
 
@@ -150,12 +151,6 @@ def _settings(config: Config) -> tuple[Settings | None, list[Finding]]:
     try:
         return parse_settings(config.get("lstm"), candle_ms), []
     except LstmModelError as error:
-        text = str(error).removeprefix('config.json, section "lstm": ')
+        text = str(error)
+        text = text.partition('section "lstm": ')[2] or text
         return None, [to_do("lstm", text, "`freqtrade-lstm settings` lists all options")]
-
-
-def _words(configs: Sequence[str], options: Mapping[str, str]) -> str:
-    names = {"user_data_dir": "--userdir", "datadir": "--datadir"}
-    words = [word for file in configs for word in ("-c", file)]
-    words += [w for key, name in names.items() if key in options for w in (name, options[key])]
-    return " ".join(map(shlex.quote, words))

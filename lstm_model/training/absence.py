@@ -64,10 +64,11 @@ class Absence:
     Parameters
     ----------
     leader : the pair that all see; None: there is none
+    words : that name the configuration to a command, each after a blank
     """
 
-    def __init__(self, leader: str | None, timeframe: str) -> None:
-        self._leader, self._timeframe = leader, timeframe
+    def __init__(self, leader: str | None, timeframe: str, words: str = "") -> None:
+        self._leader, self._timeframe, self._words = leader, timeframe, words
         self._told: set[tuple[str, str]] = set()
 
     def tell(self, series: Iterable[Candles]) -> None:
@@ -81,7 +82,7 @@ class Absence:
         day = str(np.datetime64(found.since_ms, "ms").astype("datetime64[D]")).replace("-", "")
         logger.warning(
             "%s: %s is known of %.0f %% of the candles to train on; if %s is that old, run "
-            "`freqtrade download-data --pairs %s --timeframes %s --timerange %s- --prepend`",
-            found.pair, found.what, 100 * found.known_fraction, found.asked, found.asked,
-            self._timeframe, day,
+            "`freqtrade download-data%s --pairs %s --timeframes %s --timerange %s- --prepend`",
+            found.pair, found.what, 100 * found.known_fraction, found.asked, self._words,
+            found.asked, self._timeframe, day,
         )  # fmt: skip

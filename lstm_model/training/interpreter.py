@@ -85,7 +85,7 @@ class Interpreter(NamedTuple):
         return self.has_tensorflow and self.version >= _LEAST
 
 
-def find(named: str | None, store: Path) -> Interpreter:
+def find(named: str | None, store: Path, words: str = "") -> Interpreter:
     """The interpreter that trains.
 
     The first of these that has TensorFlow: `named`, and then no other; this one; that of the folder
@@ -96,22 +96,24 @@ def find(named: str | None, store: Path) -> Interpreter:
     ----------
     named : the option `train_python`, a path or a name on PATH; None: look for one
     store : where the models are
+    words : that name the configuration to a command, each after a blank
 
     Raises
     ------
     TrainingError
         There is none, or it lacks TensorFlow; says what to run.
     """
-    if not Path((found := _found(named, store)).python).exists():  # it was, a while ago
+    if not Path((found := _found(named, store, words)).python).exists():  # it was, a while ago
         _found.cache_clear()
-        found = _found(named, store)
+        found = _found(named, store, words)
     return found
 
 
 @cache  # of those that were found; one that is missing may be installed meanwhile
-def _found(named: str | None, store: Path) -> Interpreter:
+def _found(named: str | None, store: Path, words: str) -> Interpreter:
+    install = f"`freqtrade-lstm trainer --install{words}`"
     if named is not None:
-        return _wanted(named)
+        return _wanted(named, install)
     looked_at = []
     for found, name in _candidates(store):
         if found is not None and found.trains:
@@ -119,12 +121,12 @@ def _found(named: str | None, store: Path) -> Interpreter:
         looked_at.append(name)
     raise TrainingError(
         "there is no Python with TensorFlow to train networks with: looked at "
-        f"{', '.join(looked_at)}. Run `freqtrade-lstm trainer --install` with your config, or name "
-        "an interpreter that has it by the option train_python"
+        f"{', '.join(looked_at)}. Run {install}, or name an interpreter that has it by the option "
+        "train_python"
     )
 
 
-def _wanted(named: str) -> Interpreter:
+def _wanted(named: str, install: str) -> Interpreter:
     found = Interpreter.at(named)
     if found is None:
         problem = "is no Python that runs"
@@ -136,8 +138,8 @@ def _wanted(named: str) -> Interpreter:
     else:
         return found
     raise TrainingError(
-        f"train_python = {named} {problem}. Name another, or run `freqtrade-lstm trainer "
-        "--install` and leave train_python out"
+        f"train_python = {named} {problem}. Name another, or run {install} and leave train_python "
+        "out"
     )
 
 

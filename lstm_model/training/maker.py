@@ -105,6 +105,7 @@ class ModelMaker:
     pairs : what the pooled network learns from
     disk : pair -> its candles on disk, or None
     flow : pair -> order flow of its candles on disk (N,) FLOW, rising
+    words : that name the configuration to a command, each after a blank
 
     Attributes
     ----------
@@ -113,16 +114,16 @@ class ModelMaker:
 
     def __init__(
         self, settings: Settings, timeframe: str, pairs: Sequence[str], store: ModelStore,
-        disk: Disk, flow: KnownFlow | None = None,
+        disk: Disk, flow: KnownFlow | None = None, words: str = "",
     ) -> None:  # fmt: skip
         self.settings = settings
         self.timeframe = timeframe
         self.pairs = tuple(sorted(set(pairs)))
-        self.store = store
+        self.store, self.words = store, words
         keep_ms = max(2 * reach_ms(settings, timeframe, len(self.pairs)), REACH_DAYS * DAY_MS)
         contexts = Contexts(leader_of(settings.leader, self.pairs))
         self.history = CandleHistory(settings, disk, flow, keep_ms, contexts)
-        self._absence = Absence(contexts.leader, timeframe)
+        self._absence = Absence(contexts.leader, timeframe, words)
 
     def remove_leftovers(self) -> None:
         """Remove what trainings and writers left that were killed long ago."""
@@ -158,7 +159,7 @@ class ModelMaker:
         """
         material = Material.gather(
             self.settings, self.timeframe, self.pairs, boundary_ms,
-            known or self.history.of, panels or Panels(),
+            known or self.history.of, panels or Panels(), self.words,
         )  # fmt: skip
         self._absence.tell(material.candles)
         return material
@@ -260,7 +261,7 @@ class ModelMaker:
         return settings.model_copy(update={"train_python": self._interpreter().python})
 
     def _interpreter(self) -> Interpreter:
-        return interpreter.find(self.settings.train_python, self.store.root)
+        return interpreter.find(self.settings.train_python, self.store.root, self.words)
 
     def _own(self, stored: StoredModel, material: Material, evidence: Evidence) -> Evidence:
         """The parent's record, with the worth of its own mean on the candles held out."""

@@ -45,6 +45,7 @@ class Material:
     ----------
     boundary_ms : nothing later was known
     panels : what the panel is built with
+    words : that name the configuration to a command, each after a blank
     """
 
     settings: Settings
@@ -53,11 +54,12 @@ class Material:
     boundary_ms: int
     candles: Sequence[Candles]
     panels: Panels
+    words: str = ""
 
     @classmethod
     def gather(
         cls, settings: Settings, timeframe: str, pairs: tuple[str, ...], boundary_ms: int,
-        known: Disk, panels: Panels,
+        known: Disk, panels: Panels, words: str = "",
     ) -> Material:  # fmt: skip
         """What `known` has of the pairs; those with too few candles are left out."""
         start_ms = boundary_ms - reach_ms(settings, timeframe, len(pairs))
@@ -65,7 +67,7 @@ class Material:
         recent = [c.between(start_ms, boundary_ms) for c in found if c is not None]
         enough = WARM_UP + settings.lookback + settings.horizon
         usable = [candles for candles in recent if len(candles) > enough]
-        return cls(settings, timeframe, pairs, boundary_ms, usable, panels)
+        return cls(settings, timeframe, pairs, boundary_ms, usable, panels, words)
 
     @cached_property
     def panel(self) -> Panel:
@@ -150,12 +152,12 @@ class Material:
         for pair, missing in self.holes.items():
             logger.warning(
                 "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
-                "download-data --timeframes %s`", pair, 100 * missing, self.timeframe,
+                "download-data%s --timeframes %s`", pair, 100 * missing, self.words, self.timeframe,
             )  # fmt: skip
         for pair, known in self.unknown_flow.items():
             logger.warning(
                 "%s: order flow is known of %.0f %% of the candles to train on; run "
-                "`freqtrade-lstm download-flow`", pair, 100 * known,
+                "`freqtrade-lstm download-flow%s`", pair, 100 * known, self.words,
             )  # fmt: skip
 
     @property
@@ -181,8 +183,8 @@ class Material:
         begin = max(end - days, oldest.astype("datetime64[D]"))
         return (
             f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
-            f"train on; about {days} days are wanted. Run `freqtrade download-data --timeframes "
-            f"{self.timeframe} --timerange {str(begin).replace('-', '')}-` with your config."
+            f"train on; about {days} days are wanted. Run `freqtrade download-data{self.words} "
+            f"--timeframes {self.timeframe} --timerange {str(begin).replace('-', '')}-`."
         )
 
 

@@ -142,4 +142,4 @@ def test_what_is_wrong_is_said_in_a_line(bot: Bot, tmp_path: Path) -> None:
     lost = told("compare", *bot.options("lost"), "--strategy", "Nowhere")
     assert "--strategy takes the name of the class" in lost
     assert "does not exist: make it" in told(*words(bot, "--report", str(tmp_path / "no" / "page")))
-    assert "Get the candles by `freqtrade download-data`" in told(*words(bot), "-p", "ETH/USDT")
+    assert "Get the candles by `freqtrade download-data -c " in told(*words(bot), "-p", "ETH/USDT")

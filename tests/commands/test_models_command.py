@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def rows(output: str) -> dict[str, str]:
 
 
 def test_without_models_the_list_says_what_to_do(newcomer: User) -> None:
-    assert "Run `freqtrade-lstm train` or a backtest." in newcomer.told()
+    command = shlex.join(["freqtrade-lstm", "train", *newcomer.options])
+    assert f"Run `{command}` or a backtest." in newcomer.told()
 
 
 def test_the_list_tells_what_each_model_is_and_does(user: User) -> None:

@@ -197,7 +197,8 @@ def test_the_counts_fit_into_a_narrow_terminal(user: User) -> None:
     user.judged(*[("DOGE/USDT:USDT", ago, code) for ago, code in enumerate(REASONS)])
     output = user.told("reasons", columns=80)
     assert max(map(len, output.splitlines())) <= 80
-    assert row(output, "DOGE/USDT:USDT", 14) == ["13"] + ["1"] * 13
+    count = len(REASONS)
+    assert row(output, "DOGE/USDT:USDT", count + 1) == [str(count)] + ["1"] * count
     assert all(word in output.split() for code in REASONS for word in REASONS[code].split())
     assert "…" not in output
 
@@ -324,7 +325,9 @@ def test_what_is_missing_to_judge_by_is_said(user: User) -> None:
     user.downloaded(old)
     output = user.told("coverage")
     assert "0 of 150 forecasts" in output
-    assert "No candles of BTC/USDT, SOL/USDT: `freqtrade download-data` gets them." in output
+    command = f"freqtrade download-data -c {user.folder}/config.json --userdir {user.folder}"
+    gets = "--timeframes 5m --pairs BTC/USDT SOL/USDT` gets them."
+    assert f"No candles of BTC/USDT, SOL/USDT: `{command} {gets}" in output
     assert "No forecast of ETH/USDT has come true in these candles" in output
     assert "Winkler" not in output
 

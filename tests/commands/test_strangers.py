@@ -217,7 +217,8 @@ def test_no_candles_are_asked_for_that_are_older_than_any_market(tmp_path: Path)
     daily = {**COMPLETE, "timeframe": "1d", "lstm": {"train_candles": 65_000}}
     with standing_in(lambda folder: userdir(folder, daily), tmp_path):
         told = call(["train"]).stderr
-    assert "`freqtrade download-data --timeframes 1d --timerange 20090103-`" in told
+    command = "freqtrade download-data -c user_data/config.json --timeframes 1d --timerange"
+    assert f"`{command} 20090103-`" in told
 
 
 def test_no_number_is_without_bounds() -> None:

@@ -151,8 +151,10 @@ def test_what_freqtrade_refuses_is_one_line(tmp_path: Path) -> None:
 
 
 def test_advice_is_given_where_freqtrade_gives_none() -> None:
-    assert "download-data" in variant._advice("No data found. Terminating.")
-    assert variant._advice("Config file not found") == ""
+    args = {"config": ["a b.json", "c.json"]}
+    advice = variant._advice("No data found. Terminating.", args)
+    assert "`freqtrade download-data -c 'a b.json' -c c.json`" in advice
+    assert variant._advice("Config file not found", args) == ""
 
 
 def test_a_failure_names_the_line_of_the_users_own_code(tmp_path: Path) -> None:

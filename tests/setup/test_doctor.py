@@ -494,7 +494,8 @@ def test_without_tensorflow_nothing_is_trained(
     monkeypatch.setenv("PATH", str(tmp_path))
     [found] = to_be_done(user.examined())
     assert found.name == "trainer"
-    assert "Run `freqtrade-lstm trainer --install`" in found.text
+    words = f"-c {user.file} --userdir {user.folder}"
+    assert f"Run `freqtrade-lstm trainer --install {words}`" in found.text
 
 
 @needs_tensorflow
