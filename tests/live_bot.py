@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import subprocess
 import sys
 import time
 import urllib.error
@@ -14,7 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from e2e import Running, free_port
+from e2e import Running, environment, free_port
+from places import ROOT
 
 from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.overlay import live_overlay
@@ -113,12 +115,26 @@ class LiveBot:
         """What it has printed since its last start."""
         return self._running.text if self._running else ""
 
+    def run(self, command: str, *arguments: str) -> str:
+        """Another command of freqtrade's with this bot's configuration; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "freqtrade", command, *self.options, *arguments],
+            cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    @property
+    def options(self) -> list[str]:
+        """What names its configuration."""
+        return ["-c", str(self._config), "--userdir", str(self._folder)]
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._starts += 1
         command = [
-            sys.executable, "-W", "ignore", "-m", "freqtrade", "trade", "-c", str(self._config),
-            "--userdir", str(self._folder),
+            sys.executable, "-W", "ignore", "-m", "freqtrade", "trade", *self.options,
         ]  # fmt: skip
         self._running = Running(command, self._folder / f"trade-{self._starts}.log")
         self.wait_for(lambda: "running" in self.ask("GET", "show_config").get("state", ""), 60.0)

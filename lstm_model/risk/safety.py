@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from freqtrade.enums import RunMode
 from freqtrade.persistence import Trade
 
 from lstm_model.bot import insides
@@ -23,7 +24,7 @@ from lstm_model.risk.desk import KNOWN, Desk
 from lstm_model.risk.entry import side_of
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import newest
-from lstm_model.trading.sizing import ERROR
+from lstm_model.trading.sizing import ERROR, UNKNOWN_ACCOUNT
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,37 @@ class Safety:
         return troubles
 
 
+class Unready:
+    """Before a bot with money at stake has begun, and after: freqtrade's API answers then, too."""
+
+    def loop(self, now_ms: int, strategy: Any) -> bool:
+        """Nothing is known."""
+        return True
+
+    def denial(self, pair: str, now_ms: int) -> Denial | None:
+        """Everything is forbidden."""
+        return Denial(UNKNOWN_ACCOUNT, "the bot has not begun to look at its account yet")
+
+    def intend(self, intent: Intent) -> Denial | None:
+        """Nothing may be sent."""
+        return self.denial(intent.pair, intent.time_ms)
+
+    def exits(self, trade: Trade) -> None:
+        """An exit is always free."""
+
+    def exposures(self) -> Iterable[tuple[str, float]]:
+        """Nothing is known."""
+        return ()
+
+    def stop(self) -> None:
+        """There is nothing to end."""
+
+
+def unready(config: Config) -> Unready | None:
+    """What stands in the place of a safety that is not open; None where there is no money."""
+    return Unready() if config.get("runmode") == RunMode.LIVE else None
+
+
 def open_safety(strategy: Any) -> Safety | None:
     """The order safety of a bot that trades with money; None where there is none.
 
@@ -145,7 +177,7 @@ def open_safety(strategy: Any) -> Safety | None:
         The book of orders cannot be written.
     """
     config, live = strategy.config, strategy._lstm_live
-    if live is None or config.get("dry_run", True):
+    if live is None or unready(config) is None:
         return None
     exchange, tell = insides.exchange_of(strategy.dp), live.tell
     candle_ms = timeframe_ms(strategy.timeframe)

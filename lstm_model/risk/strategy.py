@@ -25,14 +25,11 @@ from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked
 from lstm_model.orders.book import Intent
 from lstm_model.risk import entry as entries
 from lstm_model.risk.entry import TICK_SIZE, Entry, side_of, sign, tick_of
-from lstm_model.risk.safety import Safety, open_safety
+from lstm_model.risk.safety import Safety, Unready, open_safety, unready
 from lstm_model.risk.stakes import Stakes
 from lstm_model.risk.stops import Stops
 from lstm_model.settings import default_of
-from lstm_model.trading.analyzed import (
-    forecast_facts,
-    opened_ms,
-)
+from lstm_model.trading.analyzed import forecast_facts, opened_ms
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import (
     STALE_STREAM,
@@ -82,7 +79,8 @@ class LSTMRisk(LSTMForecasts):
         self._lstm_told: dict[str, tuple[int, str]] = {}
         self._lstm_said, self._lstm_stops = Said(), Stops(self)
         self._lstm_stakes = Stakes(self)
-        self._lstm_safety: Safety | None = None  # of a bot that trades with money
+        # A bot that trades with money has one, and before it is there, sends nothing.
+        self._lstm_safety: Safety | Unready | None = unready(config)
         self._lstm_precision: dict[str, tuple[float | None, int]] = {}  # by pair, and ccxt's mode
         if (stop := self.lstm_settings.stop) is not None:
             self.lstm_sets_stop = stop == "forecast"
@@ -378,8 +376,8 @@ class LSTMRisk(LSTMForecasts):
         try:
             super()._lstm_stop()
         finally:
-            if safety := self._lstm_safety:
-                self._lstm_safety = None
+            safety, self._lstm_safety = self._lstm_safety, unready(self.config)
+            if safety:
                 safety.stop()
 
     def _lstm_deny(self, pair: str, code: str, text: str) -> None:

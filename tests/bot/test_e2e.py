@@ -186,7 +186,7 @@ def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
         finetune_candles=0,
         train_candles=7_000,
     )
-    done = run_lstm("download-flow", *flowing.options(), "--days", "6")
+    done = run_lstm("download-flow", *flowing.options(), "--days", "7")
     assert done.code == 0, done.text
     assert len(re.findall(r"100\.0% of the range covered", done.text)) == len(PAIRS)
     outcome = flowing.backtest(days_ago(0.4, 0.1))
@@ -217,7 +217,7 @@ def test_an_option_out_of_range_is_named_with_its_bound(bot: Bot) -> None:
 
 def test_too_little_history_says_what_to_download(other_bot: Bot) -> None:
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    begin = int((midnight - timedelta(days=6)).timestamp())  # of the market, and of a slot
+    begin = int((midnight - timedelta(days=7)).timestamp())  # of the market, and of a slot
     outcome = other_bot.backtest(f"--timerange={begin + 36_000}-{begin + 72_000}")
     assert_clear_error(outcome, "too little history", "freqtrade download-data")
 
