@@ -50,7 +50,8 @@ class WalkForwardEngine:
         """Forecast every candle of the study, and of those that warm up the last `horizon`.
 
         What those say of the first candles of the study is shown there (`lstm_due_low`), wherever
-        a study begins. No step is made for their sake.
+        a study begins. No step is made for their sake: where the chain of steps begins with the
+        study, nobody had forecast before, and there is nothing to show of the first `horizon`.
 
         Parameters
         ----------

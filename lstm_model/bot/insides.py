@@ -47,6 +47,7 @@ AT_OFFSET = re.compile(r"at offset (\d+)")  # of a file that is no JSON
 SEGMENT = "Please verify the following segment of your configuration"  # and it shows the segment
 NO_STRATEGY = "Impossible to load"
 NO_CANDLES = "No data found"
+NO_BACKTEST = "do not support backtesting"  # of what makes or filters the list of pairs
 
 
 def untested() -> str:
@@ -197,6 +198,18 @@ def patient(retries: int) -> Callable[[Callable[..., Answer]], Callable[..., Ans
 def expanded(patterns: Sequence[str], available: Sequence[str]) -> list[str]:
     """Pairs of those available that freqtrade's patterns mean."""
     return list(expand_pairlist(list(patterns), list(available)))
+
+
+def refused_in_backtests(config: Config) -> list[str]:
+    """What of a configuration makes or filters the list of pairs, and is for a running bot only."""
+    from freqtrade.plugins.pairlist.IPairList import SupportsBacktesting
+    from freqtrade.resolvers import PairListResolver  # all of them, which few need
+
+    known = {each["name"]: each["class"] for each in
+             PairListResolver.search_all_objects(config, False)}  # fmt: skip
+    named = [str(each.get("method")) for each in config.get("pairlists", ())]
+    no = SupportsBacktesting.NO
+    return [name for name in named if name in known and known[name].supports_backtesting == no]
 
 
 # ---------------------------------------------------------------- candles on disk

@@ -13,6 +13,7 @@ from typing import Any
 from lstm_model.errors import ConfigError
 
 CONFIG_FILE = "config.json"
+STATIC_FILE = "static.json"
 _FOLDER = "user_data"
 
 
@@ -72,6 +73,20 @@ def words(files: Sequence[str], userdir: str | None, datadir: str | None) -> str
     for option, folder in (("--userdir", userdir), ("--datadir", datadir)):
         named += [option, folder] if folder else []
     return "".join(f" {shlex.quote(word)}" for word in named)
+
+
+def static_pairs(command: str) -> str:
+    """How a backtest gets pairs where a running bot makes their list; `-p` alone is no help.
+
+    Parameters
+    ----------
+    command : what is to be run, with the overlay and pairs
+    """
+    overlay = shlex.quote('{"pairlists": [{"method": "StaticPairList"}]}')
+    return (
+        f"Lay a StaticPairList over it, `echo {overlay} > {STATIC_FILE}`, and name pairs: "
+        f"`{command}`"
+    )
 
 
 def _files(config: Mapping[str, Any]) -> list[str]:

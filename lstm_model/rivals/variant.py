@@ -27,7 +27,7 @@ from freqtrade.util import get_dry_run_wallet
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.named import words
+from lstm_model.bot.named import STATIC_FILE, static_pairs, words
 from lstm_model.bot.theirs import or_else
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms
@@ -186,8 +186,11 @@ def _where(error: StrategyError) -> str:
 
 def _advice(text: str, args: Mapping[str, Any]) -> str:
     """What to do, where freqtrade does not say so."""
+    same = words(args.get("config") or (), args.get("user_data_dir"), args.get("datadir"))
+    if insides.NO_BACKTEST in text:
+        pairs = "".join(f" -p {pair}" for pair in args.get("pairs") or ["BTC/USDT", "ETH/USDT"])
+        return f" {static_pairs(f'freqtrade-lstm compare{same} -c {STATIC_FILE}{pairs} ...')}"
     if insides.NO_CANDLES in text:
-        same = words(args.get("config") or (), args.get("user_data_dir"), args.get("datadir"))
         return f" Get the candles by `freqtrade download-data{same}` with the same --timerange."
     return ""
 

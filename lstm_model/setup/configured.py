@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from lstm_model.bot import configuration, insides
+from lstm_model.bot.named import STATIC_FILE, static_pairs, words_of
 from lstm_model.errors import ConfigError
 from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
@@ -39,6 +41,18 @@ def check_strategy(config: Config, settings: Settings | None) -> Iterator[Findin
         yield to_do("config", f"freqtrade would not start: {error}", "")
         return
     yield good("strategy", f"{name} loads, timeframe {config['timeframe']}")
+
+
+def check_backtests(config: Config, settings: Settings | None) -> Iterator[Finding]:
+    """Whether freqtrade's backtest and hyperopt take the list of pairs."""
+    if refused := insides.refused_in_backtests(config):
+        named = () if settings is None else configuration.training_pairs(config, settings, ())
+        pairs = shlex.join(named or ["BTC/USDT", "ETH/USDT"])
+        command = f"freqtrade backtesting{words_of(config)} -c {STATIC_FILE} -p {pairs}"
+        yield note(
+            "backtests", f"freqtrade's backtesting and hyperopt refuse {', '.join(refused)}",
+            static_pairs(command),
+        )  # fmt: skip
 
 
 def check_telegram(config: Config) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from freqtrade.exceptions import DDosProtection, FreqtradeException
 from freqtrade.freqtradebot import FreqtradeBot
 from freqtrade.loggers import LOGFORMAT
 from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
+from freqtrade.plugins.pairlistmanager import PairListManager
 from freqtrade.strategy import IStrategy, RealParameter, stoploss_from_absolute
 from pandas import DataFrame, date_range
 from promises import Promise
@@ -79,6 +80,10 @@ INSIDES = [
     Promise("freqtrade.exchange.common:retrier", "download-flow", ("retries",)),
     Promise("freqtrade.plugins.pairlist.pairlist_helpers:expand_pairlist", "download-flow",
             ("wildcardpl", "available_pairs")),
+    Promise("freqtrade.resolvers:PairListResolver.search_all_objects", "`doctor` on backtests",
+            ("config", "enum_failed")),
+    Promise("freqtrade.plugins.pairlist.IPairList:IPairList.supports_backtesting",
+            "`doctor` on backtests"),
     Promise("freqtrade.data.history:load_pair_history", "every training",
             ("pair", "timeframe", "datadir", "data_format", "candle_type", "fill_up_missing")),
     Promise("freqtrade.data.converter:ohlcv_fill_up_missing_data", "every training",
@@ -173,11 +178,7 @@ def test_a_strategys_provider_knows_its_exchange() -> None:
 
 
 def test_an_exchange_holds_ccxts_in_which_trades_are_followed() -> None:
-    exchange = insides.open_exchange({
-        "exchange": {"name": "binance", "pair_whitelist": []}, "stake_currency": "USDT",
-        "dry_run": True, "trading_mode": "spot", "candle_type_def": CandleType.SPOT,
-        "runmode": RunMode.UTIL_EXCHANGE, "internals": {},
-    })  # fmt: skip
+    exchange = insides.open_exchange({**BARE})
     try:
         client = insides.client_of(exchange)
         assert isinstance(client, ccxt.Exchange), "the trade stream would break"
@@ -214,12 +215,42 @@ def _no_candles(folder: Path) -> None:
     load_data(folder, "5m", ["BTC/USDT"], fail_without_data=True)
 
 
+def _no_backtest(_: Path) -> None:
+    config = {**BARE, "pairlists": VOLUME, "runmode": RunMode.BACKTEST}
+    exchange = insides.open_exchange(config)
+    try:
+        PairListManager(exchange, config)
+    finally:
+        exchange.close()
+
+
+BARE = {
+    "exchange": {"name": "binance", "pair_whitelist": []}, "stake_currency": "USDT",
+    "dry_run": True, "trading_mode": "spot", "candle_type_def": CandleType.SPOT,
+    "runmode": RunMode.UTIL_EXCHANGE, "internals": {},
+}  # fmt: skip
+VOLUME = [{"method": "VolumePairList", "number_assets": 5, "sort_key": "quoteVolume"}]
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"),
+    [(["StaticPairList"], []), (["VolumePairList"], ["VolumePairList"]), ([], []),
+     (["StaticPairList", "AgeFilter", "PriceFilter"], ["AgeFilter"]), (["Unknown"], [])],
+)  # fmt: skip
+def test_it_is_known_what_freqtrade_refuses_in_backtests(
+    named: list[str], refused: list[str]
+) -> None:
+    assert insides.refused_in_backtests({"pairlists": [{"method": n} for n in named]}) == refused
+
+
 @pytest.mark.parametrize(
     ("words", "would_break", "provoke"),
     [
         (insides.AT_OFFSET.pattern, "the line of a file that is no JSON", _no_json),
         (insides.SEGMENT, "secrets kept out of what is told of a broken file", _no_json),
         (insides.NO_STRATEGY, "what to do where a strategy is not found", _no_strategy),
+        (insides.NO_BACKTEST, "what to do where `compare` has a list of pairs as of a bot",
+         _no_backtest),
         (insides.NO_CANDLES, "what to do where `compare` finds no candles", _no_candles),
     ],
 )  # fmt: skip

@@ -154,6 +154,11 @@ def test_advice_is_given_where_freqtrade_gives_none() -> None:
     args = {"config": ["a b.json", "c.json"]}
     advice = variant._advice("No data found. Terminating.", args)
     assert "`freqtrade download-data -c 'a b.json' -c c.json`" in advice
+    refused = "Pairlist Handlers VolumePairList do not support backtesting."
+    advice = variant._advice(refused, {**args, "pairs": ["ETH/USDT"]})
+    assert advice.endswith(
+        "`freqtrade-lstm compare -c 'a b.json' -c c.json -c static.json -p ETH/USDT ...`"
+    )
     assert variant._advice("Config file not found", args) == ""
 
 

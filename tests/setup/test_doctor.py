@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -411,6 +412,24 @@ def test_where_a_running_bot_makes_the_list_of_pairs_some_have_to_be_named(user:
     user.configure(pairlists=made, exchange={"name": "binance", "pair_whitelist": []})
     found = only(user.examined(), "candles")
     assert (found.state, "VolumePairList" in found.text) == (State.NOTE, True)
+
+
+def test_a_list_of_pairs_that_no_backtest_takes_is_told_with_what_to_run(user: User) -> None:
+    from freqtrade.commands import Arguments
+    from freqtrade.configuration import setup_utils_configuration
+    from freqtrade.enums import RunMode
+
+    made = [{"method": "VolumePairList", "number_assets": 5, "sort_key": "quoteVolume"}]
+    user.configure(pairlists=made, lstm={**LSTM, "train_pairs": PAIRS})
+    found = only(user.examined(), "backtests")
+    assert (found.state, "refuse VolumePairList" in found.text) == (State.NOTE, True)
+    _, write, _, run, _ = found.todo.split("`")
+    subprocess.run(["sh", "-c", write], check=True)
+    asked = Arguments(shlex.split(run)[1:]).get_parsed_arg()
+    config = setup_utils_configuration(asked, RunMode.UTIL_NO_EXCHANGE)
+    assert (config["pairlists"], config["pairs"]) == ([{"method": "StaticPairList"}], PAIRS)
+    user.configure()
+    assert "backtests" not in by_name(user.examined())
 
 
 def test_options_that_leave_too_little_to_learn_from_are_told(user: User) -> None:
