@@ -31,7 +31,8 @@ def check_strategy(config: Config, settings: Settings | None) -> Iterator[Findin
         else:
             yield note(
                 "strategy", f"none is named, and {configuration.STRATEGY} is not there",
-                "Name yours with --strategy, or run `freqtrade-lstm init`",
+                "Name yours with --strategy, or run `freqtrade-lstm init --userdir "
+                f"{shlex.quote(str(config['user_data_dir']))}`",
             )  # fmt: skip
         return
     name = type(strategy).__name__
