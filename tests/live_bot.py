@@ -166,23 +166,32 @@ class LiveBot:
     def _lives(self) -> bool:
         return self._running is not None and self._running.process.poll() is None
 
-    def ask(self, method: str, path: str, **body: Any) -> Any:
+    def ask(self, method: str, path: str, wait_s: float = 30.0, **body: Any) -> Any:
         """The answer of freqtrade's REST API."""
         token = base64.b64encode(f"{_USER}:{_PASSWORD}".encode()).decode()
         head = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self._port}/api/v1/{path}"
         data = json.dumps(body).encode() if method == "POST" else None
         request = urllib.request.Request(url, data, head, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=wait_s) as answer:  # noqa: S310
             return json.loads(answer.read())
 
-    def enter(self, pair: str, **options: Any) -> Any:
-        """Force an entry."""
-        return self.ask("POST", "forceenter", pair=pair, **options)
+    def enter(self, pair: str, **options: Any) -> bool:
+        """Force an entry; whether freqtrade says that it made one."""
+        return self._obeyed("forceenter", pair=pair, **options)
 
-    def exit(self, trade: int, **options: Any) -> Any:
-        """Force an exit."""
-        return self.ask("POST", "forceexit", tradeid=str(trade), **options)
+    def exit(self, trade: int, **options: Any) -> bool:
+        """Force an exit; whether freqtrade says that it made one."""
+        return self._obeyed("forceexit", tradeid=str(trade), **options)
+
+    def _obeyed(self, path: str, **body: Any) -> bool:
+        try:
+            self.ask("POST", path, **body)
+        except urllib.error.HTTPError as error:
+            if error.code not in (500, 502):  # its order was refused, or no answer came
+                raise
+            return False
+        return True
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """A table of freqtrade's database, oldest row first."""

@@ -25,7 +25,7 @@ from lstm_model.accounts.contracts import (
 from lstm_model.accounts.engine import Engine
 from lstm_model.accounts.faults import Fault, Plan
 from lstm_model.accounts.money import ZERO
-from lstm_model.accounts.orders import Algo, Fill, Order, Orders
+from lstm_model.accounts.orders import Algo, Draft, Fill, Order, Orders, Side
 from lstm_model.accounts.signed import Form, Keys, parameters
 from lstm_model.accounts.spot import Fees, SpotBooks
 from lstm_model.accounts.spot_rest import SpotDesk
@@ -45,6 +45,7 @@ from lstm_model.practice.tunnel import certify
 Json = Any
 
 _BALANCES: Final = {"USDT": "10000"}
+_BEYOND: Final = Decimal("0.01")  # chosen: how far a mark price goes beyond one of liquidation
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,19 @@ class Truth:
     def orders(self) -> list[Order]:
         """All orders, the newest last."""
         with self._lock:
-            return list(self._now().orders.all.values())
+            return [_copy(order) for order in self._now().orders.all.values()]
 
     @property
     def algos(self) -> list[Algo]:
         """All conditional orders for contracts, the newest last."""
         with self._lock:
-            return list(self._now().orders.algos.values())
+            return [replace(algo) for algo in self._now().orders.algos.values()]
 
     @property
     def open_orders(self) -> list[Order]:
         """Orders that may still be filled."""
         with self._lock:
-            return list(self._now().orders.open())
+            return [_copy(order) for order in self._now().orders.open()]
 
     @property
     def fills(self) -> list[Fill]:
@@ -124,16 +125,23 @@ class Truth:
         """Contracts that are held, by symbol."""
         with self._lock:
             self._now()
-            return {item.symbol: replace(item) for item in self._contracts().held()}
+            return {item.symbol: replace(item) for item in self.contracts().held()}
 
     @property
     def income(self) -> list[Income]:
         """Everything that ever changed a futures wallet."""
         with self._lock:
             self._now()
-            return list(self._contracts().income)
+            return list(self.contracts().income)
 
-    def _contracts(self) -> ContractBooks:
+    def contracts(self) -> ContractBooks:
+        """The books of a futures account.
+
+        Raises
+        ------
+        ConfigError
+            It is a spot account.
+        """
         if not isinstance(self._books, ContractBooks):
             raise ConfigError("a spot account has no positions; it needs trading_mode futures")
         return self._books
@@ -153,7 +161,7 @@ class TradingExchange(LoopbackExchange):
     balances : what the account begins with, by asset; of futures USDT alone
     trading_mode : `spot` or `futures`, as freqtrade names them
     fees : what the exchange keeps
-    port, faults : as `LoopbackExchange`
+    port, faults, paced : as `LoopbackExchange`
 
     Attributes
     ----------
@@ -177,10 +185,10 @@ class TradingExchange(LoopbackExchange):
         fees: Fees | None = None,
         port: int = 0,
         faults: Faults | None = None,
-        keys: Keys | None = None,
+        paced: bool = False,
     ) -> None:
-        super().__init__(_copied(market), port, faults, attendant=self._attend)
-        self.keys, self.trading_mode = keys or Keys(), trading_mode
+        super().__init__(_copied(market), port, faults, paced=paced, attendant=self._attend)
+        self.keys, self.trading_mode = Keys(), trading_mode
         self._lock, self._plan, self._orders = threading.RLock(), Plan(), Orders()
         futures = replace(self._server.futures, now_ms=self.market.now_ms)
         self._prices = FuturesPrices(futures)
@@ -229,6 +237,31 @@ class TradingExchange(LoopbackExchange):
         with self._lock:
             now_ms = self._engine.advance()
             self._books.give(asset, Decimal(amount), now_ms)
+
+    def by_hand(self, symbol: str, side: Side, quantity: str, price: str = "") -> Order:
+        """Let the account's owner order something, at the market's price unless one is given.
+
+        Raises
+        ------
+        RefusedRequest
+            As any order is.
+        """
+        kind, at = ("LIMIT", Decimal(price)) if price else ("MARKET", ZERO)
+        client_id = f"by-hand-{len(self._orders.all)}"
+        with self._lock:
+            if isinstance(self._books, ContractBooks):
+                self._books.position(symbol).isolated = True
+            draft = Draft(symbol, side, kind, Decimal(quantity), at, client_id=client_id)
+            return _copy(self._engine.place(draft))
+
+    def liquidate(self, symbol: str) -> None:
+        """Let a position's mark price touch its liquidation price for a moment."""
+        with self._lock:
+            books = self.truth.contracts()
+            price = books.liquidation_price(books.position(symbol))
+            beyond = -1 if books.position(symbol).quantity > 0 else 1
+            self.set_mark(symbol, str(price * (1 + beyond * _BEYOND)))
+            self.set_mark(symbol, None)
 
     def price(self, symbol: str) -> Decimal:
         """Of the last trade."""
@@ -294,6 +327,10 @@ class TradingExchange(LoopbackExchange):
         async with serve(self._application(), self.port, tls=tls) as self.port:
             self._ready.set()
             await self._stop.wait()
+
+
+def _copy(order: Order) -> Order:
+    return replace(order, fills=list(order.fills))
 
 
 def _copied(market: Market) -> Market:

@@ -11,7 +11,6 @@ import pytest
 from live_bot import LiveBot
 
 from lstm_model.accounts.exchange import TradingExchange
-from lstm_model.accounts.faults import DROPPED
 from lstm_model.accounts.money import stepped
 from lstm_model.accounts.orders import Order
 from lstm_model.accounts.spot import Fees
@@ -94,20 +93,6 @@ def test_spot_from_entry_to_exit(exchange: TradingExchange, tmp_path: Path) -> N
         assert truth.free("BTC") == truth.balances["BTC"] < LOT
     assert {request.status for request in truth.requests} <= {None, 200}
     assert all(request.path.startswith("/api/v3/") for request in truth.requests)
-
-
-def test_a_lost_answer_makes_a_second_order(exchange: TradingExchange, tmp_path: Path) -> None:
-    """What freqtrade does by itself: the reason for all that watches over orders."""
-    with LiveBot(tmp_path / "bot", exchange) as bot:
-        exchange.fail("POST", "/api/v3/order", 1, DROPPED)
-        for _ in range(2):
-            try:
-                bot.enter("SOL/USDT")
-            except OSError:
-                assert len(exchange.truth.orders) == 1
-        bot.wait_for(lambda: bot.rows("orders"))
-        assert len([o for o in exchange.truth.orders if o.draft.side == "BUY"]) == 2
-        assert len(bot.rows("trades")) == 1
 
 
 @pytest.fixture
