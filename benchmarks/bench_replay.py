@@ -39,8 +39,8 @@ from lstm_model.practice.clock import real_sleep
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.replay.backtest import backtest
-from lstm_model.replay.fast_forward import Moment
 from lstm_model.replay.run import Replay, Wish, trades
+from lstm_model.replay.standing import Moment
 from lstm_model.store.lineage import lineages
 from lstm_model.store.models import ModelStore
 

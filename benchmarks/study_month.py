@@ -52,9 +52,9 @@ from rich.table import Table
 from lstm_model.bot.live import LiveEngine
 from lstm_model.practice.incidents import Incident
 from lstm_model.replay.comparison import Comparison
-from lstm_model.replay.fast_forward import Moment
 from lstm_model.replay.proof import prove
 from lstm_model.replay.run import Replay, Wish
+from lstm_model.replay.standing import Moment
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")

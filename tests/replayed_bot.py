@@ -21,7 +21,8 @@ from places import ROOT
 from lstm_model.practice.incidents import parse_incident
 from lstm_model.practice.scenario import open_scenario, write_candles
 from lstm_model.practice.window import Window
-from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
+from lstm_model.replay.fast_forward import FastForward, Leavings, Plan
+from lstm_model.replay.standing import Moment
 
 OPTIONS = {**SMALL, "require_skill": False, "slippage_fraction": 0.0}
 

@@ -46,9 +46,10 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "freqtrade": "bot.assembly bot.configuration bot.flow_source bot.forecasting "
                  "bot.insides bot.theirs "
                  "risk.entry risk.safety risk.stakes risk.stops risk.strategy "
-                 "replay.backtest replay.fast_forward replay.run replay.proof rivals.variant",
+                 "replay.backtest replay.fast_forward replay.run replay.proof replay.standing "
+                 "rivals.variant",
     "ccxt": "stream.connection risk.desk", 
-    "sqlalchemy": "store.database store.journal store.journal_tables replay.fast_forward",
+    "sqlalchemy": "store.database store.journal store.journal_tables replay.standing",
     "aiohttp": "stream.connection practice.attended practice.exchange practice.playback "
                "practice.serving practice.telegram",
     "psutil": "training.child", "talib": "features.closed_candle",
@@ -61,11 +62,11 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
              "commands.replay commands.setup commands.terminal",
     "rich": "commands.coverage commands.main commands.models commands.reasons commands.replay "
             "commands.setup commands.terminal commands.comparison_view commands.compare_view "
-            "commands.demo",
+            "commands.demo commands.sides",
     "pickle": "", "shelve": "", "marshal": "", "joblib": "", "dill": "", "cloudpickle": "",
 }  # fmt: skip
 FREE = {"numpy", "pandas", "pydantic"}
-MODULES_IN_ROOM = {**dict.fromkeys(ROOMS, 12), "practice": 28, "replay": 22}
+MODULES_IN_ROOM = {**dict.fromkeys(ROOMS, 12), "practice": 28, "replay": 23}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lstm_model.commands.sides import both_sides
 from lstm_model.commands.terminal import add_numbers
 from lstm_model.errors import ConfigError
 from lstm_model.features.context import REACH_DAYS
@@ -28,7 +29,10 @@ from lstm_model.market.candles import candle_open_ms
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.overlay import loopback_overlay
 
-PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+PAIRS = {
+    "spot": ("BTC/USDT", "ETH/USDT", "SOL/USDT"),
+    "futures": ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT"),
+}
 # Of 1m history: enough for a first model, and the days that are backtested; and before them what
 # their candles are seen with, or each step would warn that it is not known.
 _DAYS = 20 + REACH_DAYS
@@ -44,7 +48,10 @@ _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange an
 _KILL_S = 5.0  # chosen: a terminal that was closed is not waited for, a training is told to end
 _STRATEGY = "LSTMStrategy"
 _MARKET = "market"  # the file that notes which one a folder is of
-_CONFIGS = ("config.json", "user_data/config-loopback.json")
+_CONFIGS = {
+    "spot": ("config.json", "user_data/config-loopback.json"),
+    "futures": ("config.json", "user_data/config-loopback-futures.json"),
+}
 
 # Smaller than the defaults, so that a first look takes minutes: twelve days to learn from.
 _LSTM = {
@@ -66,10 +73,18 @@ _NOTHING_WORTH_IT = "The replay made no trade: no forecast was worth what a trad
 
 
 class Demo:
-    """Runs the commands a user would type, shows how they get on, and leaves no process behind."""
+    """Runs the commands a user would type, shows how they get on, and leaves no process behind.
 
-    def __init__(self, console: Console, folder: Path, url: str, market: str = "synthetic") -> None:
-        self._console, self._market = console, market
+    Parameters
+    ----------
+    mode : `spot` or `futures`
+    """
+
+    def __init__(
+        self, console: Console, folder: Path, url: str, market: str = "synthetic",
+        mode: str = "spot",
+    ) -> None:  # fmt: skip
+        self._console, self._market, self._mode = console, market, mode
         self._folder = folder.resolve()
         self._userdir = self._folder / "user_data"
         self._log = self._folder / "demo.log"
@@ -106,6 +121,8 @@ class Demo:
         )  # fmt: skip
         tables = self._run("Backtesting, walk-forward", command)
         self._show(tables[_last_index(tables, "STRATEGY SUMMARY") :])
+        if self._mode == "futures":
+            self._console.print(both_sides(self._userdir / "backtest_results", _STRATEGY))
 
     def replay(self) -> None:
         """The last hours again by the bot itself, fast, and the life of one of its trades."""
@@ -160,15 +177,15 @@ class Demo:
             "FROM trades GROUP BY pair",
         )
         by_pair = {pair: rest for pair, *rest in trades}
-        for pair in PAIRS:
+        for pair in PAIRS[self._mode]:
             opened, closed, profit = by_pair.get(pair, (0, 0, 0.0))
             table.add_row(pair, str(forecasts.get(pair, 0)), str(newest.get(pair, "none")),
                           str(opened), str(closed), f"{profit:+.2f}")  # fmt: skip
         return table
 
     def _configuration(self, url: str) -> dict[str, Any]:
-        overlay = loopback_overlay(url)
-        overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+        overlay = loopback_overlay(url, self._mode)
+        overlay["exchange"]["pair_whitelist"] = list(PAIRS[self._mode])
         learnt = self._begun - timedelta(days=_LEARNT_DAYS)  # by steps that all commands share
         return {
             **overlay,
@@ -179,7 +196,7 @@ class Demo:
         }
 
     def _common(self) -> list[str]:
-        files = (*_CONFIGS, str(self._overlay))
+        files = (*_CONFIGS[self._mode], str(self._overlay))
         options = [word for file in files for word in ("-c", file)]
         return [*options, "--userdir", str(self._userdir)]
 
@@ -232,8 +249,10 @@ class Demo:
             )
 
 
-def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> None:
-    """Run every step on a fresh practice market.
+def run_demo(
+    console: Console, *, minutes: float, folder: Path, market: str, mode: str = "spot"
+) -> None:
+    """Run every step on a fresh practice market, on its spot side or on its futures.
 
     Raises
     ------
@@ -243,16 +262,16 @@ def run_demo(console: Console, *, minutes: float, folder: Path, market: str) -> 
     StoreError
         `folder` cannot be written.
     """
-    for name in _CONFIGS:
+    for name in _CONFIGS[mode]:
         if not Path(name).is_file():
             raise ConfigError(f"there is no {name} here: run the demo from the repository's root")
     refuse_unwritable(folder.absolute())
-    refuse_another_market(folder, market)
+    refuse_another_market(folder, market if mode == "spot" else f"{market} {mode}")
     with console.status(f"Preparing the {market} market"):
         opened = open_market(market, seed=1, days=_DAYS + 1)
     with LoopbackExchange(opened, port=0) as exchange, ended_by_signals():
-        console.print(f"Loopback exchange on {exchange.url}, market: {market}")
-        demo = Demo(console, folder, exchange.url, market)
+        console.print(f"Loopback exchange on {exchange.url}, market: {market}, {mode}")
+        demo = Demo(console, folder, exchange.url, market, mode)
         for step in (demo.prepare, demo.download, demo.train, demo.backtest, demo.replay):
             step()
         demo.trade(minutes)
@@ -275,7 +294,7 @@ def refuse_another_market(folder: Path, market: str) -> None:
     if known != market and (known or (folder / "demo.log").is_file()):
         raise ConfigError(
             f"{folder} holds a demo on another market{known and f' ({known})'}: remove it, or name "
-            f"another, e.g. --folder .demo-{Path(market).name}"
+            f"another, e.g. --folder .demo-{Path(market).name.replace(' ', '-')}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     noted.write_text(market, encoding="utf-8")

@@ -92,8 +92,14 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
     def ready(url: str) -> None:
         console.print(f"Serving on {url}. Let a bot trade there, in another terminal:")
         usual = url.replace(f":{urlsplit(url).port}", f":{DEFAULT_PORT}")
-        commands = practice_commands(bot_overlay(url), bot_overlay(usual))
-        console.print(*(f"  {command}" for command in commands), sep="\n", markup=False)
+        spot, futures = (
+            practice_commands(bot_overlay(url, mode), bot_overlay(usual, mode))
+            for mode in ("spot", "futures")
+        )
+        console.print(*(f"  {command}" for command in spot), sep="\n", markup=False)
+        console.print("Or on its futures, long and short:")
+        others = [command for command in futures if command not in spot]
+        console.print(*(f"  {command}" for command in others), sep="\n", markup=False)
 
     run_exchange(opened, port=port, ready=ready, faults=faults)
 
@@ -167,11 +173,13 @@ def settings() -> None:
 @main.command()
 @click.option("--minutes", default=1.0, show_default=True, help="How long to trade.",
               type=Number(0.0, 10_080.0, above=True))  # fmt: skip
-@click.option("--folder", default=".demo", show_default=True,
+@click.option("--folder", help="[default: .demo, on futures .demo-futures]",
               type=click.Path(file_okay=False, path_type=Path))  # fmt: skip
 @click.option("--market", default="synthetic", show_default=True)
-def demo(minutes: float, folder: Path, market: str) -> None:
+@click.option("--futures", is_flag=True, help="On its USD-M futures: long and short.")
+def demo(minutes: float, folder: Path | None, market: str, futures: bool) -> None:
     """Download, train, backtest, replay and paper-trade on the loopback exchange, and sum up."""
     from lstm_model.commands.demo import run_demo
 
-    run_demo(console, minutes=minutes, folder=folder, market=market)
+    usual, mode = (".demo-futures", "futures") if futures else (".demo", "spot")
+    run_demo(console, minutes=minutes, folder=folder or Path(usual), market=market, mode=mode)

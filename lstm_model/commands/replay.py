@@ -38,9 +38,9 @@ from lstm_model.market.candles import utc_minute
 
 if TYPE_CHECKING:  # freqtrade takes a second to import, which other commands would wait for
     from lstm_model.replay.facts import ReplayFacts
-    from lstm_model.replay.fast_forward import Moment
     from lstm_model.replay.reproduction import Finding
     from lstm_model.replay.run import Replay, Wish
+    from lstm_model.replay.standing import Moment
 
 _MOST_S = 86_400  # chosen: a bot that looks once a day misses every candle but those of a day
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600}

@@ -39,13 +39,13 @@ from lstm_model.practice.recorded import (
     joined,
     read_frame,
     recorded_files,
-    split_symbol,
     tick_listing,
 )
-from lstm_model.practice.tape_market import Listing, TapeCandles
+from lstm_model.practice.tape_market import Listing, TapeCandles, is_future, symbol_of
 from lstm_model.practice.window import Window
 
-_SPOT_PAIR = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+)")
+_PAIR = re.compile(r"([A-Z0-9]+)/([A-Z0-9]+)(:\2)?")
+FUTURES_FOLDER = "futures"  # where freqtrade keeps their candles, beside spot's
 _EXACT = 2**53  # below, an integer is a float64
 _VOLUME_DECIMALS = 8  # Binance's own limit
 
@@ -60,12 +60,17 @@ def closed_candles(listing: Listing, timeframe: str, until_ms: int) -> TapeCandl
 
 def as_candles(listing: Listing, timeframe: str, until_ms: int) -> Candles:
     """All candles that have closed by `until_ms`, bit for bit as a client reads the klines."""
-    tape, quoted = closed_candles(listing, timeframe, until_ms), listing.instrument
+    closed = closed_candles(listing, timeframe, until_ms)
+    return quoted_candles(listing, closed, timeframe_ms(timeframe))
+
+
+def quoted_candles(listing: Listing, tape: TapeCandles, step_ms: int) -> Candles:
+    """Candles counted in ticks and lots, as a client reads them."""
+    quoted = listing.instrument
     open_, high, low, close = (
         parsed(getattr(tape, name), quoted.price_decimals) for name in PRICE_COLUMNS
     )
     volume = parsed(tape.volume, quoted.amount_decimals)
-    step_ms = timeframe_ms(timeframe)
     return Candles(quoted.pair, step_ms, tape.open_ms, open_, high, low, close, volume)
 
 
@@ -226,9 +231,12 @@ def open_pair(folder: Path, history: Path | None, pair: str, window: Window) -> 
 
 
 def _currencies(pair: str) -> tuple[str, str]:
-    match = _SPOT_PAIR.fullmatch(pair)
+    match = _PAIR.fullmatch(pair)
     if not match:
-        raise ConfigError(f'"{pair}" is not a pair of a spot market, like BTC/USDT')
+        raise ConfigError(
+            f'"{pair}" is neither a pair of a spot market, like BTC/USDT, nor a future settled in '
+            "its quote currency, like BTC/USDT:USDT"
+        )
     return match[1], match[2]
 
 
@@ -236,8 +244,10 @@ def _files_of(folder: Path, pair: str) -> list[RecordedFile]:
     """The recordings of a pair in a directory, of any timeframe."""
     if not folder.is_dir():
         raise ConfigError(f'"{folder}" is not a directory; give one with candles or trades')
+    if is_future(pair) and (folder / FUTURES_FOLDER).is_dir():
+        folder = folder / FUTURES_FOLDER
     files = recorded_files(folder)
-    found = [file for file in files if file.symbol == pair.replace("/", "")]
+    found = [file for file in files if file.symbol == symbol_of(pair)]
     if not found:
         known = ", ".join(sorted({_pair_of(file) for file in files}))
         raise ConfigError(f"{folder} has no recording of {pair}; there are {known}")
@@ -245,10 +255,8 @@ def _files_of(folder: Path, pair: str) -> list[RecordedFile]:
 
 
 def _pair_of(file: RecordedFile) -> str:
-    if file.step_ms:
-        return file.path.stem.split("-")[0].replace("_", "/")
     try:
-        return "/".join(split_symbol(file.symbol))
+        return "/".join(file.currencies)
     except DataError:
         return file.symbol
 
@@ -308,9 +316,9 @@ def _read_bars(file: RecordedFile, pair: str, window: Window) -> _Bars:
 
 
 def _bars(file: RecordedFile, pair: str) -> Candles:
-    frame, timeframe = file.frame(), file.path.stem.rsplit("-", 1)[1]
+    frame = file.frame()
     try:
-        return Candles.from_frame(frame, pair, timeframe)
+        return Candles.from_frame(frame, pair, file.timeframe)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from None
 

@@ -28,6 +28,8 @@ _MODES: dict[str, dict[str, Json]] = {
     "spot": {"trading_mode": "spot", "margin_mode": ""},
     "futures": {"trading_mode": "futures", "margin_mode": "isolated"},
 }
+_FILES = {"spot": "", "futures": "-futures"}  # how the names of what a bot leaves end
+_FUTURES = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")  # config.json names spot's pairs
 _MARKETS = {"spot": "spot", "futures": "linear"}  # ccxt's kinds of them
 
 
@@ -64,13 +66,14 @@ def loopback_overlay(url: str, trading_mode: str = "spot") -> dict[str, Any]:
     }
 
 
-def bot_overlay(url: str) -> dict[str, Any]:
+def bot_overlay(url: str, trading_mode: str = "spot") -> dict[str, Any]:
     """The same for a dry run that a user starts: no keys, and apart from what other bots leave."""
-    overlay = loopback_overlay(url)
+    overlay, name = loopback_overlay(url, trading_mode), f"loopback{_FILES[trading_mode]}"
+    pairs = {"pair_whitelist": list(_FUTURES)} if trading_mode == "futures" else {}
+    exchange = {"name": "binance", "key": "", "secret": "", **pairs, **overlay["exchange"]}
     return {
-        "db_url": "sqlite:///user_data/tradesv3-loopback.dryrun.sqlite", "dry_run": True,
-        **overlay, "exchange": {"name": "binance", "key": "", "secret": "", **overlay["exchange"]},
-        "lstm": {"store_dir": "lstm-loopback"},
+        "db_url": f"sqlite:///user_data/tradesv3-{name}.dryrun.sqlite", "dry_run": True,
+        **overlay, "exchange": exchange, "lstm": {"store_dir": f"lstm-{name}"},
     }  # fmt: skip
 
 

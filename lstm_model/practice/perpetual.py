@@ -33,7 +33,7 @@ _NA_FRACTION, _FUND_FRACTION, _BURST = 0.003, 0.001, 3
 _FIRST_ID = 5_000_000_000  # chosen: added to spot's, so that no id is of both
 _WORST_FUND_FRACTION = 0.1  # chosen: how far from the market the insurance fund may deal
 _MARK_SPAN_MS = 60_000  # chosen: the mark price is the mean of the trades of so long
-_INDEX_SPAN_MS = 20 * 60_000  # chosen: the index, slower, so that there is a premium
+_INDEX_SPAN_MS = 10 * 60_000  # chosen: the index, slower, so that there is a premium
 _PREMIUM_MS = 60_000  # chosen: how often the premium is looked at
 _MOST_SAMPLES = 1_200  # of a candle: every mark price up to 1h, every so-manieth beyond
 # https://www.binance.com/en/support/faq/introduction-to-binance-futures-funding-rates-360033525031

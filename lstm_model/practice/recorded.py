@@ -39,7 +39,9 @@ from lstm_model.practice.tape_market import (
 
 _MINUTE_MS = 60_000
 _SHORT_DAYS = 4  # chosen: below, a shift by whole days could leave nothing before or after now
-_CANDLE_FILE = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)-(?P<timeframe>\d+[mhd])")
+_CANDLE_FILE = re.compile(  # of futures freqtrade names what they are settled in, and the kind
+    r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)(_[A-Z0-9]+)?-(?P<timeframe>\d+[mhd])(-futures)?"
+)
 _TRADE_FILE = re.compile(r"binance_spot_(?P<symbol>[A-Z0-9]+)_.+")
 _QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "EUR", "TRY", "BTC", "ETH", "BNB")
 TRADE_COLUMNS = ("time_us", "id", "price", "qty", "is_buyer_maker")
@@ -54,6 +56,25 @@ class RecordedFile:
     path: Path
     symbol: str
     step_ms: int
+
+    @property
+    def currencies(self) -> tuple[str, str]:
+        """Base and quote.
+
+        Raises
+        ------
+        DataError
+            If trades are of a symbol whose quote currency is none of the usual ones.
+        """
+        if not self.step_ms:
+            return split_symbol(self.symbol)
+        base, quote, *_ = self.path.stem.split("-")[0].split("_")
+        return base, quote
+
+    @property
+    def timeframe(self) -> str:
+        """Of candles."""
+        return self.path.stem.split("-")[1]
 
     def frame(self) -> Any:
         """Its rows as they are.
@@ -186,9 +207,9 @@ def _read(file: RecordedFile) -> _Recording:
     frame = file.frame()
     try:
         if file.step_ms:
-            base, quote = file.path.stem.split("-")[0].split("_")
-            return _Recording(candle_listing(frame, base, quote, file.step_ms), file.step_ms)
-        return _Recording(tick_listing(frame, *split_symbol(file.symbol)), 0)
+            listing = candle_listing(frame, *file.currencies, file.step_ms)
+            return _Recording(listing, file.step_ms)
+        return _Recording(tick_listing(frame, *file.currencies), 0)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from None
 

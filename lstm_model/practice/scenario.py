@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pandas import DataFrame
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.practice.excerpt import (
+    FUTURES_FOLDER,
     OpenedPair,
     as_candles,
     candle_frame,
@@ -24,14 +26,19 @@ from lstm_model.practice.excerpt import (
     no_candles,
     open_pair,
     parsed,
+    quoted_candles,
 )
+from lstm_model.practice.perpetual import Perpetual, perpetuals
 from lstm_model.practice.synthetic import CHARACTERS, synthetic_market
 from lstm_model.practice.tape_market import (
     DAY_MS,
     FUTURE_DAYS,
     Listing,
     Market,
+    TapeCandles,
+    is_future,
     make_market,
+    symbol_of,
     wall_clock_ms,
 )
 from lstm_model.practice.window import Window
@@ -40,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 INVENTED = ("synthetic", "random-walk")
 _INVENTED_PAIRS = tuple(character.instrument.pair for character in CHARACTERS)
+_MARK_TIMEFRAME = "1h"  # in which freqtrade keeps mark prices and funding rates of Binance
 _MOST_DAYS = 730  # what `synthetic_market` can make
 
 
@@ -77,7 +85,17 @@ class Scenario:
         DataError
             If it is not in the market.
         """
-        return self.market.listing(pair.replace("/", ""))
+        market = self._futures if is_future(pair) else self.market
+        return market.listing(symbol_of(pair))
+
+    @cached_property
+    def _futures(self) -> Market:
+        return perpetuals(self.market)
+
+    @property
+    def trading_mode(self) -> str:
+        """freqtrade's name of what is traded: `spot` or `futures`."""
+        return "futures" if is_future(self.pairs[0]) else "spot"
 
 
 def open_scenario(  # noqa: PLR0913 - what a user may say of a market
@@ -117,10 +135,13 @@ def open_scenario(  # noqa: PLR0913 - what a user may say of a market
     names = tuple(dict.fromkeys(pairs))
     if not names:
         raise ConfigError("a replay needs at least one pair, found none")
+    if not _are_alike(*names):
+        raise ConfigError(f"{', '.join(names)} are of spot and of futures: give one kind of them")
+    beside = [pair for pair in beside if pair not in names]
     if str(data) in INVENTED:
         if history is not None:
             raise ConfigError(f'"{data}" brings its own history; "{history}" cannot be added to it')
-        others = tuple(pair for pair in beside if pair in {*_INVENTED_PAIRS} - {*names})
+        others = tuple(pair for pair in beside if _is_invented(pair) and _are_alike(pair, *names))
         listings = _invent(str(data), (*names, *others), window, seed, days_before)
         opened = {
             pair: OpenedPair(listing, no_candles(pair, window.step_ms), bool(window.detail))
@@ -128,9 +149,10 @@ def open_scenario(  # noqa: PLR0913 - what a user may say of a market
         }
     else:
         opened = {pair: open_pair(Path(data), history, pair, window) for pair in names}
-        opened |= _found(
-            Path(data), history, [pair for pair in beside if pair not in names], window
-        )
+        alike = [pair for pair in beside if _are_alike(pair, *names)]
+        for pair in {*beside} - {*alike}:
+            logger.warning("Forecasts are made without %s, which is of another market", pair)
+        opened |= _found(Path(data), history, alike, window)
         others = tuple(opened)[len(names) :]
     detailed = tuple(pair for pair in names if opened[pair].is_detailed)
     if window.detail and not detailed:
@@ -175,13 +197,18 @@ def known_candles(scenario: Scenario, pair: str, until_ms: int) -> DataFrame:
 def write_candles(scenario: Scenario, folder: Path, until_ms: int) -> None:
     """Write what is known at `until_ms` as a data directory of freqtrade's.
 
-    A pair without any closed candle gets no file.
+    A pair without any closed candle gets no file. Of futures the mark prices, those of the open
+    candle among them, and what was paid for funding are written too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for pair in (*scenario.pairs, *scenario.beside):
         frame = known_candles(scenario, pair, until_ms)
         if len(frame):
             _write(frame, folder, pair, scenario.timeframe)
+        listing = scenario.listing(pair)
+        if isinstance(listing, Perpetual) and listing.trades.due(until_ms):
+            _write(_marks(listing, until_ms), folder, pair, _MARK_TIMEFRAME, "mark")
+            _write(_fundings(listing, until_ms), folder, pair, _MARK_TIMEFRAME, "funding_rate")
 
 
 def write_detail(scenario: Scenario, folder: Path) -> None:
@@ -192,10 +219,30 @@ def write_detail(scenario: Scenario, folder: Path) -> None:
         _write(candle_frame(inside), folder, pair, scenario.detail)
 
 
-def _write(frame: DataFrame, folder: Path, pair: str, timeframe: str) -> None:
+def _write(
+    frame: DataFrame, folder: Path, pair: str, timeframe: str, kind: str = "futures"
+) -> None:
+    """`kind` is of a future's file: `futures`, `mark` or `funding_rate`."""
+    name = f"{pair.replace('/', '_').replace(':', '_')}-{timeframe}"
+    if is_future(pair):
+        folder, name = folder / FUTURES_FOLDER, f"{name}-{kind}"
+        folder.mkdir(exist_ok=True)
     # freqtrade's format, but for its compression level: 9 takes twenty times as long
-    name = f"{pair.replace('/', '_')}-{timeframe}.feather"
-    frame.to_feather(folder / name, compression="lz4")
+    frame.to_feather(folder / f"{name}.feather", compression="lz4")
+
+
+def _marks(future: Perpetual, until_ms: int) -> DataFrame:
+    step_ms = timeframe_ms(_MARK_TIMEFRAME)
+    most = (until_ms - int(future.trades.time_ms[0])) // step_ms + 2
+    candles: TapeCandles = future.mark_candles(_MARK_TIMEFRAME, until_ms, limit=most)
+    return candle_frame(quoted_candles(future, candles, step_ms))
+
+
+def _fundings(future: Perpetual, until_ms: int) -> DataFrame:
+    fundings = future.fundings(0, until_ms)
+    times = np.array([each.time_ms for each in fundings], np.int64)
+    dates = pd.to_datetime(times, unit="ms", utc=True).astype("datetime64[ms, UTC]")
+    return DataFrame({"date": dates, "funding_rate": [each.rate for each in fundings]})
 
 
 def klines_flow(scenario: Scenario, pair: str, until_ms: int) -> Records:
@@ -221,7 +268,7 @@ def klines_flow(scenario: Scenario, pair: str, until_ms: int) -> Records:
 def _invent(
     spec: str, pairs: Sequence[str], window: Window, seed: int, days_before: int
 ) -> list[Listing]:
-    unknown = [pair for pair in pairs if pair not in _INVENTED_PAIRS]
+    unknown = [pair for pair in pairs if not _is_invented(pair)]
     if unknown:
         known = ", ".join(_INVENTED_PAIRS)
         raise ConfigError(f'"{spec}" has no {", ".join(unknown)}; there are {known}')
@@ -233,4 +280,13 @@ def _invent(
             f"before it takes {days}; give a shorter window or a smaller days_before"
         )
     market = synthetic_market(seed, days, start_ms=begin_ms, learnable=spec == "synthetic")
-    return [market.listings[pair.replace("/", "")] for pair in pairs]
+    return [market.listings[symbol_of(pair)] for pair in pairs]
+
+
+def _are_alike(*pairs: str) -> bool:
+    """Whether all are of spot, or all futures."""
+    return len({is_future(pair) for pair in pairs}) == 1
+
+
+def _is_invented(pair: str) -> bool:
+    return pair.partition(":")[0] in _INVENTED_PAIRS

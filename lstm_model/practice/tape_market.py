@@ -268,6 +268,22 @@ class Market:
         return [item for item in self.listings.values() if item.trades.due(now_ms)]
 
 
+def symbol_of(pair: str) -> str:
+    """Binance's name of freqtrade's pair, which is the same on spot and on futures.
+
+    Examples
+    --------
+    >>> symbol_of("BTC/USDT"), symbol_of("BTC/USDT:USDT")
+    ('BTCUSDT', 'BTCUSDT')
+    """
+    return pair.partition(":")[0].replace("/", "")
+
+
+def is_future(pair: str) -> bool:
+    """Whether a pair, by freqtrade's name, is one of futures: it says what it is settled in."""
+    return ":" in pair
+
+
 def make_market(listings: Iterable[Listing], now_ms: Callable[[], int] = wall_clock_ms) -> Market:
     """A market of these listings."""
     return Market({item.instrument.symbol: item for item in listings}, now_ms)

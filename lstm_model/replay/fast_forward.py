@@ -27,7 +27,6 @@ from freqtrade.persistence import Trade
 from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.rpc import RPCHandler
 from freqtrade.worker import Worker
-from sqlalchemy import func, select
 
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
@@ -41,6 +40,7 @@ from lstm_model.replay.disturbances import FullDisk, LockedJournal
 from lstm_model.replay.logs import log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
+from lstm_model.replay.standing import Moment, standing
 from lstm_model.training.trainer import TRAINER
 
 logger = logging.getLogger(__name__)
@@ -74,16 +74,6 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     incidents: tuple[Incident, ...] = ()
     silenced: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Moment:
-    """How the bot stands; money in stake currency."""
-
-    now_ms: int
-    equity: float
-    open_trades: int
-    closed_trades: int
 
 
 class Leavings:
@@ -157,9 +147,9 @@ class FastForward:
 
     def run(self) -> bool:
         """Replay the window; False if Ctrl-C or SIGTERM ended it before."""
-        market = self._scenario.market
-        listings = {item.instrument.pair: item for item in market.listings.values()}
-        with LoopbackExchange(market, paced=True) as exchange, log_kept():
+        scenario = self._scenario
+        listings = {pair: scenario.listing(pair) for pair in (*scenario.pairs, *scenario.beside)}
+        with LoopbackExchange(scenario.market, paced=True) as exchange, log_kept():
             self._configure(exchange.url)
             self._pace = Pace(self._clock, exchange, listings, self.bot)
             self.missed = self._pace.missed
@@ -305,7 +295,7 @@ class FastForward:
         opened = candle_open_ms(now_ms, self._step_ms)
         known = self.equity[-1] if self.equity else None
         if known is None or candle_open_ms(known.now_ms, self._step_ms) < opened:
-            known = _moment(bot, now_ms, self._scenario)
+            known = standing(bot, now_ms, self._scenario)
             self.equity.append(known)
         self._watch(Moment(now_ms, known.equity, known.open_trades, known.closed_trades))
 
@@ -320,7 +310,8 @@ class FastForward:
 
     def _configure(self, url: str) -> None:
         """The bot's configuration on top of the user's."""
-        scenario, overlay = self._scenario, loopback_overlay(url)
+        scenario = self._scenario
+        overlay = loopback_overlay(url, scenario.trading_mode)
         overlay["exchange"]["pair_whitelist"] = list(scenario.pairs)
         overlay |= {
             "dry_run": True,
@@ -384,17 +375,3 @@ def _leave_database() -> None:
         _CustomData.session.remove()  # a bot that reads what was written down with a trade
         Trade.session.remove()
         Trade.session.get_bind().dispose()
-
-
-def _moment(bot: Any, now_ms: int, scenario: Scenario) -> Moment:
-    trades = Trade.get_open_trades()
-    held = sum(trade.amount * _price(scenario, trade.pair, now_ms) for trade in trades)
-    money = bot.wallets.get_total(bot.config["stake_currency"])
-    closed = select(func.count(Trade.id)).where(Trade.is_open.is_(False))
-    return Moment(now_ms, money + held, len(trades), Trade.session.scalar(closed))
-
-
-def _price(scenario: Scenario, pair: str, now_ms: int) -> float:
-    listing = scenario.market.listing(pair.replace("/", ""))
-    last = listing.trades.price[listing.trades.due(now_ms) - 1]
-    return float(last) / 10.0**listing.instrument.price_decimals

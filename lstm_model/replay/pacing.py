@@ -147,9 +147,13 @@ class Pace:
         )
 
     def _sent(self, followed: Mapping[str, Listing]) -> dict[str, int]:
-        """Pair -> the newest trade that was not lost on its way."""
+        """Pair -> the newest trade that was not lost on its way; on futures not all are trades."""
         sent = self._exchange.log.newest
-        return {pair: sent.get(item.instrument.symbol, 0) for pair, item in followed.items()}
+        newest = {pair: sent.get(item.instrument.symbol, 0) for pair, item in followed.items()}
+        return {
+            pair: _last_id(followed[pair], followed[pair].position(id + 1))
+            for pair, id in newest.items()
+        }
 
     def _has_candles(self) -> bool:
         """Whether freqtrade's own websocket has the newest candle that is served."""
@@ -232,4 +236,9 @@ def _between(time_ms: Any, after_ms: int, until_ms: int) -> Any:
 
 
 def _newest_id(listing: Listing, now_ms: int) -> int:
-    return listing.trades.first_id + listing.trades.due(now_ms) - 1
+    return _last_id(listing, listing.trades.due(now_ms))
+
+
+def _last_id(listing: Listing, count: int) -> int:
+    """The id of the last of so many trades, 0 of none."""
+    return int(listing.ids(count - 1, count)[0]) if count else 0

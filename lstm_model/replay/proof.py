@@ -75,7 +75,8 @@ def _backtest(replay: Replay) -> BacktestRun:
     scenario = plan.scenario
     with LoopbackExchange(scenario.market) as exchange:
         overlay = json.loads(files.overlay.read_text())
-        overlay["exchange"] |= loopback_overlay(exchange.url)["exchange"]
+        address = loopback_overlay(exchange.url, scenario.trading_mode)
+        overlay["exchange"] |= address["exchange"]
         overlay["lstm"]["store_dir"] = str(files.backtest)
         overlay["timeframe_detail"] = scenario.detail
         overlay["log_config"]["handlers"]["file"]["filename"] = str(files.folder / "backtest.log")

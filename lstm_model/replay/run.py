@@ -33,7 +33,8 @@ from lstm_model.practice.scenario import (
     write_candles,
 )
 from lstm_model.practice.window import Window
-from lstm_model.replay.fast_forward import FastForward, Leavings, Moment, Plan
+from lstm_model.replay.fast_forward import FastForward, Leavings, Plan
+from lstm_model.replay.standing import Moment
 from lstm_model.replay.trade_facts import TradeFacts, TradeLife
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal
@@ -261,11 +262,11 @@ def _configuration(wish: Wish) -> dict[str, Any]:
         wish.configs, {name: value for name, value in named.items() if value}
     )
     market = config["exchange"]["name"], str(config["trading_mode"])
-    if market != ("binance", "spot"):
+    if market not in (("binance", "spot"), ("binance", "futures")):
         raise ConfigError(
-            f"a replay's exchange speaks as Binance's spot market does, the configuration names "
-            f'{" ".join(market)}: give one more -c, with "trading_mode": "spot" and "exchange": '
-            '{"name": "binance"}'
+            f"a replay's exchange speaks as Binance's spot and USD-M markets do, the configuration "
+            f'names {" ".join(market)}: give one more -c, with "trading_mode": "spot" and '
+            '"exchange": {"name": "binance"}'
         )
     pairs = list(wish.pairs) or configuration.configured_pairs(config, ())
     if not pairs:

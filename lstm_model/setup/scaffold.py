@@ -141,7 +141,8 @@ def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any]) -> l
     made = [] if own else [f"freqtrade create-userdir --userdir {userdir}",
                            f"freqtrade-lstm init --userdir {userdir}"]  # fmt: skip
     port, usual_port = (_port(each) for each in (overlay, usual))
-    shipped, other = (userdir / f"config-loopback{end}.json" for end in ("", f"-{port}"))
+    mode = "-futures" if overlay["trading_mode"] == "futures" else ""
+    shipped, other = (userdir / f"config-loopback{mode}{end}.json" for end in ("", f"-{port}"))
     file = shipped if _says(shipped, overlay) else other
     if not _says(file, overlay):
         text = f"echo {shlex.quote(json.dumps(overlay))}"

@@ -1,7 +1,9 @@
 """Unmodified freqtrade on USD-M futures, long and short; only the exchange is ours."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -155,6 +157,31 @@ def test_plot_dataframe_draws_the_band(bot: Bot, first: Outcome, time_range: str
     assert "is not found in your strategy" not in outcome.text
     page = bot.userdir / "plot" / "freqtrade-plot-BTC_USDT_USDT-1m.html"
     assert "lstm_" in page.read_text()
+
+
+def test_a_replay_of_the_last_hours_trades_long_and_short_by_the_bot_itself(
+    bot: Bot, first: Outcome
+) -> None:
+    """From the candles that were downloaded; it knows what the backtest has learnt."""
+    folder = bot.userdir / "replayed"
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    span = [f"{now - timedelta(hours=hours):%Y-%m-%dT%H:%M}" for hours in (6, 3)]
+    done = run_lstm(
+        "replay", *bot.options(), "--from", span[0], "--to", span[1], "--folder", str(folder),
+        "--data", str(bot.userdir / "data" / "binance"), "--strategy", "LSTMStrategy",
+        "--models", str(bot.userdir / "lstm"),
+    )  # fmt: skip
+    assert done.code == 0, done.text
+    log = (folder / "bot.log").read_text()
+    assert "Trade stream: following 3 pair(s)" in log
+    assert "could not be recovered" not in log
+    with closing(sqlite3.connect(folder / "trades.sqlite")) as database:
+        trades = database.execute("SELECT is_short, leverage, exit_reason FROM trades").fetchall()
+    assert {short for short, _, _ in trades} == {0, 1}
+    assert {leverage for _, leverage, _ in trades} == {2.0}
+    assert {reason for _, _, reason in trades if reason} <= {
+        "lstm_horizon", "lstm_turned", "stop_loss", "trailing_stop_loss", "lstm_stop_passed"
+    }  # fmt: skip
 
 
 def has_stored_flow(bot: Bot) -> bool:

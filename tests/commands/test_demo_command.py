@@ -65,18 +65,22 @@ def test_who_closes_the_terminal_ends_the_bot_that_the_demo_has_started(tmp_path
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_demo_ends_with_trades_and_the_life_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("futures", [False, True])
+def test_a_demo_ends_with_trades_and_the_life_of_one(tmp_path: Path, futures: bool) -> None:
     folder = tmp_path / "demo"
-    words = ["demo", "--minutes", "0.1", "--folder", str(folder)]
+    words = ["demo", "--minutes", "0.1", "--folder", str(folder), *["--futures"] * futures]
     done = run_lstm(*words, timeout_s=900.0)
     assert done.code == 0, done.text
+    sides = set(re.findall(r"^\w+/USDT:USDT (long|short) ", done.text, re.MULTILINE))
+    assert sides == ({"long", "short"} if futures else set())
     with closing(sqlite3.connect(folder / "replay" / "trades.sqlite")) as database:
         rows = database.execute("SELECT id, pair, exit_reason FROM trades WHERE NOT is_open")
         known = {number: rest for number, *rest in rows}
     assert 2 <= len(known) <= 30
     number = int(re.search(r"^  trade .*, number (\d+): ", done.text, re.MULTILINE)[1])
     pair, reason = known[number]
-    assert re.search(rf"^  trade +{pair}, long, number {number}: ", done.text, re.MULTILINE)
+    side = "(long|short)" if futures else "long"
+    assert re.search(rf"^  trade +{pair}, {side}, number {number}: ", done.text, re.MULTILINE)
     assert re.search(rf"^  exit .*: {reason}, ", done.text, re.MULTILINE)
     for chapter in ("forecast", "edge", "entry", "stake", "stop", "price", "profit"):
         assert re.search(rf"^  {chapter} +\S", done.text, re.MULTILINE), chapter
@@ -97,9 +101,10 @@ def test_who_ends_the_exchange_ends_it_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lstm_model", "exchange", "--port", "0", "--days", "1"]
     exchange = Running(command, tmp_path / "log")
     try:
-        assert exchange.wait_for(lambda text: "--strategy LSTMStrategy" in text, 60.0)
+        assert exchange.wait_for(lambda text: text.count("--strategy LSTMStrategy") == 2, 60.0)
         [port] = re.findall(r"Serving on http://127.0.0.1:(\d+)\.", exchange.text)
-        assert f"-c config.json -c user_data/config-loopback-{port}.json" in exchange.text
+        for name in ("loopback", "loopback-futures"):
+            assert f"-c config.json -c user_data/config-{name}-{port}.json" in exchange.text
     finally:
         code = exchange.stop(signal.SIGHUP)
     assert code == 0, exchange.text
@@ -128,15 +133,20 @@ def test_two_markets_do_not_share_a_folder(tmp_path: Path) -> None:
         refuse_another_market(folder, "synthetic")
 
 
+@pytest.mark.parametrize("futures", [False, True])
 @pytest.mark.parametrize("lacking", ["config.json", "user_data/config-loopback.json"])
 def test_a_demo_elsewhere_is_refused_before_a_market_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, futures: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "user_data").mkdir()
-    for name in {"config.json", "user_data/config-loopback.json"} - {lacking}:
+    needed = {"config.json", "user_data/config-loopback.json"}
+    if futures:
+        needed = {name.replace("loopback", "loopback-futures") for name in needed}
+        lacking = lacking.replace("loopback", "loopback-futures")
+    for name in needed - {lacking}:
         shutil.copy(ROOT / name, name)
-    done = CliRunner().invoke(main, ["demo"])
+    done = CliRunner().invoke(main, ["demo", *["--futures"] * futures])
     assert done.exit_code == 1
     assert done.output.startswith(f"Error: there is no {lacking} here: run the demo from")
 

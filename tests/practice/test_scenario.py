@@ -501,7 +501,8 @@ def test_an_impossible_window_is_a_config_error(arguments: Any, message: str) ->
         ("random-walk", ["BTC/USDT"], {"history": Path("x")}, "brings its own history"),
         ("nowhere", ["BTC/USDT"], {}, '"nowhere" is not a directory'),
         (None, ["SOL/USDT"], {}, "has no recording of SOL/USDT; there are BTC/USDT, ETH/BTC"),
-        (None, ["BTC/USDT:USDT"], {}, '"BTC/USDT:USDT" is not a pair of a spot market'),
+        (None, ["BTC/USD:BTC"], {}, '"BTC/USD:BTC" is neither a pair of a spot market'),
+        (None, ["BTC/USDT", "BTC/USDT:USDT"], {}, "are of spot and of futures: give one kind"),
         (None, ["BTC/USDT"], {"history": Path("nowhere")}, '"nowhere" is not a directory'),
     ],
 )
@@ -641,3 +642,24 @@ def test_an_invented_market_has_the_pair_beside_it_if_it_knows_it() -> None:
         known_candles(beside, "ETH/USDT", chosen.end_ms),
         known_candles(plain, "ETH/USDT", chosen.end_ms),
     )
+
+
+# Futures
+
+
+def test_a_future_is_served_and_written_with_its_mark_prices_and_funding(tmp_path: Path) -> None:
+    pair, chosen = "ETH/USDT:USDT", window(0, 24)
+    made = open_scenario("synthetic", [pair], chosen, days_before=2, beside=["BTC/USDT"])
+    assert (made.trading_mode, made.beside) == ("futures", ())
+    write_candles(made, tmp_path, chosen.end_ms)
+    files = {path.name: pd.read_feather(path) for path in (tmp_path / "futures").iterdir()}
+    candles, mark, funding = (
+        files[f"ETH_USDT_USDT-{kind}.feather"]
+        for kind in ("5m-futures", "1h-mark", "1h-funding_rate")
+    )
+    spot = open_scenario("synthetic", ["ETH/USDT"], chosen, days_before=2)
+    assert_same(candles, known_candles(spot, "ETH/USDT", chosen.end_ms))
+    assert len(funding) == 15
+    assert set(funding["date"]) <= set(mark["date"])
+    again = open_scenario(tmp_path, [pair], chosen)
+    assert_same(known_candles(again, pair, chosen.end_ms).tail(100), candles.tail(100))

@@ -20,7 +20,7 @@ from places import ROOT
 
 from lstm_model.practice import rest, usdm_rest
 from lstm_model.practice.exchange import LoopbackExchange
-from lstm_model.practice.overlay import loopback_overlay
+from lstm_model.practice.overlay import bot_overlay, loopback_overlay
 from lstm_model.practice.perpetual import FUNDING_MS, INTEREST_RATE, Perpetual, perpetuals
 from lstm_model.practice.streams import USDM, Subscriptions
 from lstm_model.practice.synthetic import synthetic_market
@@ -327,10 +327,7 @@ def test_the_book_is_sent_after_a_trade(market: Market, clock: Clock, kind: str)
 @pytest.mark.parametrize(("name", "mode"), [("", "spot"), ("-futures", "futures")])
 def test_the_shipped_configurations_point_at_the_default_port(name: str, mode: str) -> None:
     shipped = json.loads((ROOT / "user_data" / f"config-loopback{name}.json").read_text())
-    made = loopback_overlay("http://127.0.0.1:8787", mode)
-    exchange = made.pop("exchange")
-    assert {key: shipped["exchange"][key] for key in exchange} == exchange
-    assert {key: shipped[key] for key in made} == made
+    assert shipped == bot_overlay("http://127.0.0.1:8787", mode)
 
 
 @pytest.mark.parametrize("mode", ["spot", "futures"])

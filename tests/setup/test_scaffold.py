@@ -90,6 +90,7 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path, source: Path) -> None:
 
 
 USUAL, OTHER = (bot_overlay(f"http://127.0.0.1:{port}") for port in (8787, 9000))
+FUTURES = bot_overlay("http://127.0.0.1:8787", "futures")
 
 
 def test_a_bot_is_led_to_a_practice_exchange_by_the_file_that_is_there(
@@ -98,6 +99,10 @@ def test_a_bot_is_led_to_a_practice_exchange_by_the_file_that_is_there(
     monkeypatch.chdir(ROOT)
     assert practice_commands(USUAL, USUAL) == [
         "freqtrade trade -c config.json -c user_data/config-loopback.json --strategy LSTMStrategy"
+    ]
+    futures = "user_data/config-loopback-futures.json"
+    assert practice_commands(FUTURES, FUTURES) == [
+        f"freqtrade trade -c config.json -c {futures} --strategy LSTMStrategy"
     ]
 
 
