@@ -13,6 +13,7 @@ from freqtrade.exceptions import FreqtradeException, OperationalException
 
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import (
+    DEFAULT_FEE_FRACTION,
     Config,
     configured_pairs,
     flow_store,
@@ -145,8 +146,8 @@ def open_engine(
     if times := describe_times(config, settings):
         logger.info("With candles of %s: %s", config["timeframe"], times)
     learning = open_learning(config, settings, whitelist)
-    fee = taker_fee(config, insides.exchange_of(provider), learning.maker.pairs[0])
-    terms = Terms(settings, fee, can_short)
+    own_fee = lru_cache(maxsize=None)(partial(taker_fee, config, insides.exchange_of(provider)))
+    terms = Terms(settings, DEFAULT_FEE_FRACTION, can_short, own_fee)
     if absent := _absent_leader(config, settings, provider):
         logger.warning("%s", absent)
     if not trades_now(config):

@@ -203,7 +203,7 @@ def has_candle_file(config: Config, pair: str) -> bool:
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:
-    """Fee of one side: the configuration's, else the exchange's, else Binance's standard."""
+    """Fee of one side: the configuration's, else the exchange's for the pair, else Binance's."""
     if config.get("fee") is not None:
         return float(config["fee"])
     try:

@@ -72,7 +72,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         check_order(type(self), LSTMForecasts)
         self._lstm_engine: LiveEngine | WalkForwardEngine | None = None
         self._lstm_news, self._lstm_freeze_ms = News(), 0
-        self._lstm_fee = DEFAULT_FEE_FRACTION  # of one side; the exchange's once there is an engine
+        self._lstm_fees: dict[str, float] = {}  # of one side, by pair
         super().__init__(config=config)
         with _as_freqtrade_errors():
             self.lstm_settings = configuration.settings_of(config, getattr(self, "timeframe", None))
@@ -230,7 +230,15 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         with _as_freqtrade_errors():
             self._lstm_engine = self._lstm_engine or self._lstm_open()
             studied = cast(WalkForwardEngine, self._lstm_engine)
-            return studied.outlook(candles, max(self.startup_candle_count, self._lstm_warm_up))
+            made = studied.outlook(candles, max(self.startup_candle_count, self._lstm_warm_up))
+            self._lstm_fee(candles.pair)  # hyperopt has no exchange afterwards
+            return made
+
+    def _lstm_fee(self, pair: str) -> float:
+        """Exchange fee of one side."""
+        if self._lstm_engine:
+            self._lstm_fees[pair] = self._lstm_engine.terms.fee_of(pair)
+        return self._lstm_fees.get(pair, DEFAULT_FEE_FRACTION)
 
     def _lstm_new_candles(self, live: LiveEngine) -> Iterator[Candles]:
         for pair in self.dp.current_whitelist():
@@ -257,9 +265,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
     def _lstm_open(self) -> LiveEngine | WalkForwardEngine:
         for text in outdated(type(self)):
             logger.warning("%s", text)
-        engine = assembly.open_engine(self.config, self.dp, can_short=self.can_short)
-        self._lstm_fee = engine.terms.fee_fraction
-        return engine
+        return assembly.open_engine(self.config, self.dp, can_short=self.can_short)
 
     def _lstm_stop(self) -> None:
         with ExitStack() as ended:

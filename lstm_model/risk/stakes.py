@@ -51,7 +51,7 @@ class Stakes:
         plan = self.plan(entry)
         awaited = self._waits_for(entry) if is_new else plan is not None
         foretold = not by_hand and (entry.is_forecasts or awaited)
-        if refusal := self._refusal(frame, foretold, by_hand, plan):
+        if refusal := self._refusal(entry, frame, foretold, plan):
             return Stake(0.0, refusal, f"0: {REASONS[refusal]}")
         stop = self.first_stop(entry, plan)
         tick = strategy._lstm_tick(entry.pair, entry.rate) if strategy._lstm_may_stop() else 0.0
@@ -70,7 +70,7 @@ class Stakes:
             side=entry.side,
             leverage=entry.leverage,
             holdings=self._holdings(entry),
-            beyond=self._beyond(frame),
+            beyond=self._beyond(entry.pair, frame),
             parts=self._parts(entry),
             steady=self._steady(frame),
             least_anyway=is_new and not entry.is_forecasts and plan is None,
@@ -99,15 +99,15 @@ class Stakes:
             "lstm_stop": {**told, **plan.facts(stop)} if plan else told,
         }
 
-    def _refusal(self, frame: DataFrame, foretold: bool, by_hand: bool, plan: Plan | None) -> str:
+    def _refusal(self, entry: Entry, frame: DataFrame, foretold: bool, plan: Plan | None) -> str:
         """What forbids an entry whatever its stake, or ""."""
         gate = gate_of(frame) if foretold else ""
         if gate not in ("", NO_SKILL):  # of skill knows the forecast's own entry
             return gate
         if foretold and plan is None and self._strategy._lstm_may_stop():
             return NO_DATA
-        least = self._strategy.lstm_settings.min_move * self._costs()
-        return NO_MOVE if _width(frame) < least and not by_hand else ""
+        least = self._strategy.lstm_settings.min_move * self._costs(entry.pair)
+        return NO_MOVE if _width(frame) < least and not is_by_hand(frame, entry) else ""
 
     def _waits_for(self, entry: Entry) -> bool:
         """Whether a stop by the forecast is to be set, so that there must be a forecast."""
@@ -117,16 +117,16 @@ class Stakes:
         closed_ms = opened_ms(strategy.lstm_analyzed(entry.pair)) + timeframe_ms(strategy.timeframe)
         return strategy._lstm_stops.hold_candles(entry, closed_ms) is not None
 
-    def _beyond(self, frame: DataFrame) -> float:
+    def _beyond(self, pair: str, frame: DataFrame) -> float:
         """Fraction of the price that is lost beyond a stop: costs, and how far it may be missed.
 
         By a deviation of one candle: a bot looks every few seconds, and an order takes a moment.
         """
         gap = newest(frame, "lstm_volatility")
-        return self._costs() + (gap if math.isfinite(gap) else 0.0)
+        return self._costs(pair) + (gap if math.isfinite(gap) else 0.0)
 
-    def _costs(self) -> float:
-        return round_trip_cost(self._strategy._lstm_fee, self._strategy.lstm_settings)
+    def _costs(self, pair: str) -> float:
+        return round_trip_cost(self._strategy._lstm_fee(pair), self._strategy.lstm_settings)
 
     def _parts(self, entry: Entry) -> int:
         """Stakes that a new position may come to hold, where their strategy adds to it.

@@ -142,7 +142,7 @@ class InsideCandle:
             verdict = "no entry" if code else "the candle's forecast decides alone"
             self._tell(pair, "entry", code, f"{reason} -> {verdict}")
             return code
-        edge = self._edge(made, side, rate)
+        edge = self._edge(pair, made, side, rate)
         code = "" if edge > 0.0 else NO_EDGE
         text = f"edge after costs {1e4 * edge:+.1f} bps at {rate:g} ({made.passed:.0%} passed)"
         verdict = "vetoed, the edge is gone" if code else "confirmed"
@@ -177,11 +177,11 @@ class InsideCandle:
     def _tape_of(self, pair: str) -> Tape | None:
         return self.stream.tapes.get(pair)
 
-    def _edge(self, made: Nowcast, side: int, rate: float) -> float:
+    def _edge(self, pair: str, made: Nowcast, side: int, rate: float) -> float:
         """Expected return after costs for who enters at `rate`."""
+        terms, direction = self._terms, np.array([side])
         mean = np.array([made.mean + math.log(made.price / rate)])
-        direction = np.array([side])
-        return float(net_edge(mean, direction, self._terms.fee_fraction, self._terms.settings)[0])
+        return float(net_edge(mean, direction, terms.fee_of(pair), terms.settings)[0])
 
     def _tell(self, pair: str, topic: str, verdict: str, text: str) -> None:
         """Into the log, once per candle and verdict."""

@@ -65,13 +65,19 @@ class Terms:
 
     Attributes
     ----------
-    fee_fraction : exchange fee of one side
+    fee_fraction : exchange fee of one side, where no pair has one of its own
     can_short : short entries are allowed
+    own_fee : the fee of one side of a pair
     """
 
     settings: Settings
     fee_fraction: float
     can_short: bool
+    own_fee: Callable[[str], float] | None = None
+
+    def fee_of(self, pair: str) -> float:
+        """Exchange fee of one side, fraction of the position."""
+        return self.own_fee(pair) if self.own_fee else self.fee_fraction
 
 
 class Outlook:
@@ -131,7 +137,7 @@ class Outlook:
         unknown = np.isnan(self.forecast.mean) & ~np.isin(self.gate, (NO_MODEL, ERROR))
         gate = np.where(unknown, NO_DATA, self.gate)
         return decide(
-            self.forecast, gate, self.trust, terms.fee_fraction, terms.settings,
+            self.forecast, gate, self.trust, terms.fee_of(self.pair), terms.settings,
             can_short=terms.can_short,
         )  # fmt: skip
 

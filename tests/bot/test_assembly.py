@@ -12,6 +12,7 @@ import pytest
 from freqtrade.configuration import remove_exchange_credentials
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import RunMode
+from freqtrade.exceptions import OperationalException
 from freqtrade.resolvers import ExchangeResolver
 from series import make_candles
 
@@ -23,6 +24,7 @@ from lstm_model.errors import ConfigError, DataError
 from lstm_model.model.dataset import Panels
 from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.settings import parse_settings
+from lstm_model.trading.outlook import Terms
 from lstm_model.training.material import Material
 
 PAIRS = ["BTC/USDT", "ETH/USDT", "SOL/USDT"]
@@ -83,13 +85,26 @@ class Market:
     def __init__(self, *pairs: str) -> None:
         self.markets: dict[str, Any] = {pair: {} for pair in pairs}
 
-    def get_fee(self, **_: Any) -> float:
-        return 0.001
+    def get_fee(self, symbol: str, taker_or_maker: str) -> float:
+        if symbol not in self.markets:
+            raise OperationalException(f"{symbol} is not traded")
+        return {"ETH/USDT": 0.0004}.get(symbol, 0.001) if taker_or_maker == "taker" else 0.0
 
 
-def open_study(folder: Path, market: Market, **options: Any) -> None:
-    config = config_of(folder, **options)
-    open_engine(config, DataProvider(config, market), can_short=False)
+def open_study(folder: Path, market: Market, *, fee: float | None = None, **options: Any) -> Terms:
+    config = config_of(folder, **options) | {"fee": fee}
+    return open_engine(config, DataProvider(config, market), can_short=False).terms
+
+
+def test_each_pair_has_the_fee_that_the_exchange_takes_of_it(tmp_path: Path) -> None:
+    """A pair that is not among the first, or not traded at all, counts by its own terms, too."""
+    terms = open_study(tmp_path, Market(*PAIRS))
+    assert [terms.fee_of(pair) for pair in (*PAIRS, "NOPE/USDT")] == [0.001, 0.0004, 0.001, 0.001]
+
+
+def test_a_fee_of_the_configuration_is_that_of_all_pairs(tmp_path: Path) -> None:
+    terms = open_study(tmp_path, Market(*PAIRS), fee=0.0)
+    assert {terms.fee_of(pair) for pair in PAIRS} == {0.0}
 
 
 @pytest.mark.parametrize("named", ["NOPE/USDT", "BTC/USDT", "", None])

@@ -38,6 +38,8 @@ from lstm_model.risk.entry import FORCED_TAG, Entry, sign
 from lstm_model.risk.stakes import Stakes
 from lstm_model.risk.stops import Stops
 from lstm_model.risk.strategy import LSTMRisk
+from lstm_model.settings import Settings
+from lstm_model.trading.outlook import Terms
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
 from lstm_model.trading.sizing import (
     CALIBRATING,
@@ -128,6 +130,7 @@ class Engine(LiveEngine):
 
     def __init__(self) -> None:
         self.vetoes, self.unwanted, self.known = "", False, 1.0
+        self.terms = Terms(Settings(), 0.001, can_short=True)
         self.notes: list[tuple[str, int, str, str]] = []
         self.news: list[str] = []
         self.ticks: list[tuple[int, set[str]]] = []
@@ -300,6 +303,18 @@ def test_an_entry_of_the_forecast_is_staked_by_its_edge_and_another_by_its_risk(
     assert stake(strategy, tag="ema_cross") == pytest.approx(
         400 * 0.01 / (1 - math.exp(-0.02) + BEYOND)
     )
+
+
+def test_what_a_stop_costs_is_by_the_fee_of_the_pair_itself(strategy: Any) -> None:
+    strategy.wallets.total = 400.0
+    fees = {PAIR: 0.003}
+    strategy._lstm_engine.terms = Terms(Settings(), 0.0, can_short=True, own_fee=fees.get)
+    assert stake(strategy, tag="ema_cross") == pytest.approx(
+        400 * 0.01 / (1 - math.exp(-0.02) + BEYOND + 2 * (0.003 - 0.001))
+    )
+    strategy._lstm_engine = None  # a worker of hyperopt has no engine, and knows it from before
+    again = stake(strategy, tag="ema_cross")
+    assert again == pytest.approx(400 * 0.01 / (1 - math.exp(-0.02) + BEYOND + 0.004))
 
 
 def test_parameters_of_freqtrade_move_stake_and_stop(strategy: Any) -> None:

@@ -74,6 +74,17 @@ def reason(outlook: Outlook) -> str:
     return str(outlook.decision.reason[0])
 
 
+def test_the_edge_is_net_of_the_fee_of_the_pair_itself() -> None:
+    fees = {PAIR: 0.002, "ETH/USDT": 0.0}
+    terms = replace(TERMS, own_fee=fees.__getitem__)
+    edges = []
+    for pair in fees:
+        outlook = Outlook(pair, np.zeros(1, np.int64), terms)
+        outlook.put(np.arange(1), promising(1))
+        edges.append(outlook.decision.edge[0])
+    assert edges[1] - edges[0] == pytest.approx(2 * 0.002, abs=1e-15)
+
+
 def test_a_forecast_of_a_skilled_and_calibrated_model_may_lead_to_an_entry() -> None:
     outlook = admitted(model_with())
     assert reason(outlook) == ENTER_LONG
