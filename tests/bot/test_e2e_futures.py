@@ -1,7 +1,10 @@
 """Unmodified freqtrade on USD-M futures, long and short; only the exchange is ours."""
 
+import base64
+import json
 import re
 import sqlite3
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from e2e import FUTURES, Bot, Outcome, Trading, bot_in, closed_trades, run_lstm
+from e2e import FUTURES, Bot, Outcome, Trading, bot_in, closed_trades, free_port, run_lstm
 from places import ROOT
 
 from lstm_model.market.flow_store import FlowStore
@@ -20,6 +23,10 @@ from lstm_model.practice.perpetual import FUNDING_MS, Perpetual, perpetuals
 pytestmark = pytest.mark.e2e
 
 DAYS = 1.1  # a midnight and a noon are in it, and so a training and a fine-tuning
+SERVER = {
+    "enabled": True, "listen_ip_address": "127.0.0.1", "listen_port": free_port(),
+    "username": "tester", "password": "a-password-for-tests", "jwt_secret_key": "for tests" * 5,
+}  # fmt: skip
 TRAINED = re.compile(r"(Training a network|Fine-tuning) on candles until")
 # A candle's forecast that always enters, long and short: the trades have to decide.
 EAGER = """
@@ -184,6 +191,15 @@ def test_a_replay_of_the_last_hours_trades_long_and_short_by_the_bot_itself(
     }  # fmt: skip
 
 
+def asked(what: str) -> Any:
+    """What the bot's REST interface, and so FreqUI, says."""
+    request = urllib.request.Request(f"http://127.0.0.1:{SERVER['listen_port']}/api/v1/{what}")
+    words = f"{SERVER['username']}:{SERVER['password']}".encode()
+    request.add_header("Authorization", f"Basic {base64.b64encode(words).decode()}")
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
+        return json.load(answer)
+
+
 def has_stored_flow(bot: Bot) -> bool:
     """Whether there is order flow of every pair."""
     store = FlowStore(bot.userdir / "data" / "binance" / "flow")
@@ -202,12 +218,15 @@ def test_a_dry_run_follows_the_trades_and_misses_none_although_some_frames_are_n
     trained = run_lstm("train", *bot.options())
     assert trained.code == 0, trained.text
     eager = bot.with_lstm(require_fresh_stream=True)
-    eager.overlay.update(fee=0.0, strategy_path=str(folder))
+    eager.overlay.update(fee=0.0, strategy_path=str(folder), api_server=SERVER)
     trading = Trading(eager)
     try:
         assert trading.wait_for(lambda _: has_stored_flow(bot), 150), trading.text
         assert "Trade stream: following 3 pair(s)" in trading.text
         assert re.search(r"inside the candle, entry: edge .*(confirmed|vetoed)", trading.text)
+        shown = asked("pair_candles?pair=BTC/USDT:USDT&timeframe=1m")
+        assert {"lstm_mean", "lstm_edge", "enter_short"} <= {*shown["columns"]}
+        assert asked("show_config")["short_allowed"]
     finally:
         code = trading.stop()
     assert code in (0, 130)
