@@ -29,10 +29,8 @@ from lstm_model.market.candles import candle_open_ms
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.overlay import loopback_overlay
 
-PAIRS = {
-    "spot": ("BTC/USDT", "ETH/USDT", "SOL/USDT"),
-    "futures": ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT"),
-}
+PAIRS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+_PAIRS = {"spot": PAIRS, "futures": tuple(f"{pair}:USDT" for pair in PAIRS)}
 # Of 1m history: enough for a first model, and the days that are backtested; and before them what
 # their candles are seen with, or each step would warn that it is not known.
 _DAYS = 20 + REACH_DAYS
@@ -177,7 +175,7 @@ class Demo:
             "FROM trades GROUP BY pair",
         )
         by_pair = {pair: rest for pair, *rest in trades}
-        for pair in PAIRS[self._mode]:
+        for pair in _PAIRS[self._mode]:
             opened, closed, profit = by_pair.get(pair, (0, 0, 0.0))
             table.add_row(pair, str(forecasts.get(pair, 0)), str(newest.get(pair, "none")),
                           str(opened), str(closed), f"{profit:+.2f}")  # fmt: skip
@@ -185,7 +183,7 @@ class Demo:
 
     def _configuration(self, url: str) -> dict[str, Any]:
         overlay = loopback_overlay(url, self._mode)
-        overlay["exchange"]["pair_whitelist"] = list(PAIRS[self._mode])
+        overlay["exchange"]["pair_whitelist"] = list(_PAIRS[self._mode])
         learnt = self._begun - timedelta(days=_LEARNT_DAYS)  # by steps that all commands share
         return {
             **overlay,
