@@ -126,6 +126,51 @@ def test_a_backtest_walks_forward_long_and_short_and_pays_funding(
     assert any(fees)
 
 
+RECKLESS = """
+from freqtrade.strategy import IStrategy
+
+class Reckless(IStrategy):
+    timeframe, can_short, stoploss = "1m", True, -0.99
+    minimal_roi = {"0": 10.0}
+
+    def populate_indicators(self, dataframe, metadata):
+        return dataframe
+
+    def populate_entry_trend(self, dataframe, metadata):
+        side = "enter_short" if metadata["pair"].startswith("SOL") else "enter_long"
+        return dataframe.assign(**{side: 1})
+
+    def populate_exit_trend(self, dataframe, metadata):
+        return dataframe
+
+    def leverage(self, pair, **kwargs):
+        return 50.0
+"""
+
+
+def test_a_position_beyond_its_margin_is_liquidated_in_a_backtest(
+    bot: Bot, time_range: str
+) -> None:
+    """By the leverage tiers that freqtrade ships, on our candles."""
+    folder = bot.userdir / "reckless"
+    folder.mkdir()
+    (folder / "strategy.py").write_text(RECKLESS)
+    outcome = bot.run(
+        "backtesting", "--strategy", "Reckless", "--strategy-path", str(folder), "--cache", "none",
+        "--export", "none", time_range,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.text
+    found = re.search(r"│\s*liquidation │\s*(\d+)", outcome.text)
+    assert found
+    assert int(found[1]) > 0
+
+
+def test_order_flow_of_futures_is_downloaded(bot: Bot) -> None:
+    done = run_lstm("download-flow", *bot.options(), "--days", "2")
+    assert done.code == 0, done.text
+    assert len(re.findall(r"100\.0% of the range covered", done.text)) == len(FUTURES)
+
+
 def test_the_bias_analyses_find_nothing(bot: Bot, first: Outcome, time_range: str) -> None:
     ahead = bot.run(
         "lookahead-analysis", "--strategy", "LSTMStrategy", time_range, "--fee", "0.0005",
