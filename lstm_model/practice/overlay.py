@@ -22,8 +22,12 @@ _REST = {
 _SOCKETS = {
     "spot": "stream", "margin": "stream", "linear": "ws", "inverse": "inverse", "stock": "stock",
     "option": "option", "optionMarket": "option", "optionPrivate": "option", "papi": "papi",
+    "future": "ws", "delivery": "inverse",  # what ccxt 4.5.50 calls linear and inverse
 }  # fmt: skip
-_SOCKET_APIS = {"spot": "ws-api/v3", "linear": "ws-fapi/v1", "inverse": "ws-dapi/v1"}
+_SOCKET_APIS = {
+    "spot": "ws-api/v3", "linear": "ws-fapi/v1", "inverse": "ws-dapi/v1",
+    "future": "ws-fapi/v1", "delivery": "ws-dapi/v1",
+}  # fmt: skip
 _MODES: dict[str, dict[str, Json]] = {
     "spot": {"trading_mode": "spot", "margin_mode": ""},
     "futures": {"trading_mode": "futures", "margin_mode": "isolated"},

@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused(
         with pytest.raises(error, match=code):
             binance.create_order(PAIR, *order)
     with pytest.raises(ccxt.BaseError, match="-4046"):
-        binance.set_margin_mode("isolated", PAIR)
+        binance.fapiprivate_post_margintype({"symbol": SYMBOL, "marginType": "ISOLATED"})
     with pytest.raises(ccxt.BaseError, match="-4028"):
         binance.fapiprivate_post_leverage({"symbol": SYMBOL, "leverage": 151})
     binance.create_order(PAIR, "market", "buy", 1.0)
