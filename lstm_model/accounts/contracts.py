@@ -189,12 +189,20 @@ class ContractBooks:
             said = "Exceeded the maximum allowable position at current leverage."
             raise RefusedRequest(-2027, said)
 
-    def fillable(self, order: Order) -> Decimal:
+    def fillable(self, order: Order, price: Decimal) -> Decimal:
         """How much of an order may be filled: one that reduces ends with the position."""
         if not order.draft.reduce_only:
             return order.remaining
         against = -self.position(order.draft.symbol).quantity * order.draft.sign
         return min(order.remaining, max(against, ZERO))
+
+    def is_void(self, order: Order) -> bool:
+        """One that has nothing to reduce."""
+        return not self.fillable(order, order.draft.price)
+
+    def fee(self, maker: bool) -> Decimal:
+        """The share that the exchange keeps."""
+        return self._fees.of(maker)
 
     def settle(self, order: Order, level: Level, number: int, maker: bool, now_ms: int) -> Fill:
         """Close against what is held, then open; profit and fee go through the wallet."""

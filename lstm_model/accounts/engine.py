@@ -26,8 +26,11 @@ class Books(Protocol):
     def afford(self, draft: Draft, taken: list[Level]) -> None:
         """Refuse what cannot be paid; `taken` is what would be filled at once."""
 
-    def fillable(self, order: Order) -> Decimal:
-        """How much of an order may be filled."""
+    def fillable(self, order: Order, price: Decimal) -> Decimal:
+        """How much of an order may be filled at that price."""
+
+    def is_void(self, order: Order) -> bool:
+        """Whether an open order can never be filled any more."""
 
     def settle(self, order: Order, level: Level, number: int, maker: bool, now_ms: int) -> Fill:
         """Book a fill."""
@@ -196,7 +199,7 @@ class Engine:
 
     def _fill(self, order: Order, level: Level, maker: bool, now_ms: int) -> None:
         price, quantity = level
-        allowed = min(order.most - order.filled, self.books.fillable(order), quantity)
+        allowed = min(order.most - order.filled, self.books.fillable(order, price), quantity)
         if order.is_open and allowed > 0:
             self._fills += 1
             fill = self.books.settle(order, (price, allowed), self._fills, maker, now_ms)
@@ -206,7 +209,7 @@ class Engine:
     def _expire(self, symbol: str, now_ms: int) -> None:
         """End orders that have nothing left to reduce."""
         for order in self.orders.open(symbol):
-            if not self.books.fillable(order):
+            if self.books.is_void(order):
                 order.end("EXPIRED", now_ms)
 
     def _end_what_must(self, symbol: str, now_ms: int) -> None:

@@ -32,7 +32,19 @@ class Unheard:
     answer: Answered
 
 
-Fault = Refused | Astray | Unheard
+@dataclass(frozen=True)
+class Stale:
+    """A look shows what it showed the last time that somebody looked, if anybody has."""
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """Something happens right before the request is heard, and the request is answered."""
+
+    what: Callable[[], object]
+
+
+Fault = Refused | Astray | Unheard | Stale | Meanwhile
 
 _PAGE: Final = "<html><body>Service Unavailable</body></html>"
 _FATE: Final = "Timeout waiting for response from backend server. Send status unknown; "
@@ -43,6 +55,9 @@ HUNG: Final = Astray(Answered(0, None, Lost.HUNG))
 UNAVAILABLE: Final = Astray(Answered(503, _PAGE))
 UNKNOWN_FATE: Final = Astray(Answered(408, _FATE_UNKNOWN))
 NEVER_ARRIVED: Final = Unheard(Answered(0, None, Lost.DROPPED))
+GARBLED: Final = Astray(Answered(200, "<html><body>Welcome</body></html>"))
+TOO_MANY: Final = Refused(-1003, "Too many requests; current limit is exceeded.", 429)
+BANNED: Final = Refused(-1003, "Way too many requests; IP banned.", 418)
 BLIND: Final = Refused(-2013, "Order does not exist.")
 
 
@@ -68,6 +83,7 @@ class Plan:
 
     def __init__(self) -> None:
         self._planned: list[_Planned] = []
+        self._looks: dict[tuple[str, ...], Answered] = {}
 
     def add(self, method: str, path: str, nth: int, fault: Fault, calls: int = 1) -> None:
         """Let the `nth` such request from now on fail, and those after it, `calls` in all."""
@@ -80,11 +96,23 @@ class Plan:
     def apply(self, asked: Asked, answer: Callable[[], Answered | None]) -> Answered | None:
         """The answer to a request, or what a fault makes of it."""
         met = [planned.fault for planned in self._planned if planned.meets(asked)]
-        if not met:
-            return answer()
-        fault = met[0]
+        fault, look = (met[0] if met else None), _look(asked)
         if isinstance(fault, Refused):
             return Answered(fault.status, {"code": fault.code, "msg": fault.message})
-        if isinstance(fault, Astray):
-            answer()
-        return fault.answer
+        if isinstance(fault, Unheard):
+            return fault.answer
+        if isinstance(fault, Stale) and look in self._looks:
+            return self._looks[look]
+        if isinstance(fault, Meanwhile):
+            fault.what()
+        answered = answer()
+        if answered and asked.method == "GET":
+            self._looks[look] = answered
+        return fault.answer if isinstance(fault, Astray) else answered
+
+
+def _look(asked: Asked) -> tuple[str, ...]:
+    """What is looked at, whenever that is."""
+    signed = ("timestamp", "recvWindow", "signature")
+    wanted = [it for it in asked.query.split("&") if it.partition("=")[0] not in signed]
+    return (asked.path, *sorted(wanted))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lstm_model.accounts.money import ZERO, units
+from lstm_model.accounts.money import ZERO, stepped, units
 from lstm_model.accounts.orders import Draft, Fill, Order, Orders
 from lstm_model.accounts.venue import Level, Rules, Venue
 from lstm_model.practice.query import RefusedRequest
@@ -62,6 +62,10 @@ class SpotBooks:
             return order.remaining if asset == rules.base else ZERO
         return order.remaining * draft.price if asset == rules.quote else ZERO
 
+    def fee(self, maker: bool) -> Decimal:
+        """The share that the exchange keeps."""
+        return self._fees.of(maker)
+
     def check(self, draft: Draft) -> None:
         """Nothing is forbidden that the filters allow."""
 
@@ -83,9 +87,18 @@ class SpotBooks:
             said = "Account has insufficient balance for requested action."
             raise RefusedRequest(-2010, said)
 
-    def fillable(self, order: Order) -> Decimal:
-        """How much of an order may be filled."""
-        return order.remaining
+    def fillable(self, order: Order, price: Decimal) -> Decimal:
+        """How much of an order may be filled: one that names no price has nothing locked."""
+        if order.draft.price or order.draft.side == "SELL":
+            return order.remaining
+        rules = self._rules(order)
+        return min(
+            order.remaining, stepped(max(self.free(rules.quote), ZERO) / price, rules.lot.step)
+        )
+
+    def is_void(self, order: Order) -> bool:
+        """None is for ever."""
+        return False
 
     def settle(self, order: Order, level: Level, number: int, maker: bool, now_ms: int) -> Fill:
         """Exchange base and quote; the fee is taken from what comes in."""

@@ -34,6 +34,7 @@ class SpotDesk:
             ("GET", "/api/v3/allOrders"): self._all,
             ("GET", "/api/v3/myTrades"): self._fills,
             ("GET", "/sapi/v1/spot/delist-schedule"): lambda form: [],
+            ("GET", "/sapi/v1/asset/tradeFee"): self._fees,
         }
 
     def _account(self, form: Form) -> Json:
@@ -48,6 +49,13 @@ class SpotDesk:
         ]
         may = {"canTrade": True, "canWithdraw": False, "canDeposit": True}
         return {**may, "accountType": "SPOT", "updateTime": now_ms, "balances": balances}
+
+    def _fees(self, form: Form) -> Json:
+        fees = (("makerCommission", True), ("takerCommission", False))
+        told = {name: str(self._books.fee(maker)) for name, maker in fees}
+        wanted = form.get("symbol")
+        symbols = self._engine.venue.symbols
+        return [{"symbol": symbol, **told} for symbol in symbols if wanted in ("", symbol)]
 
     def _place(self, form: Form) -> Json:
         kind = form.choice("type", _TYPES, -1116, "Invalid orderType.")

@@ -51,6 +51,7 @@ class UsdmDesk:
             ("GET", "/fapi/v1/openAlgoOrders"): self._open_algos,
             ("GET", "/fapi/v1/allAlgoOrders"): self._all_algos,
             ("GET", "/fapi/v1/income"): self._income,
+            ("GET", "/fapi/v1/commissionRate"): self._fees,
         }
 
     def _brackets(self, form: Form) -> Json:
@@ -73,6 +74,11 @@ class UsdmDesk:
             }
             for number, bracket in enumerate(self._books.brackets(symbol), start=1)
         ]
+
+    def _fees(self, form: Form) -> Json:
+        fees = (("makerCommissionRate", True), ("takerCommissionRate", False))
+        told = {name: str(self._books.fee(maker)) for name, maker in fees}
+        return {"symbol": self._engine.venue.rules(form.text("symbol")).symbol, **told}
 
     def _leverage(self, form: Form) -> Json:
         symbol, leverage = form.text("symbol"), form.number("leverage") or 0

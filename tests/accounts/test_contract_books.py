@@ -124,6 +124,7 @@ def act(account: Account, name: str, details: list[Any]) -> None:
     elif name == "wait":
         clock.forth(details[0])
     elif name == "cancel":
+        engine.advance()  # an order may come of a stop
         numbers = list(account.orders.all) or [0]
         engine.cancel(SYMBOL, numbers[details[0] % len(numbers)], "")
     elif name == "share":

@@ -117,6 +117,7 @@ def act(account: Account, name: str, details: list[Any]) -> None:
         account.engine.set_share(SYMBOL, Decimal(details[0]))
     else:
         asset, amount = details
+        account.engine.advance()
         before = account.books.total[asset]
         account.books.give(asset, Decimal(amount), 0)
         account.given[asset] += account.books.total[asset] - before

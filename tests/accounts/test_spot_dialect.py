@@ -210,6 +210,8 @@ def test_ccxt_takes_each_code_as_if_binance_had_said_it(
         (faults.UNAVAILABLE, ccxt.ExchangeNotAvailable, 1),
         (faults.UNKNOWN_FATE, ccxt.RequestTimeout, 1),
         (faults.NEVER_ARRIVED, ccxt.NetworkError, 0),
+        (faults.TOO_MANY, ccxt.DDoSProtection, 0),
+        (faults.BANNED, ccxt.DDoSProtection, 0),
     ],
 )
 def test_an_answer_is_lost_and_the_order_stands(
@@ -287,3 +289,54 @@ def test_nothing_secret_is_kept_of_a_request(
     assert "signature" not in kept
     assert exchange.keys.key not in kept
     assert exchange.keys.secret not in kept
+
+
+def test_an_answer_is_a_page_that_ccxt_takes_for_an_order(
+    exchange: TradingExchange, binance: ccxt.binance
+) -> None:
+    exchange.fail("POST", "/api/v3/order", 1, faults.GARBLED)
+    order = binance.create_order(PAIR, "market", "buy", 0.1)
+    assert (order["id"], order["status"], order["filled"]) == (None, None, 0.0)
+    assert [order.status for order in exchange.truth.orders] == ["FILLED"]
+
+
+def test_a_look_shows_what_was(exchange: TradingExchange, binance: ccxt.binance) -> None:
+    assert binance.fetch_balance()["USDT"]["free"] == 1000.0
+    exchange.fail("GET", "/api/v3/account", 1, faults.Stale(), calls=2)
+    binance.create_order(PAIR, "market", "buy", 1.0)
+    seen = [binance.fetch_balance()["USDT"]["free"] for _ in range(3)]
+    assert seen == [1000.0, 1000.0, 899.99]
+
+
+def test_an_order_is_filled_while_its_cancel_is_on_its_way(
+    exchange: TradingExchange, binance: ccxt.binance, clock: Clock
+) -> None:
+    order = binance.create_order(PAIR, "limit", "buy", 1.0, 99.5)
+    exchange.fail("DELETE", "/api/v3/order", 1, faults.Meanwhile(lambda: clock.forth(2)))
+    with pytest.raises(ccxt.OrderNotFound, match="-2011"):
+        binance.cancel_order(order["id"], PAIR)
+    assert binance.fetch_order(order["id"], PAIR)["status"] == "closed"
+
+
+def test_the_owner_orders_by_hand(exchange: TradingExchange, binance: ccxt.binance) -> None:
+    exchange.by_hand(SYMBOL, "BUY", "0.5")
+    assert exchange.by_hand(SYMBOL, "SELL", "0.4", "110").is_open
+    assert binance.fetch_balance()["BTC"]["used"] == 0.4
+    assert [order["status"] for order in binance.fetch_orders(PAIR)] == ["closed", "open"]
+
+
+def test_what_a_held_order_may_cost_is_not_there_any_more(
+    exchange: TradingExchange, clock: Clock
+) -> None:
+    exchange.fill_only(SYMBOL, "0")
+    exchange.by_hand(SYMBOL, "BUY", "9")
+    exchange.give("USDT", "-700")
+    exchange.fill_only(SYMBOL, "1")
+    clock.forth()
+    assert exchange.truth.orders[0].filled == 3
+    assert exchange.truth.balances == {"BTC": Decimal("2.997")}
+
+
+def test_each_pair_s_fee_is_told(exchange: TradingExchange, binance: ccxt.binance) -> None:
+    fee = binance.fetch_trading_fee(PAIR)
+    assert (fee["maker"], fee["taker"]) == (0.001, 0.001)

@@ -288,3 +288,19 @@ def test_a_spot_account_has_no_positions(clock: Clock) -> None:
         pytest.raises(ConfigError, match="futures"),
     ):
         _ = exchange.truth.positions
+
+
+def test_each_contract_s_fee_is_told(binance: ccxt.binance) -> None:
+    fee = binance.fetch_trading_fee(PAIR)
+    assert (fee["maker"], fee["taker"]) == (0.0002, 0.0005)
+
+
+def test_the_owner_opens_a_position_by_hand_and_it_is_liquidated(
+    exchange: TradingExchange, binance: ccxt.binance
+) -> None:
+    exchange.by_hand(SYMBOL, "SELL", "1")
+    (held,) = binance.fetch_positions([PAIR])
+    assert (held["side"], held["contracts"]) == ("short", 1.0)
+    exchange.liquidate(SYMBOL)
+    assert exchange.truth.positions == {}
+    assert float(exchange.truth.balances["USDT"]) == 1000 - held["collateral"] - 0.05
