@@ -153,7 +153,7 @@ class Continuity:
         """Note an id that was used up by something that is no trade."""
         if self.consecutive is None:
             self._voids.append(id)
-        if id <= self.top_id:
+        if self.low_id <= id <= self.top_id:
             self.note_whole(id, id)
         elif self.consecutive:
             self._note_run(id, id, time_ms, time_ms)

@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 from collections import defaultdict
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -424,6 +425,31 @@ def test_an_id_that_is_no_trade_is_not_missing_whenever_it_comes(known: bool) ->
     assert tape.counts.trades == 4
     one(tape, 9, 9_000)
     assert tape.gaps() == [Gap(8, 8, 7_000, 9_000)]
+
+
+@given(st.lists(st.sampled_from("ttttvl"), min_size=2, max_size=40), st.randoms(), st.booleans())
+def test_missing_is_what_was_lost_whatever_order_trades_and_others_come_in(
+    kinds: list[str], random: Any, known: bool
+) -> None:
+    """Of ids 1, 2, ... each was a trade (t), no trade (v), or was lost (l)."""
+    tape = TradeTape("AAA/USDT", 300_000)
+    tape.ids_consecutive = True if known else None
+    frames = [(id, kind) for id, kind in enumerate(kinds, 1) if kind != "l"]
+    random.shuffle(frames)
+    for id, kind in frames:
+        if kind == "v":
+            tape.skip(id, 1_000 * id)
+        else:
+            one(tape, id, 1_000 * id)
+    tape.ids_consecutive = True
+    traded = {id for id, kind in frames if kind == "t"}
+    seen = {id for id, _ in frames} if known else traded
+    assert set(tape.trades(0, 2**62)["id"].tolist()) == traded
+    first, last = min(seen, default=0), max(seen, default=0)
+    lost = {id for id, kind in enumerate(kinds, 1) if kind == "l" and first < id < last}
+    found = {id for gap in tape.gaps() for id in range(gap.first_id, gap.last_id + 1)}
+    assert found == lost
+    assert tape.counts.missing == len(lost)
 
 
 def test_an_id_that_is_no_trade_shows_what_was_lost_before_it() -> None:
