@@ -29,10 +29,11 @@ ROOMS = {  # a room imports from these alone
     "learning": "market store features model scoring training trading",
     "bot": "market store stream features model scoring training trading learning",
     "orders": "trading",
-    "risk": "market store features model trading orders bot",
+    "risk": "market store features model learning trading orders bot",
     "practice": "market",
     "accounts": "market practice",
-    "replay": "market store stream features model scoring training trading learning bot practice",
+    "replay": "market store stream features model scoring training trading learning bot practice "
+    "accounts",
     "rivals": "market store features model trading bot risk practice replay",
     "setup": "market store stream features model scoring training trading learning bot",
     "commands": "market store features model scoring training trading learning bot practice "

@@ -1,9 +1,10 @@
 """freqtrade's bot in fast-forward: its own worker over a recorded market, as fast as it goes.
 
-freqtrade's `Worker` runs unchanged, in a dry run. Its thread is the one that the virtual clock
-listens to: where it would sleep until its next look, the market goes on by as much instead. While
-a network is trained, virtual time stands still: a step serves `training_lag_candles` after its
-boundary at the earliest, and whether a slower training would be late depends on the machine.
+freqtrade's `Worker` runs unchanged, in a dry run or with orders to the practice exchange. Its
+thread is the one that the virtual clock listens to: where it would sleep until its next look, the
+market goes on by as much instead. While a network is trained, virtual time stands still: a step
+serves `training_lag_candles` after its boundary at the earliest, and whether a slower training
+would be late depends on the machine.
 
 What the plan says goes wrong happens at its exact virtual time. Two runs of one plan leave the same
 but for the numbers of orders, which freqtrade draws at random.
@@ -28,6 +29,8 @@ from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.rpc import RPCHandler
 from freqtrade.worker import Worker
 
+from lstm_model.accounts.exchange import TradingExchange
+from lstm_model.accounts.overlay import live_overlay
 from lstm_model.market.candles import candle_open_ms, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.practice.clock import VirtualClock, real_sleep
@@ -36,6 +39,7 @@ from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
 from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
+from lstm_model.practice.tape_market import Market
 from lstm_model.replay.disturbances import FullDisk, LockedJournal
 from lstm_model.replay.logs import log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
@@ -46,6 +50,7 @@ from lstm_model.training.trainer import TRAINER
 logger = logging.getLogger(__name__)
 
 _LEARNING_POLL_S = 0.02  # chosen: trainings take seconds
+_ACCOUNT_POLL_S = 0.002  # chosen: what the account holds is known within a few of these
 _AFTER_MS = 1_000  # as freqtrade itself looks a second after the candle, so that it is there
 _NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
@@ -62,6 +67,7 @@ class Plan:
     options : of the `lstm` section
     incidents : what goes wrong
     silenced : sections of the configuration that are switched off, as they would reach others
+    orders : whether orders go to the exchange, where the account is, instead of a dry run
     """
 
     scenario: Scenario
@@ -74,6 +80,7 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     incidents: tuple[Incident, ...] = ()
     silenced: tuple[str, ...] = ()
+    orders: bool = False
 
 
 class Leavings:
@@ -119,6 +126,7 @@ class FastForward:
     ----------
     equity : how the bot stood at its first look in every candle
     missed : what it should have got from the exchange and has not; then another run may differ
+    exchange : where it trades, once it runs
 
     Raises
     ------
@@ -149,16 +157,30 @@ class FastForward:
         """Replay the window; False if Ctrl-C or SIGTERM ended it before."""
         scenario = self._scenario
         listings = {pair: scenario.listing(pair) for pair in (*scenario.pairs, *scenario.beside)}
-        with LoopbackExchange(scenario.market, paced=True) as exchange, log_kept():
-            self._configure(exchange.url)
+        with self._clock, self._opened() as exchange, log_kept():  # books begin in its time
+            self.exchange = exchange
+            self._configure(self._way_to(exchange))
             self._pace = Pace(self._clock, exchange, listings, self.bot)
             self.missed = self._pace.missed
             self._turns = sorted(self._happenings(), key=lambda turn: turn[0])
-            with self._clock, self._interruption.heard():
+            with self._interruption.heard():
                 finished = self._trade()
             if self._kills:
                 logger.warning("No training ran that could have been killed: %d left", self._kills)
             return finished
+
+    def _opened(self) -> LoopbackExchange:
+        market, mode = self._scenario.market, self._scenario.trading_mode
+        if not self._plan.orders:
+            return LoopbackExchange(market, paced=True)
+        return TradingExchange(market, {"USDT": str(self._plan.wallet)}, mode, paced=True)
+
+    def _way_to(self, exchange: LoopbackExchange) -> dict[str, Any]:
+        """Configuration that leads a bot to the exchange."""
+        mode = self._scenario.trading_mode
+        if isinstance(exchange, TradingExchange):
+            return live_overlay(exchange.url, mode, exchange.keys)
+        return {**loopback_overlay(exchange.url, mode), "dry_run": True}
 
     def _trade(self) -> bool:
         try:
@@ -244,6 +266,8 @@ class FastForward:
         bot = self.bot()
         engine = bot.strategy._lstm_live if bot else None
         self._interruption.check()
+        while bot and self._plan.orders and bot.strategy._lstm_safety.asks:
+            real_sleep(_ACCOUNT_POLL_S)
         while engine is not None and engine.busy:
             if self._kills and TRAINER.crash():
                 self._kills -= 1
@@ -308,13 +332,11 @@ class FastForward:
             "verbosity": 0,
         }
 
-    def _configure(self, url: str) -> None:
-        """The bot's configuration on top of the user's."""
+    def _configure(self, overlay: dict[str, Any]) -> None:
+        """The bot's configuration on top of the user's, and of what leads to the exchange."""
         scenario = self._scenario
-        overlay = loopback_overlay(url, scenario.trading_mode)
         overlay["exchange"]["pair_whitelist"] = list(scenario.pairs)
         overlay |= {
-            "dry_run": True,
             "dry_run_wallet": self._plan.wallet,
             "timeframe": scenario.timeframe,
             "db_url": f"sqlite:///{self.files.database}",

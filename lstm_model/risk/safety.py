@@ -14,6 +14,7 @@ from freqtrade.persistence import Trade
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import Config, silent, store_folder
 from lstm_model.errors import StoreError
+from lstm_model.learning.news import as_markdown
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.orders.book import Book, Intent
 from lstm_model.orders.guard import Denial, Guard
@@ -40,15 +41,16 @@ class Safety:
     ----------
     guard : the bot's
     lookout : asks `desk`
-    tell : gets a line for the user
+    tell, shout : get a line for the user; of what is told again and again some are held back,
+        of what is shouted none, for each is of other money
     """
 
     def __init__(
         self, guard: Guard, desk: Desk, lookout: Lookout, candle_ms: int,
-        tell: Callable[[str], object],
+        tell: Callable[[str], object], shout: Callable[[str], object],
     ) -> None:  # fmt: skip
         self._guard, self._desk, self._lookout = guard, desk, lookout
-        self._candle_ms, self._tell = candle_ms, tell
+        self._candle_ms, self._tell, self._shout = candle_ms, tell, shout
         self._stuck, self._exits = Stuck(), set[int]()
         self._asked_ms, self._failed = 0, False
 
@@ -65,10 +67,15 @@ class Safety:
         stops = strategy.order_types.get("stoploss_on_exchange", False)
         for trade_id, text in self._stuck.after_loop(self._troubles(trades, stops), now_ms):
             pair = next(trade.pair for trade in trades if trade.id == trade_id)
-            self._tell(f"{pair}: trade {trade_id} {text}, for several loops now: see the log")
+            self._shout(f"{pair}: trade {trade_id} {text}, for several loops now: see the log")
         while self._guard.news:
-            self._tell(self._guard.news.popleft())
+            self._shout(self._guard.news.popleft())
         return True
+
+    @property
+    def asks(self) -> bool:
+        """Whether the exchange is being asked now."""
+        return not self._lookout.idle.is_set()
 
     def denial(self, pair: str, now_ms: int) -> Denial | None:
         """What forbids an order that enters or adds; None: nothing."""
@@ -136,6 +143,8 @@ class Safety:
 class Unready:
     """Before a bot with money at stake has begun, and after: freqtrade's API answers then, too."""
 
+    asks = False
+
     def loop(self, now_ms: int, strategy: Any) -> bool:
         """Nothing is known."""
         return True
@@ -191,7 +200,12 @@ def open_safety(strategy: Any) -> Safety | None:
     with silent():
         desk = Desk(insides.account_client(exchange, config["exchange"]), futures=futures)
     guard = Guard(Book(book_path(config, strategy.lstm_settings)), candle_ms, keeps=not futures)
-    return Safety(guard, desk, Lookout(desk.look), candle_ms, tell)
+
+    def shout(text: str) -> None:
+        logger.warning("%s", text)
+        strategy.dp.send_msg(as_markdown(text), always_send=True)
+
+    return Safety(guard, desk, Lookout(desk.look), candle_ms, tell, shout)
 
 
 def book_path(config: Config, settings: Settings) -> Path:

@@ -1,0 +1,61 @@
+"""Scenarios of real orders in virtual time; each fault and what may never follow from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from e2e import environment
+from places import ROOT, TESTS
+
+pytestmark = pytest.mark.e2e
+
+LOST = {"minute": 3, "kind": "order dropped", "calls": 3}
+SCENARIOS: dict[str, list[dict[str, Any]]] = {
+    "nothing": [],
+    "dropped": [LOST],
+    "hung": [{"minute": 3, "kind": "order hung"}],
+    "503, and a restart": [{"minute": 3, "kind": "order 503"}, {"minute": 3, "kind": "restart"}],
+    "-1007": [{"minute": 1, "kind": "order -1007", "calls": 2}],
+    "never arrived": [{"minute": 1, "kind": "order never arrived", "calls": 2}],
+    "-2010": [{"minute": 1, "kind": "order -2010", "calls": 5}],
+    "clock": [{"minute": 5, "kind": "order -1021", "calls": 5}],
+    "cancel": [{"minute": 6, "kind": "cancel dropped", "calls": 2}],
+    "blind": [{"minute": 1, "kind": "look blind", "calls": 6}],
+    "account": [{"minute": 3, "kind": "account dropped", "calls": 8}],
+    "partly, then lost": [{"minute": 1, "kind": "partly"}, {"minute": 1, "kind": "order dropped"}],
+    "crash": [{"minute": 4, "kind": "crash"}, {"minute": 4, "kind": "crash", "pair": "XRP/USDT"}],
+    "taken": [{"minute": 4, "kind": "taken"}],
+}
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    scenarios = [{"happenings": listed} for listed in SCENARIOS.values()]
+    scenarios.append({"happenings": [LOST], "strategy": "Careless"})
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "order_world.py"), str(tmp_path_factory.mktemp("orders"))],
+        cwd=ROOT, env=environment(), input=json.dumps(scenarios), text=True, timeout=900,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4_000:]
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(zip([*SCENARIOS, "careless"], results, strict=True))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_is_lost_is_owned_or_told_and_nothing_is_sent_twice(
+    played: dict[str, dict[str, Any]], name: str
+) -> None:
+    assert played[name]["wrong"] == []
+    assert played[name]["orders"] >= 10
+    assert played[name]["trades"] >= 3
+
+
+def test_without_what_watches_over_orders_the_same_goes_wrong(
+    played: dict[str, dict[str, Any]],
+) -> None:
+    assert any("second order" in wrong for wrong in played["careless"]["wrong"])
