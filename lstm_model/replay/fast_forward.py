@@ -39,7 +39,6 @@ from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
 from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
-from lstm_model.practice.tape_market import Market
 from lstm_model.replay.disturbances import FullDisk, LockedJournal
 from lstm_model.replay.logs import log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
