@@ -60,9 +60,11 @@ class Desk:
     def _placed(self) -> Iterator[Placed]:
         """Waiting orders before what is held: what is filled in between is seen held."""
         self._client.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
-        orders = self._client.fetch_open_orders()
-        if self._futures:
-            orders = [*orders, *self._client.fetch_open_orders(params={"trigger": True})]
+        if self._futures:  # without a symbol ccxt would ask spot, whatever its default is
+            asked: list[dict[str, Any]] = [{"type": "swap"}, {"type": "swap", "trigger": True}]
+        else:
+            asked = [{}]
+        orders = [order for it in asked for order in self._client.fetch_open_orders(params=it)]
         for order in orders:
             side = 1 if order["side"] == "buy" else -1
             reduces = bool(order.get("reduceOnly")) if self._futures else side < 0
