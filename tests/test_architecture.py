@@ -37,7 +37,7 @@ ROOMS = {  # a room imports from these alone
     "rivals": "market store features model trading bot risk practice replay",
     "setup": "market store stream features model scoring training trading learning bot",
     "commands": "market store features model scoring training trading learning bot practice "
-    "replay rivals setup",
+    "accounts replay rivals setup",
     "__main__": "commands",
     "strategies": "__init__",  # the public face
 }

@@ -5,9 +5,10 @@ It speaks TLS, for ccxt knows Binance's codes by the beginning of the address al
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +37,7 @@ from lstm_model.practice import dialect, usdm_dialect
 from lstm_model.practice.attended import Answered, Asked
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.faults import Faults
+from lstm_model.practice.interruption import ENDING
 from lstm_model.practice.perpetual import Perpetual
 from lstm_model.practice.query import RefusedRequest
 from lstm_model.practice.serving import serve
@@ -45,6 +47,7 @@ from lstm_model.practice.tunnel import certify
 Json = Any
 
 _BALANCES: Final = {"USDT": "10000"}
+_HEARD_S: Final = 0.5  # chosen: how often Windows is asked for Ctrl-C
 _BEYOND: Final = Decimal("0.01")  # chosen: how far a mark price goes beyond one of liquidation
 
 
@@ -327,6 +330,17 @@ class TradingExchange(LoopbackExchange):
         async with serve(self._application(), self.port, tls=tls) as self.port:
             self._ready.set()
             await self._stop.wait()
+
+
+def run_account(exchange: TradingExchange, ready: Callable[[str], None]) -> None:
+    """Serve until it is told to end; `ready` is called with the URL once requests are answered."""
+    ended = threading.Event()
+    for number in ENDING:
+        signal.signal(number, lambda *_: ended.set())
+    with exchange:
+        ready(exchange.url)
+        while not ended.wait(_HEARD_S):
+            pass
 
 
 def _copy(order: Order) -> Order:

@@ -171,8 +171,9 @@ class Orders:
         Raises
         ------
         RefusedRequest
-            With this code, if there is none.
+            With this code, if there is none; -1102 if nothing names it.
         """
+        _check_named(number, client_id)
         for order in reversed(tuple(self.all.values())):
             known = order.number == number if number else order.draft.client_id == client_id
             if known and order.draft.symbol == symbol:
@@ -181,10 +182,17 @@ class Orders:
 
     def find_algo(self, number: int | None, client_id: str, code: int = -2013) -> Algo:
         """As `find`, of conditional orders."""
+        _check_named(number, client_id)
         for algo in reversed(tuple(self.algos.values())):
             if algo.number == number if number else algo.draft.client_id == client_id:
                 return algo
         raise unknown(code)
+
+
+def _check_named(number: int | None, client_id: str) -> None:
+    if number is None and not client_id:
+        said = "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
+        raise RefusedRequest(-1102, said)
 
 
 def unknown(code: int) -> RefusedRequest:

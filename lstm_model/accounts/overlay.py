@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lstm_model.accounts.signed import Keys
-from lstm_model.practice.overlay import loopback_overlay
+from lstm_model.practice.overlay import bot_overlay, loopback_overlay
 
 # By the beginning of an address ccxt knows whose codes an answer speaks: those of the exchange's
 # own places to practise. It stands where a user's name would, and the host stays 127.0.0.1.
@@ -42,6 +42,13 @@ def live_overlay(url: str, trading_mode: str = "spot", keys: Keys | None = None)
     told["urls"] = {"api": {**addresses, **spoken}}
     account = {"name": "binance", "key": keys.key, "secret": keys.secret}
     return {**overlay, "dry_run": False, "exchange": {**overlay["exchange"], **account}}
+
+
+def live_bot_overlay(url: str, trading_mode: str = "spot") -> dict[str, Any]:
+    """The same for a bot that a user starts: apart from what other bots leave."""
+    dry, live = bot_overlay(url, trading_mode), live_overlay(url, trading_mode)
+    database = dry["db_url"].replace(".dryrun", ".practice")
+    return {**dry, **live, "db_url": database, "exchange": {**dry["exchange"], **live["exchange"]}}
 
 
 def _spoken(address: str) -> str:

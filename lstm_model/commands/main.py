@@ -71,17 +71,27 @@ for _command in (init, trainer, doctor, models, reasons, coverage, replay, verif
               help="History before today.")  # fmt: skip
 @click.option("--fault", "specs", multiple=True, metavar="NAME=VALUE",
               help="What goes wrong: gaps=0.01, silence=60:5, ...; repeat.")  # fmt: skip
-def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...]) -> None:
+@click.option("--account", type=Number(1.0, 1e9), metavar="USDT",
+              help="Keep an account of play money, for bots with dry_run false.")  # fmt: skip
+@click.option("--futures", is_flag=True, help="The account is one of USD-M futures.")
+def exchange(
+    market: str, port: int, seed: int, days: int, specs: tuple[str, ...],
+    account: float | None, futures: bool,
+) -> None:  # fmt: skip
     """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted.
 
     It prints the command by which a bot trades there.
     """
+    from lstm_model.accounts.exchange import TradingExchange, run_account
+    from lstm_model.accounts.overlay import live_bot_overlay
     from lstm_model.practice.exchange import DEFAULT_PORT, open_market, run_exchange
     from lstm_model.practice.faults import parse_faults
     from lstm_model.practice.overlay import bot_overlay
     from lstm_model.practice.serving import check_free
     from lstm_model.setup.scaffold import practice_commands
 
+    if futures and account is None:
+        raise click.UsageError("--futures says what kind of account it is: give --account too.")
     faults = parse_faults(specs)
     check_free(port)  # before a market is prepared for it
     console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
@@ -101,7 +111,19 @@ def exchange(market: str, port: int, seed: int, days: int, specs: tuple[str, ...
         others = [command for command in futures if command not in spot]
         console.print(*(f"  {command}" for command in others), sep="\n", markup=False)
 
-    run_exchange(opened, port=port, ready=ready, faults=faults)
+    if account is None:
+        run_exchange(opened, port=port, ready=ready, faults=faults)
+        return
+    mode = "futures" if futures else "spot"
+
+    def open_for_orders(url: str) -> None:
+        console.print(f"Serving on {url}, with {account:g} USDT of play money. Trade with them:")
+        told = live_bot_overlay(url, mode)
+        commands = practice_commands(told, told)
+        console.print(*(f"  {command}" for command in commands), sep="\n", markup=False)
+
+    money = {"USDT": f"{account:.2f}"}
+    run_account(TradingExchange(opened, money, mode, port=port, faults=faults), open_for_orders)
 
 
 @main.command()

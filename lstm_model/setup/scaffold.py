@@ -142,6 +142,7 @@ def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any]) -> l
                            f"freqtrade-lstm init --userdir {userdir}"]  # fmt: skip
     port, usual_port = (_port(each) for each in (overlay, usual))
     mode = "-futures" if overlay["trading_mode"] == "futures" else ""
+    mode += "" if overlay["dry_run"] else "-live"
     shipped, other = (userdir / f"config-loopback{mode}{end}.json" for end in ("", f"-{port}"))
     file = shipped if _says(shipped, overlay) else other
     if not _says(file, overlay):

@@ -157,6 +157,8 @@ def test_an_order_at_no_step_is_refused(exchange: TradingExchange, binance: ccxt
         binance.private_post_order({**asked, "quantity": "1e3", "price": "99"})
     with pytest.raises(ccxt.BadRequest, match="-1102"):
         binance.private_post_order({**asked, "price": "99"})
+    with pytest.raises(ccxt.BadRequest, match="-1102"):
+        binance.private_get_order({"symbol": SYMBOL})
 
 
 def test_who_does_not_sign_is_refused(exchange: TradingExchange, clock: Clock) -> None:
