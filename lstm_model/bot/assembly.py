@@ -31,6 +31,7 @@ from lstm_model.bot.configuration import (
     training_pairs,
 )
 from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.funding import Funding
 from lstm_model.bot.live import SHOWN_CANDLES, LiveEngine
 from lstm_model.bot.named import files_of, words_of
 from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
@@ -147,7 +148,8 @@ def open_engine(
         logger.info("With candles of %s: %s", config["timeframe"], times)
     learning = open_learning(config, settings, whitelist)
     own_fee = lru_cache(maxsize=None)(partial(taker_fee, config, insides.exchange_of(provider)))
-    terms = Terms(settings, DEFAULT_FEE_FRACTION, can_short, own_fee)
+    funding = _funding(config, settings, provider)
+    terms = Terms(settings, DEFAULT_FEE_FRACTION, can_short, own_fee, funding)
     if absent := _absent_leader(config, settings, provider):
         logger.warning("%s", absent)
     if not trades_now(config):
@@ -162,6 +164,14 @@ def open_engine(
     if absent:
         engine.tell(absent)
     return engine
+
+
+def _funding(config: Config, settings: Settings, provider: Any) -> Funding | None:
+    """What futures are expected to pay; spot pays none."""
+    if config.get("trading_mode") != "futures":
+        return None
+    step_ms, live = timeframe_ms(config["timeframe"]), trades_now(config)
+    return Funding(provider, step_ms, settings.horizon, live=live, words=words_of(config))
 
 
 def _absent_leader(config: Config, settings: Settings, provider: Any) -> str:

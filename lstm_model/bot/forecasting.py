@@ -102,14 +102,10 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
             super().ft_bot_cleanup()
 
     def gather_informative_pairs(self) -> list[Any]:
-        """Theirs, and the pair that leads, whether or not it is on the whitelist."""
+        """Theirs, the pair that leads, on the whitelist or not, and the funding of futures."""
         found = list(super().gather_informative_pairs())
-        leader = self._lstm_live.leader if self._lstm_live else None
-        if leader is None or self.dp.market(leader) is None:
-            return found
-        kind = self.config.get("candle_type_def", CandleType.SPOT)
-        leading = leader, self.timeframe, kind
-        return found if leading in found else [*found, leading]
+        wanted = self._lstm_informative(live) if (live := self._lstm_live) else ()
+        return [*found, *(each for each in wanted if each not in found)]
 
     def bot_loop_start(self, current_time: datetime, **kwargs: Any) -> None:
         """Theirs; then forecast new candles of all pairs, and let the schedule see the clock."""
@@ -157,15 +153,26 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
         """The pair's candles with all columns, in a backtest until now."""
         return cast(DataFrame, self.dp.get_analyzed_dataframe(pair, self.timeframe)[0])
 
+    def _lstm_informative(self, live: LiveEngine) -> Iterator[tuple[str, str, CandleType]]:
+        if live.leader is not None and self.dp.market(live.leader) is not None:
+            kind = self.config.get("candle_type_def", CandleType.SPOT)
+            yield live.leader, self.timeframe, kind
+        if self.config.get("trading_mode") == "futures":
+            for pair in self._lstm_pairs():
+                yield pair, *insides.funding_candle(self.dp)
+
+    def _lstm_pairs(self) -> set[str]:
+        """All that a bot trades or holds."""
+        held = {trade.pair for trade in Trade.get_open_trades()}
+        return held.union(self.dp.current_whitelist())
+
     def _lstm_coming(self, frame: DataFrame) -> Coming:
         return coming(frame, self.lstm_settings.horizon, timeframe_ms(self.timeframe))
 
     def _lstm_look(self, live: LiveEngine, current_time: datetime) -> None:
         now_ms = int(current_time.timestamp() * 1000)
         self._lstm_freeze(now_ms)
-        held = {trade.pair for trade in Trade.get_open_trades()}
-        pairs = held.union(self.dp.current_whitelist())
-        live.tick(now_ms, pairs)
+        live.tick(now_ms, self._lstm_pairs())
         self._lstm_follow(live)
         live.foresee(list(self._lstm_new_candles(live)))
         for news in self._lstm_news.due(live.take_news(), now_ms):

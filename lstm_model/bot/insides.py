@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from freqtrade.configuration import TimeRange, setup_utils_configuration
 from freqtrade.configuration.config_validation import (
     validate_config_consistency,
@@ -36,6 +37,7 @@ from freqtrade.strategy.parameters import BaseParameter
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from pandas import DataFrame
 
+from lstm_model.market.candles import Floats, Ints
 from lstm_model.releases import TESTED, standing
 
 Config = dict[str, Any]
@@ -210,6 +212,34 @@ def refused_in_backtests(config: Config) -> list[str]:
     named = [str(each.get("method")) for each in config.get("pairlists", ())]
     no = SupportsBacktesting.NO
     return [name for name in named if name in known and known[name].supports_backtesting == no]
+
+
+# ---------------------------------------------------------------- funding
+
+
+def funding_candle(provider: Any) -> tuple[str, CandleType]:
+    """How freqtrade keeps funding rates beside candles: the timeframe and kind of theirs."""
+    exchange = exchange_of(provider)
+    timeframe = exchange.get_option("funding_fee_timeframe") if exchange is not None else None
+    return timeframe or "1h", CandleType.FUNDING_RATE
+
+
+def funding_rates(provider: Any, pair: str, *, live: bool) -> tuple[Ints, Floats]:
+    """When funding of a pair was paid (M,), in ms, and the rates (M,), as freqtrade has them.
+
+    A bot has what it asked for beside its candles, of hours that are over; a study all that is on
+    disk of its time range. Older releases call the rate "open".
+    """
+    timeframe, kind = funding_candle(provider)
+    if live:
+        frame = provider.ohlcv(pair, timeframe, copy=False, candle_type=kind)
+    else:
+        frame = provider.historic_ohlcv(pair, timeframe, candle_type=kind)
+    if frame.empty:
+        return np.zeros(0, np.int64), np.zeros(0)
+    dates = frame["date"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    column = "funding_rate" if "funding_rate" in frame else "open"
+    return dates, frame[column].to_numpy(np.float64)
 
 
 # ---------------------------------------------------------------- candles on disk

@@ -70,7 +70,7 @@ class Stakes:
             side=entry.side,
             leverage=entry.leverage,
             holdings=self._holdings(entry),
-            beyond=self._beyond(entry.pair, frame),
+            beyond=self._beyond(entry, frame),
             parts=self._parts(entry),
             steady=self._steady(frame),
             least_anyway=is_new and not entry.is_forecasts and plan is None,
@@ -117,13 +117,15 @@ class Stakes:
         closed_ms = opened_ms(strategy.lstm_analyzed(entry.pair)) + timeframe_ms(strategy.timeframe)
         return strategy._lstm_stops.hold_candles(entry, closed_ms) is not None
 
-    def _beyond(self, pair: str, frame: DataFrame) -> float:
+    def _beyond(self, entry: Entry, frame: DataFrame) -> float:
         """Fraction of the price that is lost beyond a stop: costs, and how far it may be missed.
 
         By a deviation of one candle: a bot looks every few seconds, and an order takes a moment.
+        Funding that is expected is lost before it; what may be got is not counted.
         """
-        gap = newest(frame, "lstm_volatility")
-        return self._costs(pair) + (gap if math.isfinite(gap) else 0.0)
+        gap, funding = newest(frame, "lstm_volatility"), entry.side * newest(frame, "lstm_funding")
+        costs = self._costs(entry.pair) + (funding if funding > 0.0 else 0.0)
+        return costs + (gap if math.isfinite(gap) else 0.0)
 
     def _costs(self, pair: str) -> float:
         return round_trip_cost(self._strategy._lstm_fee(pair), self._strategy.lstm_settings)

@@ -181,7 +181,8 @@ class InsideCandle:
         """Expected return after costs for who enters at `rate`."""
         terms, direction = self._terms, np.array([side])
         mean = np.array([made.mean + math.log(made.price / rate)])
-        return float(net_edge(mean, direction, terms.fee_of(pair), terms.settings)[0])
+        funding = terms.funding_of(pair, np.array([made.candle_ms - self._step_ms]))
+        return float(net_edge(mean, direction, terms.fee_of(pair), terms.settings, funding)[0])
 
     def _tell(self, pair: str, topic: str, verdict: str, text: str) -> None:
         """Into the log, once per candle and verdict."""

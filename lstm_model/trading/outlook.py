@@ -68,16 +68,23 @@ class Terms:
     fee_fraction : exchange fee of one side, where no pair has one of its own
     can_short : short entries are allowed
     own_fee : the fee of one side of a pair
+    funding : what a long position is expected to pay over the horizon after candles of a pair that
+        opened then (N,): (N,) fractions of the position, below zero what it gets. None: spot
     """
 
     settings: Settings
     fee_fraction: float
     can_short: bool
     own_fee: Callable[[str], float] | None = None
+    funding: Callable[[str, Ints], Floats] | None = None
 
     def fee_of(self, pair: str) -> float:
         """Exchange fee of one side, fraction of the position."""
         return self.own_fee(pair) if self.own_fee else self.fee_fraction
+
+    def funding_of(self, pair: str, date_ms: Ints) -> Floats:
+        """(N,) expected funding of a long position; zeros on spot."""
+        return self.funding(pair, date_ms) if self.funding else np.zeros(len(date_ms))
 
 
 class Outlook:
@@ -131,6 +138,11 @@ class Outlook:
             self.gate[rows[versions == version]] = "" if proven else NO_SKILL
 
     @cached_property
+    def funding(self) -> Floats:
+        """(N,) what a long position is expected to pay over the horizon, fraction of it."""
+        return self.terms.funding_of(self.pair, self.date_ms)
+
+    @cached_property
     def decision(self) -> Decision:
         """Side, edge and reason per candle; computed once, after everything was filled."""
         terms = self.terms
@@ -138,7 +150,7 @@ class Outlook:
         gate = np.where(unknown, NO_DATA, self.gate)
         return decide(
             self.forecast, gate, self.trust, terms.fee_of(self.pair), terms.settings,
-            can_short=terms.can_short,
+            can_short=terms.can_short, funding=self.funding,
         )  # fmt: skip
 
     def columns(self, close: Floats, step_ms: int) -> dict[str, NDArray[Any]]:
@@ -166,6 +178,7 @@ class Outlook:
             "width": forecast.width,
             "usual_width": self.usual_width,
             "volatility": forecast.volatility,
+            **({"funding": self.funding} if self.terms.funding else {}),
             "edge": decision.edge,
             "kelly": decision.kelly,
             "side": decision.side,
@@ -194,8 +207,10 @@ class Outlook:
         if np.isnan(forecast.mean[row]):
             return f"{self.pair} {opened}Z: {decision.reason[row]}"
         mean, low, high = (1e4 * x[row] for x in (forecast.mean, forecast.low, forecast.high))
+        paid = self.funding[row]
+        funding = f", of which funding {-1e4 * decision.leaning[row] * paid:+.1f}" if paid else ""
         return (
             f"{self.pair} {opened}Z: next {self.terms.settings.horizon} candles {mean:+.1f} bps, "
             f"{forecast.interval_level:.0%} in [{low:+.1f}, {high:+.1f}], edge after costs "
-            f"{1e4 * decision.edge[row]:+.1f} bps -> {decision.reason[row]}"
+            f"{1e4 * decision.edge[row]:+.1f} bps{funding} -> {decision.reason[row]}"
         )

@@ -93,13 +93,18 @@ def round_trip_cost(fee_fraction: float, settings: Settings) -> float:
     return 2.0 * (fee_fraction + settings.slippage_fraction + settings.half_spread_fraction)
 
 
-def net_edge(mean: Floats, direction: Ints, fee_fraction: float, settings: Settings) -> Floats:
-    """(N,) expected return net of the round trip, fraction of the position.
+def net_edge(
+    mean: Floats, direction: Ints, fee_fraction: float, settings: Settings,
+    funding: Floats | float = 0.0,
+) -> Floats:  # fmt: skip
+    """(N,) expected return net of the round trip and of funding, fraction of the position.
 
-    `mean` (N,) log return; `direction` (N,) 1 for long, -1 for short.
+    `mean` (N,) log return; `direction` (N,) 1 for long, -1 for short; `funding` (N,) what a long
+    position is expected to pay, and a short one to get.
     """
     with np.errstate(over="ignore"):
-        return np.asarray(direction * np.expm1(mean) - round_trip_cost(fee_fraction, settings))
+        gross = direction * np.expm1(mean) - round_trip_cost(fee_fraction, settings)
+        return np.asarray(gross - direction * funding)
 
 
 def baker_mchale_factor(edge: Floats, edge_error: Floats) -> Floats:
@@ -177,9 +182,9 @@ def reasons(gate: Codes, leaning: Ints, edge: Floats, min_edge: float) -> Codes:
     return np.where(gate != "", gate, reason).astype("U12", copy=False)
 
 
-def decide(
+def decide(  # noqa: PLR0913 - each of them moves the edge or forbids an entry
     forecast: Forecast, gate: Codes, trust: Floats, fee_fraction: float, settings: Settings,
-    *, can_short: bool, min_edge: float | None = None,
+    *, can_short: bool, min_edge: float | None = None, funding: Floats | float = 0.0,
 ) -> Decision:  # fmt: skip
     """Decide for every candle on its own forecast alone.
 
@@ -190,6 +195,8 @@ def decide(
         entry. It leaves `Decision.kelly` as it is: the stake is multiplied by it
     fee_fraction : of one side
     min_edge : in place of the setting
+    funding : (N,) what a long position is expected to pay over the horizon, and a short one to get.
+        It moves the edge of the side that the mean is on; for funding alone no side is entered
 
     Examples
     --------
@@ -204,7 +211,7 @@ def decide(
     (np.str_('enter_long'), np.int64(1), array([0.00131]), array([1.05]))
     """
     direction = np.where(forecast.mean < 0.0, -1 if can_short else 1, 1)
-    edge = net_edge(forecast.mean, direction, fee_fraction, settings)
+    edge = net_edge(forecast.mean, direction, fee_fraction, settings, funding)
     edge_error, deviation = _edge_error(forecast), _deviation(forecast)
     needed = (forecast.mean, edge, edge_error, deviation, forecast.lowest, forecast.highest)
     sound = np.isfinite(needed).all(0) & (deviation > 0.0)

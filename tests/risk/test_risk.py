@@ -317,6 +317,19 @@ def test_what_a_stop_costs_is_by_the_fee_of_the_pair_itself(strategy: Any) -> No
     assert again == pytest.approx(400 * 0.01 / (1 - math.exp(-0.02) + BEYOND + 0.004))
 
 
+def test_what_a_stop_costs_counts_funding_that_is_paid_and_none_that_is_got(futures: Any) -> None:
+    strategy = fresh(copy.copy(futures))
+    strategy.wallets.total = 400.0
+    lost = 1 - math.exp(-0.02) + BEYOND
+    for paid in (0.004, -0.004):
+        for side, mean in (("long", 0.01), ("short", -0.01)):
+            strategy.dp.frames[PAIR] = frame_of(lstm_mean=mean).assign(lstm_funding=paid)
+            share = stake(strategy, tag="ema_cross", side=side) / (400 * 0.01)
+            of_side = paid if side == "long" else -paid
+            reach = lost if side == "long" else math.expm1(0.02) + BEYOND
+            assert 1 / share == pytest.approx(reach + max(of_side, 0.0))
+
+
 def test_parameters_of_freqtrade_move_stake_and_stop(strategy: Any) -> None:
     show(strategy, lstm_kelly=0.4)
     before = stake(strategy)
@@ -921,6 +934,17 @@ def test_the_leader_is_an_informative_pair_once_and_where_the_market_has_it(
     assert found[: len(given)] == given
     strategy._lstm_engine = None  # a backtest
     assert strategy.gather_informative_pairs() == given
+
+
+def test_a_bot_on_futures_has_the_funding_of_all_that_it_trades_or_holds(
+    futures: Any, strategy: Any
+) -> None:
+    trade_of("SOL/USDT")
+    assert strategy.gather_informative_pairs() == []  # spot
+    found = fresh(copy.copy(futures)).gather_informative_pairs()
+    pairs = {PAIR, OTHER, "SOL/USDT"}
+    assert {*found} == {(pair, "1h", CandleType.FUNDING_RATE) for pair in pairs}
+    assert len(found) == 3
 
 
 def test_the_leaders_candles_are_shown_before_others_are_forecast_and_once(strategy: Any) -> None:

@@ -15,7 +15,7 @@ from nowcast_world import SETTINGS, World
 from series import STEP_MS
 
 from lstm_model.features.closed_candle import WARM_UP
-from lstm_model.market.candles import Freshness
+from lstm_model.market.candles import Floats, Freshness, Ints
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.trading.inside import InsideCandle, OnTrades
 from lstm_model.trading.outlook import Terms
@@ -54,10 +54,10 @@ def straight(name: str, work: Callable[[], Any], otherwise: Any) -> Any:
 class Desk:
     """An `InsideCandle` in the middle of an open candle."""
 
-    def __init__(self, folder: Path, fee: float = 0.0, **options: Any) -> None:
+    def __init__(self, folder: Path, fee: float = 0.0, funding: Any = None, **options: Any) -> None:
         self.world = World([PAIR])
         settings = SETTINGS.model_copy(update=FREE | options)
-        terms = Terms(settings, fee, can_short=True)
+        terms = Terms(settings, fee, can_short=True, funding=funding)
         self.flows = FlowStore(folder)
         self.inside = InsideCandle(
             terms, "5m", lambda on_trades: StillStream(self.world, on_trades), self.flows, straight
@@ -103,6 +103,18 @@ def test_costs_count(tmp_path: Path) -> None:
     free = Desk(tmp_path)
     dear = Desk(tmp_path, fee=abs(free.mean))
     assert dear.inside.veto(PAIR, dear.towards(), dear.price)
+
+
+def test_funding_counts_as_it_did_for_the_candle_that_entered(tmp_path: Path) -> None:
+    side = (free := Desk(tmp_path)).towards()
+    for paid, vetoed in ((1.1, True), (0.9, False), (-9.0, False)):
+
+        def funding(pair: str, date_ms: Ints, share: float = paid) -> Floats:
+            assert (pair, *date_ms.tolist()) == (PAIR, int(free.closed.date_ms[-1]))
+            return np.array([share * math.expm1(free.mean)])
+
+        desk = Desk(tmp_path, funding=funding)
+        assert bool(desk.inside.veto(PAIR, side, desk.price)) is vetoed
 
 
 @pytest.mark.parametrize("required", [False, True])

@@ -13,6 +13,7 @@ from nowcast_world import LEVELS, SETTINGS, make_model
 from series import STEP_MS, change, drop, make_candles, with_flow
 
 from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.calibration import HASTE, RATE, Calibration, Widths
 from lstm_model.model.forecast import FAR_NAMES, Forecast, unknown_far
 from lstm_model.model.model import Model
@@ -83,6 +84,32 @@ def test_the_edge_is_net_of_the_fee_of_the_pair_itself() -> None:
         outlook.put(np.arange(1), promising(1))
         edges.append(outlook.decision.edge[0])
     assert edges[1] - edges[0] == pytest.approx(2 * 0.002, abs=1e-15)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_funding_is_in_edge_column_and_line_of_the_candles_that_cross_a_payment(side: int) -> None:
+    paid = {0: 0.0, 1: 0.003, 2: -0.003}
+
+    def funding(pair: str, date_ms: Ints) -> Floats:
+        assert pair == PAIR
+        return np.array([paid[number] for number in (date_ms // STEP_MS).tolist()])
+
+    made = promising(3)
+    made = made if side > 0 else replace(made, mean=-made.mean)
+    dates = STEP_MS * np.arange(3)
+    outlooks = [Outlook(PAIR, dates, terms) for terms in (TERMS, replace(TERMS, funding=funding))]
+    for outlook in outlooks:
+        outlook.admit(model_with(), np.arange(3))
+        outlook.put(np.arange(3), made)
+    free, future = (outlook.decision.edge for outlook in outlooks)
+    np.testing.assert_allclose(future - free, [0.0, -side * 0.003, side * 0.003], atol=1e-15)
+    spot, columns = (outlook.columns(np.ones(3), STEP_MS) for outlook in outlooks)
+    assert columns.keys() - spot.keys() == {"lstm_funding"}
+    assert columns["lstm_funding"].tolist() == list(paid.values())
+    lines = [outlooks[1].line(row) for row in range(3)]
+    assert [line.partition("of which funding ")[2][:5] for line in lines] == [
+        "", f"{-30 * side:+.1f}", f"{30 * side:+.1f}",
+    ]  # fmt: skip
 
 
 def test_a_forecast_of_a_skilled_and_calibrated_model_may_lead_to_an_entry() -> None:

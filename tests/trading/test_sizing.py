@@ -124,6 +124,36 @@ def test_an_entry_needs_forecast_trust_an_open_gate_and_edge(
     np.testing.assert_array_equal(entered, sound & (gates == "") & (made.edge > least))
 
 
+@given(st.floats(-0.2, 0.2), st.floats(-0.03, 0.03), st.floats(0.0, 0.01))
+def test_funding_takes_from_who_is_long_what_it_gives_to_who_is_short(
+    mean: float, funding: float, fee: float
+) -> None:
+    means, sides, settings = np.full(2, mean), np.array([1, -1]), Settings()
+    without = net_edge(means, sides, fee, settings)
+    long, short = net_edge(means, sides, fee, settings, np.full(2, funding)) - without
+    assert long == pytest.approx(-funding, abs=1e-15)
+    assert short == pytest.approx(funding, abs=1e-15)
+    same = net_edge(means, sides, fee, settings, np.zeros(2))
+    np.testing.assert_array_equal(same.tobytes(), without.tobytes())
+
+
+def test_funding_decides_where_it_is_more_than_the_edge_but_enters_nothing_alone() -> None:
+    edge = 0.01 - round_trip_cost(FEE, Settings())
+    means = forecast_of([np.log1p(0.01), np.log1p(-0.01)])
+
+    def reason(funding: float) -> list[str]:
+        made = decide(
+            means, np.full(2, ""), np.ones(2), FEE, Settings(), can_short=True,
+            funding=np.full(2, funding),
+        )  # fmt: skip
+        return made.reason.tolist()
+
+    assert reason(0.9 * edge) == [ENTER_LONG, ENTER_SHORT]
+    assert reason(1.1 * edge) == [NO_EDGE, ENTER_SHORT]
+    assert reason(-1.1 * edge) == [ENTER_LONG, NO_EDGE]
+    assert reason(0.5) == [NO_EDGE, ENTER_SHORT]  # never short against the mean, whatever it pays
+
+
 @given(CASES, SETTINGS, st.booleans())
 def test_kelly_is_a_finite_number_and_never_negative(
     cases: list[Case], settings: Settings, can_short: bool
