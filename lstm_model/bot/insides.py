@@ -28,6 +28,7 @@ from freqtrade.configuration.load_config import load_config_file, load_from_file
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.data.history import get_datahandler, load_pair_history
 from freqtrade.enums import CandleType, RunMode, TradingMode
+from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange.common import retrier
 from freqtrade.misc import deep_merge_dicts
 from freqtrade.persistence import LocalTrade, Trade
@@ -214,7 +215,15 @@ def refused_in_backtests(config: Config) -> list[str]:
     return [name for name in named if name in known and known[name].supports_backtesting == no]
 
 
-# ---------------------------------------------------------------- funding
+# ---------------------------------------------------------------- futures
+
+
+def maintenance_rate(exchange: Any, pair: str, notional: float) -> float | None:
+    """Margin that a position of this worth must keep, fraction of it; None where it is unknown."""
+    try:
+        return float(exchange.get_maintenance_ratio_and_amt(pair, notional)[0])
+    except FreqtradeException:
+        return None
 
 
 def funding_candle(provider: Any) -> tuple[str, CandleType]:

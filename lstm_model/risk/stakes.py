@@ -157,8 +157,8 @@ class Stakes:
         return tighter(hard, plan.rate if plan else None, entry.side) or hard
 
     def _hard(self, entry: Entry, rate: float) -> float:
-        fraction = abs(float(self._strategy.stoploss)) / entry.leverage
-        return rate * (1.0 - entry.side * fraction)
+        stops: Stops = self._strategy._lstm_stops
+        return rate * (1.0 - entry.side * stops.hard_fraction(entry))
 
     def _sunk(self, entry: Entry, plan: Plan | None, distance: float) -> float:
         """What is held loses so much more, or less, at its stop than as much entered now."""

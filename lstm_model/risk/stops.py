@@ -22,10 +22,17 @@ from lstm_model.model.reach import reach_within
 from lstm_model.risk.entry import Entry, side_of
 from lstm_model.trading.analyzed import newest, opened_ms
 from lstm_model.trading.experience import Experience
-from lstm_model.trading.stop import has_passed, stop_price, tighter
+from lstm_model.trading.stop import (
+    before_liquidation,
+    has_passed,
+    most_before_liquidation,
+    stop_price,
+    tighter,
+)
 
 _STOP_FACT = "lstm_stop"  # of `/list_custom_data`
 _LATE = timedelta(hours=1)  # chosen: by which a bot may hear of a fill after a later one
+_NEVER_LIQUIDATED = 0.3  # of the stake: half may have to be kept, see `most_before_liquidation`
 _SLIP = 0.001  # chosen: fraction of the price by which a fill at a stop may miss it
 
 
@@ -89,6 +96,28 @@ class Stops:
         close, side = current_rate if inside else newest(frame, "lstm_close"), side_of(trade)
         return tighter(plan.rate, close * math.exp(-side * plan.reach), side)
 
+    def farthest(self, trade: Trade, current_rate: float) -> float | None:
+        """Where the trade is to be stopped at the latest: by the forecast, and inside liquidation.
+
+        None: its own stop is the only one.
+        """
+        stop = self.in_force(trade, current_rate) if self._strategy._lstm_may_stop() else None
+        side = side_of(trade)
+        ruin = before_liquidation(trade.open_rate, trade.liquidation_price, side)
+        return tighter(stop, ruin, side)
+
+    def hard_fraction(self, entry: Entry) -> float:
+        """Of the price, at which it is stopped whatever is forecast: `stoploss`, or liquidation."""
+        strategy = self._strategy
+        hard = abs(float(strategy.stoploss)) / entry.leverage
+        exchange = insides.exchange_of(strategy.dp)
+        if not may_be_liquidated(strategy) or exchange is None:
+            return hard
+        worth = entry.proposed * entry.leverage
+        kept = insides.maintenance_rate(exchange, entry.pair, worth)
+        buffer = float(strategy.config.get("liquidation_buffer", 0.05))  # freqtrade's default
+        return min(hard, most_before_liquidation(entry.leverage, kept, buffer))
+
     def _plan(self, entry: Entry, frame: DataFrame) -> Plan | None:
         """By the newest candle of a frame."""
         now_ms = opened_ms(frame) + self._step_ms
@@ -99,7 +128,7 @@ class Stops:
         first = newest(frame, f"lstm_{side}")
         reach = reach_within(hold, self._strategy.lstm_settings.horizon, first, others)
         multiple = self._strategy._lstm_parameter("stop_multiple") * self._learnt(now_ms).factor
-        hard = abs(self._strategy.stoploss) / entry.leverage
+        hard = self.hard_fraction(entry)
         close = newest(frame, "lstm_close")
         rate = stop_price(close, reach, multiple, entry.side, hard)
         if rate is None:
@@ -185,6 +214,15 @@ class Stops:
     @property
     def _step_ms(self) -> int:
         return timeframe_ms(self._strategy.timeframe)
+
+
+def may_be_liquidated(strategy: Any) -> bool:
+    """Whether the hard stop of a strategy may lie beyond the liquidation of its positions.
+
+    Never where it is near: the margin that must be kept leaves more than that of the stake.
+    """
+    is_far = abs(getattr(strategy, "stoploss", 0.0)) > _NEVER_LIQUIDATED
+    return is_far and bool(strategy.config.get("trading_mode") == "futures")
 
 
 def _plan_in(known: dict[str, Any]) -> Plan | None:

@@ -27,7 +27,7 @@ from lstm_model.risk import entry as entries
 from lstm_model.risk.entry import TICK_SIZE, Entry, side_of, sign, tick_of
 from lstm_model.risk.safety import Safety, Unready, open_safety, unready
 from lstm_model.risk.stakes import Stakes
-from lstm_model.risk.stops import Stops
+from lstm_model.risk.stops import Stops, may_be_liquidated
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import forecast_facts, opened_ms
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
@@ -86,8 +86,9 @@ class LSTMRisk(LSTMForecasts):
             self.lstm_sets_stop = stop == "forecast"
         # freqtrade asks one method. Where ours makes it ask, theirs is asked if it was to be.
         wanted = config.get("use_custom_stoploss", self.use_custom_stoploss)
-        self._lstm_asks_their_stop = bool(wanted) or not self.lstm_sets_stop
-        if self.lstm_sets_stop:
+        ours = self.lstm_sets_stop or may_be_liquidated(self)
+        self._lstm_asks_their_stop = bool(wanted) or not ours
+        if ours:
             assign(self, "use_custom_stoploss", True)
 
     @property
@@ -202,7 +203,7 @@ class LSTMRisk(LSTMForecasts):
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float,
         current_profit: float, after_fill: bool, **kwargs: Any,
     ) -> float | None:  # fmt: skip
-        """Theirs, unless the forecast's stop is asked for and tighter; only towards profit.
+        """Theirs, unless the forecast's is asked for and tighter, or liquidation would come first.
 
         Ours is answered only where it is tighter than the trade's by more than rounding: freqtrade
         rounds what it is given towards the price, so that a stop handed back would creep.
@@ -214,7 +215,7 @@ class LSTMRisk(LSTMForecasts):
                 current_profit=current_profit, after_fill=after_fill, **kwargs,
             )  # fmt: skip
         side, leverage = side_of(trade), trade.leverage or 1.0
-        stop = self._lstm_stops.in_force(trade, current_rate) if self.lstm_sets_stop else None
+        stop = self._lstm_stops.farthest(trade, current_rate)
         if stop is None or has_passed(current_rate, stop, side):
             return cast("float | None", theirs)
         known, step = [trade.stop_loss or None], self._lstm_tick(pair, current_rate)
@@ -234,10 +235,10 @@ class LSTMRisk(LSTMForecasts):
             pair=pair, trade=trade, current_time=current_time, current_rate=current_rate,
             current_profit=current_profit, **kwargs,
         )  # fmt: skip
-        if theirs or not self._lstm_may_stop():
+        stop, side = self._lstm_stops.farthest(trade, current_rate), side_of(trade)
+        if theirs or stop is None:
             return cast("str | bool | None", theirs)
-        stop, side = self._lstm_stops.in_force(trade, current_rate), side_of(trade)
-        if stop is None or not has_passed(current_rate, stop, side):
+        if not has_passed(current_rate, stop, side):
             return None
         if trade.stop_loss and has_passed(current_rate, trade.stop_loss, side):
             return None  # freqtrade ends it as it ends every stop: order type, guards, name

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 _FAR = 700.0  # exp(710) is the first to overflow
+_INSIDE = 0.95  # chosen: of the way to liquidation; as far from it as freqtrade's default buffer
+# Exchanges ask for about half of the margin that a bracket's highest leverage leaves.
+_UNKNOWN_MAINTENANCE = 0.5  # of the margin
 
 
 def stop_price(
@@ -83,3 +86,37 @@ def stop_distance(rate: float, stop: float | None, side: int) -> float:
         return math.nan
     distance = side * (rate - stop) / rate
     return distance if distance > 0.0 else math.nan
+
+
+def most_before_liquidation(leverage: float, maintenance: float | None, buffer: float) -> float:
+    """Fraction of the price within which an isolated position is surely stopped, not liquidated.
+
+    The margin of 1 / leverage is used up but for the maintenance margin, which for a short grows
+    with the price; what is lost on the way to it is shortened by the buffer, as freqtrade does, and
+    once more, so that the stop comes first. 0.0 where the margin is no more than is to be kept.
+
+    Parameters
+    ----------
+    maintenance : margin to be kept, fraction of the position; None: unknown, half of the margin
+    buffer : freqtrade's `liquidation_buffer`
+
+    Examples
+    --------
+    >>> round(most_before_liquidation(10.0, 0.004, 0.05), 4)
+    0.0863
+    """
+    kept = _UNKNOWN_MAINTENANCE / leverage if maintenance is None else maintenance
+    return max(0.0, (1.0 / leverage - kept) / (1.0 + kept)) * (1.0 - buffer) * _INSIDE
+
+
+def before_liquidation(open_rate: float, liquidation: float | None, side: int) -> float | None:
+    """The farthest stop of an open position that comes before its liquidation; None without one.
+
+    Examples
+    --------
+    >>> round(before_liquidation(100.0, 90.0, 1), 6), round(before_liquidation(100.0, 110.0, -1), 6)
+    (90.5, 109.5)
+    """
+    if not liquidation or not side * (open_rate - liquidation) > 0.0:
+        return None
+    return open_rate + (liquidation - open_rate) * _INSIDE

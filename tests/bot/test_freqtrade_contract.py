@@ -72,6 +72,8 @@ INSIDES = [
             ("pair", "timeframe", "copy", "candle_type")),
     Promise("freqtrade.data.dataprovider:DataProvider.historic_ohlcv", "funding in backtests",
             ("pair", "timeframe", "candle_type")),
+    Promise(f"{EXCHANGE}.get_maintenance_ratio_and_amt", "stops inside the liquidation price",
+            ("pair", "notional_value")),
     Promise(f"{EXCHANGE}.get_option", "the timeframe of funding rates", ("param",)),
     Promise(f"{EXCHANGE}._init_ccxt", "the trade stream",
             ("exchange_config", "sync", "ccxt_kwargs")),

@@ -135,7 +135,10 @@ class Provider:
     def market(self, pair: str) -> dict[str, Any]:
         return {"precision": {"price": self.tick}}
 
-    _exchange = SimpleNamespace(precision_mode_price=4, _api=object())  # ticks
+    _exchange = SimpleNamespace(  # ticks, and a margin of which all may be lost
+        precision_mode_price=4, _api=object(),
+        get_maintenance_ratio_and_amt=lambda pair, notional: (0.0, 0.0),
+    )  # fmt: skip
 
 
 class Wallets:
