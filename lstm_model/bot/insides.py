@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from freqtrade.configuration import TimeRange, setup_utils_configuration
+from freqtrade.configuration import Configuration, TimeRange, setup_utils_configuration
 from freqtrade.configuration.config_validation import (
     validate_config_consistency,
     validate_config_schema,
@@ -31,7 +31,7 @@ from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange.common import retrier
 from freqtrade.misc import deep_merge_dicts
-from freqtrade.persistence import LocalTrade, Trade
+from freqtrade.persistence import LocalTrade, Trade, init_db
 from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.parameters import BaseParameter
@@ -70,6 +70,11 @@ def untested() -> str:
 def set_up(args: Mapping[str, Any], mode: RunMode) -> Config:
     """The configuration of a command, as freqtrade reads and completes it."""
     return cast(Config, setup_utils_configuration({**args}, mode))
+
+
+def set_up_bot(args: Mapping[str, Any]) -> Config:
+    """The configuration as a bot has it; a command's is of a dry run, without a database."""
+    return cast(Config, Configuration({**args}, None).get_config())
 
 
 def read_file(path: str) -> Config:
@@ -288,6 +293,17 @@ def stored_trades(folder: Path, form: str | None, pair: str, mode: TradingMode) 
 
 
 # ---------------------------------------------------------------- trades
+
+
+@contextmanager
+def database(url: str) -> Iterator[None]:
+    """Read a bot's trades outside the bot."""
+    init_db(url)
+    try:
+        yield
+    finally:
+        Trade.session.remove()
+        Trade.session.get_bind().dispose()
 
 
 def has_database() -> bool:

@@ -15,6 +15,7 @@ import lstm_model
 from lstm_model.commands.compare import compare
 from lstm_model.commands.coverage import coverage
 from lstm_model.commands.models import card_verdict, models, print_card
+from lstm_model.commands.orders import orders
 from lstm_model.commands.reasons import reasons
 from lstm_model.commands.replay import replay, verify
 from lstm_model.commands.setup import doctor, init, trainer
@@ -57,7 +58,7 @@ def main() -> None:
     """LSTMStrategy for freqtrade: train, look at models, practise on a loopback exchange."""
 
 
-for _command in (init, trainer, doctor, models, reasons, coverage, replay, verify, compare):
+for _command in (init, trainer, doctor, models, reasons, coverage, replay, verify, compare, orders):
     main.add_command(_command)
 
 

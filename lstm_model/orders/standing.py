@@ -18,6 +18,7 @@ class Placed:
     amount : that is not filled yet, in base currency
     rate : limit or trigger, quote per base
     reduces : whether it can only make a position smaller
+    conditional : whether the exchange keeps it apart, as one that waits for a trigger
     """
 
     id: str
@@ -26,6 +27,7 @@ class Placed:
     amount: float
     rate: float
     reduces: bool = False
+    conditional: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Unowned:
     order : the id of a waiting order; "" for a part of the position
     reduces : whether nothing more is at stake by it: the trades' position is smaller than they
         know, or the order can only make one smaller
+    conditional : as of the order
     """
 
     pair: str
@@ -84,6 +87,7 @@ class Unowned:
     rate: float
     order: str = ""
     reduces: bool = False
+    conditional: bool = False
 
     @property
     def key(self) -> str:
@@ -141,7 +145,8 @@ def unowned(
         for order in standing.placed:
             if order.pair == pair and order.id not in known.orders:
                 amount = order.side * order.amount
-                yield Unowned(pair, amount, order.rate or rate, order.id, order.reduces)
+                price = order.rate or rate
+                yield Unowned(pair, amount, price, order.id, order.reduces, order.conditional)
 
 
 def _is_missing(extra: float, held: float, known: Owned) -> bool:

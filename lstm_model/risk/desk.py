@@ -16,7 +16,7 @@ from lstm_model.orders.standing import Placed, Standing
 
 KNOWN = ("binance",)  # ccxt's names of exchanges whose look-ups were tried
 
-_UNREADABLE = (BaseError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+UNREADABLE = (BaseError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class Desk:
@@ -53,26 +53,28 @@ class Desk:
             held = self._positions() if self._futures else self._balances(pairs)
             known = {pair: rates.get(pair, 0.0) for pair in {*pairs, *held}}
             least = {pair: self._least(pair, rate) for pair, rate in known.items()}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(f"{type(error).__name__}: {error}".partition("\n")[0][:200]) from None
         return Standing(asked_ms, held, placed, known, least)
 
     def _placed(self) -> Iterator[Placed]:
         """Waiting orders before what is held: what is filled in between is seen held."""
         self._client.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
+        asked: list[dict[str, Any]] = [{}]
         if self._futures:  # without a symbol ccxt would ask spot, whatever its default is
-            asked: list[dict[str, Any]] = [{"type": "swap"}, {"type": "swap", "trigger": True}]
-        else:
-            asked = [{}]
-        orders = [order for it in asked for order in self._client.fetch_open_orders(params=it)]
-        for order in orders:
-            side = 1 if order["side"] == "buy" else -1
-            reduces = bool(order.get("reduceOnly")) if self._futures else side < 0
-            yield Placed(
-                str(order["id"]), order["symbol"], side,
-                float(order["remaining"] if order["remaining"] is not None else order["amount"]),
-                float(order["price"] or order["triggerPrice"] or 0.0), reduces,
-            )  # fmt: skip
+            asked = [{"type": "swap"}, {"type": "swap", "trigger": True}]
+        for options in asked:
+            for order in self._client.fetch_open_orders(params=options):
+                yield self._order(order, conditional="trigger" in options)
+
+    def _order(self, order: dict[str, Any], *, conditional: bool) -> Placed:
+        side = 1 if order["side"] == "buy" else -1
+        remaining = order["amount"] if order["remaining"] is None else order["remaining"]
+        rate = float(order["price"] or order["triggerPrice"] or 0.0)
+        reduces = bool(order.get("reduceOnly")) if self._futures else side < 0
+        return Placed(
+            str(order["id"]), order["symbol"], side, float(remaining), rate, reduces, conditional
+        )
 
     def _positions(self) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from freqtrade.enums import RunMode
 from freqtrade.persistence import Trade
 
 from lstm_model.bot import insides
-from lstm_model.bot.configuration import Config, silent, store_folder
+from lstm_model.bot.configuration import Config, silent
 from lstm_model.errors import StoreError
 from lstm_model.learning.news import as_markdown
 from lstm_model.market.candles import timeframe_ms
@@ -22,8 +20,7 @@ from lstm_model.orders.lookout import Lookout
 from lstm_model.orders.standing import Owned, Standing
 from lstm_model.orders.stuck import Stuck
 from lstm_model.risk.desk import KNOWN, Desk
-from lstm_model.risk.entry import side_of
-from lstm_model.settings import Settings
+from lstm_model.risk.ownership import book_path, leaves, newest_closed, owned_by
 from lstm_model.trading.analyzed import newest
 from lstm_model.trading.sizing import ERROR, UNKNOWN_ACCOUNT
 
@@ -121,18 +118,16 @@ class Safety:
         return self._asked_ms + pause_ms if self._guard.in_doubt else next_ms
 
     def _owned(self, trades: Iterable[Trade]) -> dict[str, Owned]:
-        owned: dict[str, Owned] = {}
-        for trade in trades:
-            owned[trade.pair] = _together(owned.get(trade.pair), _of(trade))
+        owned = owned_by(trades)
         for intent in self._guard.waiting:  # it may have been opened and closed since
-            if intent.pair not in owned and (closed := _newest_closed(intent.pair)):
-                owned[intent.pair] = Owned(0.0, since_ms=_opened_ms(closed))
+            if intent.pair not in owned and (closed := newest_closed(intent.pair)):
+                owned[intent.pair] = closed
         return owned
 
     def _troubles(self, trades: Iterable[Trade], stops: bool) -> dict[int, str]:
         troubles, exits, self._exits = {}, self._exits, set()
         for trade in trades:
-            waits = any(order.ft_is_open for order in trade.orders if _leaves(trade, order))
+            waits = any(order.ft_is_open for order in trade.orders if leaves(trade, order))
             if trade.id in exits and not waits:
                 troubles[trade.id] = _NO_EXIT
             elif stops and trade.amount > 0.0 and not trade.has_open_sl_orders and not waits:
@@ -206,47 +201,3 @@ def open_safety(strategy: Any) -> Safety | None:
         strategy.dp.send_msg(as_markdown(text), always_send=True)
 
     return Safety(guard, desk, Lookout(desk.look), candle_ms, tell, shout)
-
-
-def book_path(config: Config, settings: Settings) -> Path:
-    """Where the book of a bot is: of its exchange, market and database of trades."""
-    database = hashlib.sha256(str(config.get("db_url", "")).encode()).hexdigest()[:12]
-    names = config["exchange"]["name"], config.get("trading_mode", "spot"), database
-    return store_folder(config, settings) / "orders" / f"{'-'.join(map(str, names))}.json"
-
-
-def _of(trade: Trade) -> Owned:
-    waiting = [order for order in trade.orders if order.ft_is_open]
-    bought, sold = (
-        sum(order.safe_remaining for order in waiting if _buys(trade, order) is buys)
-        for buys in (True, False)
-    )
-    ids = frozenset(str(order.order_id) for order in trade.orders)
-    return Owned(side_of(trade) * trade.amount, bought, sold, ids, _opened_ms(trade))
-
-
-def _buys(trade: Trade, order: Any) -> bool:
-    return bool(trade.is_short) if _leaves(trade, order) else not trade.is_short
-
-
-def _leaves(trade: Trade, order: Any) -> bool:
-    """Whether it makes the position smaller: an exit or a stop."""
-    return bool(order.ft_order_side != trade.entry_side)
-
-
-def _together(one: Owned | None, other: Owned) -> Owned:
-    if one is None:
-        return other
-    return Owned(
-        one.amount + other.amount, one.bought + other.bought, one.sold + other.sold,
-        one.orders | other.orders, max(one.since_ms, other.since_ms),
-    )  # fmt: skip
-
-
-def _opened_ms(trade: Trade) -> int:
-    return int(trade.open_date_utc.timestamp() * 1000)
-
-
-def _newest_closed(pair: str) -> Trade | None:
-    found = Trade.get_trades_proxy(pair=pair, is_open=False)
-    return max(found, key=lambda trade: trade.open_date_utc, default=None)

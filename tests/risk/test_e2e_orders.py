@@ -93,6 +93,10 @@ def test_a_lost_answer_makes_no_second_order(
         bot.wait_for(lambda: bot.messages("no trade of this bot explains"), 60.0)
 
         bot.kill()
+        listed = run_lstm("orders", *bot.options)
+        assert listed.code == 1
+        assert "SOL/USDT" in listed.text
+        assert exchange.keys.secret not in listed.text
         bot.start()
         for _ in range(3):
             entered(bot, "SOL/USDT")
@@ -100,6 +104,11 @@ def test_a_lost_answer_makes_no_second_order(
         assert not bot.rows("trades")
         sent(bot, exchange, "BTC/USDT")  # the other pair is free
         bot.wait_for(lambda: bot.rows("trades"))
+
+        settled = run_lstm("orders", *bot.options, "-p", "SOL/USDT", "--settle", "close", "--yes")
+        assert settled.code == 0, settled.text
+        assert exchange.truth.balances.get("SOL", Decimal(0)) < Decimal("0.01")
+        sent(bot, exchange, "SOL/USDT")
 
 
 def test_a_refused_entry_backs_off(exchange: TradingExchange, learnt: Path, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""The open trades of freqtrade's database as what explains an account."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from freqtrade.persistence import Trade
+
+from lstm_model.bot.configuration import Config, store_folder
+from lstm_model.orders.standing import Owned
+from lstm_model.risk.entry import side_of
+from lstm_model.settings import Settings
+
+
+def book_path(config: Config, settings: Settings) -> Path:
+    """Where the book of a bot is: of its exchange, market and database of trades."""
+    database = hashlib.sha256(str(config["db_url"]).encode()).hexdigest()[:12]
+    names = config["exchange"]["name"], config.get("trading_mode", "spot"), database
+    return store_folder(config, settings) / "orders" / f"{'-'.join(map(str, names))}.json"
+
+
+def owned_by(trades: Iterable[Trade]) -> dict[str, Owned]:
+    """Pair -> what these open trades explain."""
+    owned: dict[str, Owned] = {}
+    for trade in trades:
+        owned[trade.pair] = _together(owned.get(trade.pair), _of(trade))
+    return owned
+
+
+def leaves(trade: Trade, order: Any) -> bool:
+    """Whether an order makes the position smaller: an exit or a stop."""
+    return bool(order.ft_order_side != trade.entry_side)
+
+
+def newest_closed(pair: str) -> Owned | None:
+    """What is left of the pair's newest closed trade: when it was opened."""
+    found = Trade.get_trades_proxy(pair=pair, is_open=False)
+    return Owned(0.0, since_ms=max(map(_opened_ms, found))) if found else None
+
+
+def _of(trade: Trade) -> Owned:
+    waiting = [order for order in trade.orders if order.ft_is_open]
+    bought, sold = (
+        sum(order.safe_remaining for order in waiting if _buys(trade, order) is buys)
+        for buys in (True, False)
+    )
+    ids = frozenset(str(order.order_id) for order in trade.orders)
+    return Owned(side_of(trade) * trade.amount, bought, sold, ids, _opened_ms(trade))
+
+
+def _buys(trade: Trade, order: Any) -> bool:
+    return bool(trade.is_short) if leaves(trade, order) else not trade.is_short
+
+
+def _together(one: Owned | None, other: Owned) -> Owned:
+    if one is None:
+        return other
+    return Owned(
+        one.amount + other.amount, one.bought + other.bought, one.sold + other.sold,
+        one.orders | other.orders, max(one.since_ms, other.since_ms),
+    )  # fmt: skip
+
+
+def _opened_ms(trade: Trade) -> int:
+    return int(trade.open_date_utc.timestamp() * 1000)
