@@ -7,11 +7,11 @@ EXTRAS ?= dev
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test fast contracts newest lint bench exchange image clean
+.PHONY: help install demo test long fast contracts newest lint bench exchange image clean
 
 help:
 	@echo "make demo      download, train, backtest, replay and paper-trade on a practice exchange (3 to 5 min)"
-	@echo "make test      lint and the whole test suite"
+	@echo "make test      lint and the test suite; make long: futures and real orders, which take minutes"
 	@echo "make fast      the fast tests alone"
 	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep; newest: the newest"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
@@ -34,7 +34,10 @@ demo: install
 	$(BIN)/freqtrade-lstm demo
 
 test: install lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
+
+long: install
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m long
 
 fast: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"

@@ -15,7 +15,7 @@ from lstm_model.accounts.orders import Order
 from lstm_model.practice.faults import Faults
 from lstm_model.practice.synthetic import synthetic_market
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 SPOT, FUTURES = "SOL/USDT", "SOL/USDT:USDT"
 
 

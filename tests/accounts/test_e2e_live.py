@@ -16,7 +16,7 @@ from lstm_model.accounts.orders import Order
 from lstm_model.accounts.spot import Fees
 from lstm_model.practice.synthetic import synthetic_market
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 FEE = Decimal("0.0004")
 LOT, TICK = Decimal("0.00001"), Decimal("0.01")
 

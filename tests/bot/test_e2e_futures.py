@@ -20,7 +20,7 @@ from lstm_model.market.flow_store import FlowStore
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.perpetual import FUNDING_MS, Perpetual, perpetuals
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 DAYS = 1.1  # a midnight and a noon are in it, and so a training and a fine-tuning
 SERVER = {

@@ -11,7 +11,7 @@ import pytest
 from e2e import environment
 from places import ROOT, TESTS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 LOST = {"minute": 3, "kind": "order dropped", "calls": 3}
 SCENARIOS: dict[str, list[dict[str, Any]]] = {

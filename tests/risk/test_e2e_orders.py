@@ -18,7 +18,7 @@ from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.faults import DROPPED, UNKNOWN_FATE, Fault, Refused
 from lstm_model.practice.synthetic import synthetic_market
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 GUARDED = (
     STRATEGY.replace("{can_short}", "False").replace("{{", "{").replace("}}", "}")
