@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sqlite3
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -217,7 +218,7 @@ def test_a_replay_of_the_last_hours_trades_long_and_short_by_the_bot_itself(
     """From the candles that were downloaded; it knows what the backtest has learnt."""
     folder = bot.userdir / "replayed"
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    span = [f"{now - timedelta(hours=hours):%Y-%m-%dT%H:%M}" for hours in (6, 3)]
+    span = [f"{now - timedelta(hours=hours):%Y-%m-%dT%H:%M}" for hours in (5, 3)]
     done = run_lstm(
         "replay", *bot.options(), "--from", span[0], "--to", span[1], "--folder", str(folder),
         "--data", str(bot.userdir / "data" / "binance"), "--strategy", "LSTMStrategy",
@@ -245,10 +246,11 @@ def asked(what: str) -> Any:
         return json.load(answer)
 
 
-def has_stored_flow(bot: Bot) -> bool:
-    """Whether there is order flow of every pair."""
+def has_stored_flow(bot: Bot, since_ms: int) -> bool:
+    """Whether there is order flow of every pair and of a candle since then."""
     store = FlowStore(bot.userdir / "data" / "binance" / "flow")
-    return all(len(store.read(pair, "1m")) for pair in FUTURES)
+    newest = (store.read(pair, "1m")["date_ms"].max(initial=0) for pair in FUTURES)
+    return all(candle_ms > since_ms for candle_ms in newest)
 
 
 def test_a_dry_run_follows_the_trades_and_misses_none_although_some_frames_are_none(
@@ -264,9 +266,11 @@ def test_a_dry_run_follows_the_trades_and_misses_none_although_some_frames_are_n
     assert trained.code == 0, trained.text
     eager = bot.with_lstm(require_fresh_stream=True)
     eager.overlay.update(fee=0.0, strategy_path=str(folder), api_server=SERVER)
-    trading = Trading(eager)
+    begun_ms, trading = time.time_ns() // 1_000_000, Trading(eager)
     try:
-        assert trading.wait_for(lambda _: has_stored_flow(bot), 150), trading.text
+        assert trading.wait_for(lambda _: has_stored_flow(bot, begun_ms - 60_000), 180), (
+            trading.text
+        )
         assert "Trade stream: following 3 pair(s)" in trading.text
         assert re.search(r"inside the candle, entry: edge .*(confirmed|vetoed)", trading.text)
         shown = asked("pair_candles?pair=BTC/USDT:USDT&timeframe=1m")
