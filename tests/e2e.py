@@ -103,15 +103,14 @@ def bot_in(folder: Path, exchange: LoopbackExchange, mode: str = "spot") -> Bot:
     )
 
 
-def closed_trades(bot: Bot) -> list[dict[str, Any]]:
+def closed_trades(bot: Bot, strategy: str = "LSTMStrategy") -> list[dict[str, Any]]:
     """The trades of the newest backtest."""
     last = json.loads((bot.userdir / "backtest_results" / ".last_result.json").read_text())
     archive = bot.userdir / "backtest_results" / last["latest_backtest"]
     shutil.unpack_archive(archive, archive.with_suffix(""))
     (result,) = archive.with_suffix("").glob(f"{archive.stem}.json")
-    trades: list[dict[str, Any]] = json.loads(result.read_text())["strategy"]["LSTMStrategy"][
-        "trades"
-    ]
+    of_strategy = json.loads(result.read_text())["strategy"][strategy]
+    trades: list[dict[str, Any]] = of_strategy["trades"]
     return trades
 
 
