@@ -21,7 +21,7 @@ from lstm_model.practice.query import RefusedRequest
 from lstm_model.practice.tape_market import Listing, Market
 
 _NO_LIMIT = Decimal("1e15")
-_LEVELS = 1_000  # chosen: deeper than any stake of a practice account
+_FIRST_LEVELS, _LEVELS = 20, 1_000  # chosen: deeper than any stake of a practice account
 
 Level = tuple[Decimal, Decimal]
 """Price and quantity."""
@@ -219,9 +219,11 @@ class Venue:
 
     def book(self, symbol: str, taker: Side, now_ms: int) -> Iterator[Level]:
         """What a taker may take, best first: what `depth` tells."""
-        told = dialect.depth(self._listing(symbol), now_ms, _LEVELS)
-        for price, quantity in told["asks" if taker == "BUY" else "bids"]:
-            yield Decimal(price), Decimal(quantity)
+        side, told = "asks" if taker == "BUY" else "bids", 0
+        for levels in (_FIRST_LEVELS, _LEVELS):  # most need no more than the first
+            book = dialect.depth(self._listing(symbol), now_ms, levels)[side]
+            yield from ((Decimal(price), Decimal(quantity)) for price, quantity in book[told:])
+            told = levels
 
     def traded(self, symbols: Iterable[str], since_ms: int, until_ms: int) -> Iterator[Traded]:
         """The trades of these symbols in `(since_ms, until_ms]`, oldest first."""

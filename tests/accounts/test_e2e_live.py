@@ -140,3 +140,28 @@ def test_futures_from_entry_to_exit(futures: TradingExchange, tmp_path: Path, si
         assert differences(bot, futures) == []
     refused = {request.path for request in truth.requests if request.status not in (None, 200)}
     assert refused <= {"/fapi/v1/marginType"}  # isolated already
+
+
+@pytest.mark.parametrize("mode", ["spot", "futures"])
+def test_the_stop_on_the_exchange_follows(tmp_path: Path, mode: str) -> None:
+    with (
+        TradingExchange(synthetic_market(days=1), {"USDT": "1000"}, mode) as exchange,
+        LiveBot(tmp_path / "bot", exchange, mode, trailing_stop=True) as bot,
+    ):
+        truth, settled = exchange.truth, ":USDT" if mode == "futures" else ""
+        bot.enter(f"SOL/USDT{settled}", ordertype="market", side="long", leverage=1)
+
+        def stops() -> list[tuple[str, Decimal]]:
+            placed = truth.algos if mode == "futures" else truth.orders
+            return [(it.status, it.draft.stop_price) for it in placed if it.draft.stop_price]
+
+        bot.wait_for(stops)
+        exchange.jump("SOLUSDT", 1.05, 120_000)
+        bot.wait_for(lambda: len(stops()) == 2)
+        (first, below), (second, above) = stops()
+        assert (first, second) == ("CANCELED", "NEW")
+        assert above > below * Decimal("1.03")
+        bot.exit(1)
+        bot.wait_for(lambda: not bot.rows("trades")[0]["is_open"])
+        assert {status for status, _ in stops()} == {"CANCELED"}
+        assert differences(bot, exchange) == []
