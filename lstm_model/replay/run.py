@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -271,11 +271,20 @@ def _configuration(wish: Wish) -> dict[str, Any]:
     pairs = list(wish.pairs) or configuration.configured_pairs(config, ())
     if not pairs:
         raise ConfigError(f"no pair to replay: {configuration.no_pairs(config)}; or give --pairs")
+    _check_pairs(pairs, futures="futures" in market)
     config["pairs"] = config["exchange"]["pair_whitelist"] = pairs
     config["pairlists"] = [{"method": "StaticPairList"}]  # as `FastForward` has it
     config["strategy"] = config.get("strategy") or configuration.STRATEGY
     configuration.check_startable(config)
     return config
+
+
+def _check_pairs(pairs: Sequence[str], *, futures: bool) -> None:
+    """Refuse pairs of the other market, whose names tell them apart."""
+    strange = [pair for pair in pairs if (":" in pair) is not futures]
+    if strange:
+        market, form = ("futures", "BTC/USDT:USDT") if futures else ("spot", "BTC/USDT")
+        raise ConfigError(f"{', '.join(strange)}: no pair of {market}, they are named like {form}")
 
 
 def _name(wish: Wish, strategy: str) -> str:

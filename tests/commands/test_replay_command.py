@@ -101,7 +101,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_replay(
     ("changes", "words", "told"),
     [
         ({"exchange": {"name": "kraken", "pair_whitelist": ["BTC/EUR"]}}, [], "names kraken spot"),
-        ({"trading_mode": "futures", "margin_mode": "isolated"}, [], "names binance futures"),
+        ({"trading_mode": "futures", "margin_mode": "isolated"}, [],
+         "BTC/USDT: no pair of futures, they are named like BTC/USDT:USDT"),
+        ({"exchange": {"name": "binance", "pair_whitelist": ["BTC/USDT:USDT"]}}, [],
+         "no pair of spot"),
         ({"exchange": {"name": "binance", "pair_whitelist": []}}, [], "or give --pairs"),
         ({"exchange": {"name": "binance", "pair_whitelist": [".*/USDT"]}}, [], "is a pattern"),
         ({"pairlists": [{"method": "VolumePairList", "number_assets": 2}],
