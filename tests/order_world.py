@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Eager(LSTMRisk, IStrategy):
     """Enters a pair every third minute, adds to it, and leaves after five."""
 
     timeframe = "1m"
-    can_short = False
+    can_short = CAN_SHORT
     minimal_roi = {"0": 100}
     stoploss = -0.05
     startup_candle_count = 5
@@ -57,7 +58,8 @@ class Eager(LSTMRisk, IStrategy):
 
     def populate_entry_trend(self, dataframe, metadata):
         turn = (dataframe["date"].dt.minute + len(metadata["pair"])) % 3 == 0
-        dataframe.loc[turn, ["enter_long", "enter_tag"]] = (1, "eager")
+        side = "enter_short" if self.can_short and "BTC" in metadata["pair"] else "enter_long"
+        dataframe.loc[turn, [side, "enter_tag"]] = (1, "eager")
         return dataframe
 
     def populate_exit_trend(self, dataframe, metadata):
@@ -87,26 +89,43 @@ class Careless(Eager):
         return True
 """
 )
-_ORDER = "/api/v3/order"
 FAULTS: dict[str, tuple[str, str, faults.Fault]] = {
-    "order dropped": ("POST", _ORDER, faults.DROPPED),
-    "order hung": ("POST", _ORDER, faults.HUNG),
-    "order 503": ("POST", _ORDER, faults.UNAVAILABLE),
-    "order -1007": ("POST", _ORDER, faults.UNKNOWN_FATE),
-    "order never arrived": ("POST", _ORDER, faults.NEVER_ARRIVED),
-    "order -2010": ("POST", _ORDER, faults.Refused(-2010, "insufficient balance")),
-    "order -1013": ("POST", _ORDER, faults.Refused(-1013, "Filter failure: PERCENT_PRICE")),
-    "order -1021": ("POST", _ORDER, faults.Refused(-1021, "Timestamp outside of recvWindow")),
-    "order -1015": ("POST", _ORDER, faults.Refused(-1015, "Too many new orders")),
-    "cancel dropped": ("DELETE", _ORDER, faults.DROPPED),
-    "cancel -2011": ("DELETE", _ORDER, faults.Refused(-2011, "Unknown order sent.")),
-    "look blind": ("GET", _ORDER, faults.BLIND),
-    "look 503": ("GET", _ORDER, faults.UNAVAILABLE),
-    "account 503": ("GET", "/api/v3/account", faults.UNAVAILABLE),
-    "account dropped": ("GET", "/api/v3/account", faults.DROPPED),
-    "orders 503": ("GET", "/api/v3/openOrders", faults.UNAVAILABLE),
-    "trades 503": ("GET", "/api/v3/myTrades", faults.UNAVAILABLE),
-}
+    "order dropped": ("POST", "order", faults.DROPPED),
+    "order hung": ("POST", "order", faults.HUNG),
+    "order 503": ("POST", "order", faults.UNAVAILABLE),
+    "order -1007": ("POST", "order", faults.UNKNOWN_FATE),
+    "order garbled": ("POST", "order", faults.GARBLED),
+    "order never arrived": ("POST", "order", faults.NEVER_ARRIVED),
+    "order -2010": ("POST", "order", faults.Refused(-2010, "insufficient balance")),
+    "order -2019": ("POST", "order", faults.Refused(-2019, "Margin is insufficient.")),
+    "order -1013": ("POST", "order", faults.Refused(-1013, "Filter failure: PERCENT_PRICE")),
+    "order -1021": ("POST", "order", faults.Refused(-1021, "Timestamp outside of recvWindow")),
+    "order -1015": ("POST", "order", faults.Refused(-1015, "Too many new orders")),
+    "cancel dropped": ("DELETE", "order", faults.DROPPED),
+    "cancel -2011": ("DELETE", "order", faults.Refused(-2011, "Unknown order sent.")),
+    "look blind": ("GET", "order", faults.BLIND),
+    "look 503": ("GET", "order", faults.UNAVAILABLE),
+    "account 503": ("GET", "account", faults.UNAVAILABLE),
+    "account dropped": ("GET", "account", faults.DROPPED),
+    "orders 503": ("GET", "openOrders", faults.UNAVAILABLE),
+    "trades 503": ("GET", "myTrades", faults.UNAVAILABLE),
+    "stop dropped": ("POST", "stop", faults.DROPPED),
+    "stop refused": ("POST", "stop", faults.Refused(-2021, "Order would immediately trigger.")),
+    "stop cancel dropped": ("DELETE", "stop", faults.DROPPED),
+    "stop blind": ("GET", "stop", faults.BLIND),
+    "stops 503": ("GET", "openStops", faults.UNAVAILABLE),
+    "positions 503": ("GET", "positions", faults.UNAVAILABLE),
+}  # by what is asked; the paths are the market's
+_SPOT = dict.fromkeys(("order", "stop"), "/api/v3/order") | {
+    "account": "/api/v3/account", "openOrders": "/api/v3/openOrders",
+    "openStops": "/api/v3/openOrders", "positions": "/api/v3/account",
+    "myTrades": "/api/v3/myTrades",
+}  # fmt: skip
+_FUTURES = {
+    "order": "/fapi/v1/order", "stop": "/fapi/v1/algoOrder", "account": "/fapi/v3/account",
+    "openOrders": "/fapi/v1/openOrders", "openStops": "/fapi/v1/openAlgoOrders",
+    "positions": "/fapi/v3/positionRisk", "myTrades": "/fapi/v1/userTrades",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,10 +139,11 @@ class Happening:
     pair: str = "BTC/USDT"
 
     def happen(self, world: World) -> None:
-        exchange, symbol = world.exchange, self.pair.replace("/", "")
+        exchange, symbol = world.exchange, _symbol(self.pair)
         assert isinstance(exchange, TradingExchange)
         if self.kind in FAULTS:
-            method, path, fault = FAULTS[self.kind]
+            method, asked, fault = FAULTS[self.kind]
+            path = (_FUTURES if world.is_futures else _SPOT)[asked]
             exchange.fail(method, path, self.nth, fault, self.calls)
         elif self.kind == "held":
             exchange.fill_only(symbol, "0")
@@ -134,10 +154,10 @@ class Happening:
         elif self.kind in ("crash", "leap"):
             exchange.jump(symbol, 0.9 if self.kind == "crash" else 1.1, 120_000)
         elif self.kind == "taken":
-            base = self.pair.split("/")[0]
-            exchange.give(base, f"-{exchange.truth.free(base)}")
+            asset = "USDT" if world.is_futures else self.pair.split("/")[0]
+            exchange.give(asset, f"-{exchange.truth.free(asset)}")
         elif self.kind == "given":
-            exchange.give(self.pair.split("/")[0], "0.5")
+            exchange.give("USDT" if world.is_futures else self.pair.split("/")[0], "0.5")
         elif self.kind == "healed":
             exchange.heal()
         else:
@@ -173,22 +193,31 @@ class World(FastForward):
         self.sent = len(self.truth.orders)
         self.trades = moment.open_trades + moment.closed_trades
         given = {it.pair for it in self._planned if it.kind == "given"}
-        watched = [pair for pair in PAIRS if pair not in given]
+        watched = [pair for pair in self._scenario.pairs if self.is_futures or pair not in given]
         self._stays_within_bounds(watched)
         for pair in watched:
             self._is_owned_or_told(pair, moment.now_ms)
 
+    @property
+    def is_futures(self) -> bool:
+        return self._scenario.trading_mode == "futures"
+
     def _worth(self, pair: str) -> float:
-        held = self.truth.balances.get(pair.split("/")[0], 0)
+        """Of what is held, stake currency, shorts below zero."""
         assert isinstance(self.exchange, TradingExchange)
-        return float(held) * float(self.exchange.price(_symbol(pair)))
+        if self.is_futures:
+            position = self.truth.positions.get(_symbol(pair))
+            held = position.quantity if position else Decimal(0)
+        else:
+            held = self.truth.balances.get(pair.split("/")[0], Decimal(0))
+        return float(held * self.exchange.price(_symbol(pair)))
 
     def _stays_within_bounds(self, pairs: Sequence[str]) -> None:
         waiting = sum(
             float((it.draft.quantity - it.filled) * (it.draft.price or 0))
-            for it in self.truth.open_orders if it.draft.side == "BUY"
+            for it in self.truth.open_orders if self._enters(it)
         )  # fmt: skip
-        held = {pair: round(self._worth(pair)) for pair in pairs}
+        held = {pair: round(abs(self._worth(pair))) for pair in pairs}
         # What was bought may have risen since, and an entry may be a little dearer than its rate.
         if sum(held.values()) + waiting > PORTFOLIO * WALLET * 1.1:
             self.wrong.add(f"{held} and {waiting:.0f} in orders exceed the portfolio's bound")
@@ -196,14 +225,19 @@ class World(FastForward):
     def _is_owned_or_told(self, pair: str, now_ms: int) -> None:
         """What no trade owns is told within minutes, and nothing more is sent meanwhile."""
         owned = sum(
-            trade.amount + sum(it.safe_remaining for it in trade.open_orders)
+            (-1 if trade.is_short else 1) * trade.amount
             for trade in Trade.get_open_trades() if trade.pair == pair
+        )  # fmt: skip
+        moving = sum(
+            it.safe_remaining for trade in Trade.get_open_trades() if trade.pair == pair
+            for it in trade.open_orders
         )  # fmt: skip
         assert isinstance(self.exchange, TradingExchange)
         rate = float(self.exchange.price(_symbol(pair)))
         lost = [it for it in self._lost(pair) if it.filled or it in self.truth.open_orders]
         waits = [it for it in self.truth.open_orders if it.number in {o.number for o in lost}]
-        if self._worth(pair) - owned * rate < 10.0 and not waits:
+        beyond = abs(self._worth(pair) - owned * rate) - moving * rate
+        if self._is_smaller(pair, owned) or (beyond < 10.0 and not waits):
             self._before[pair] = len(lost)
             self._alone_ms.pop(pair, None)
             return
@@ -214,6 +248,16 @@ class World(FastForward):
         if now_ms - since_ms > 4 * MINUTE_MS and f"{pair}: on the exchange" not in self.told:
             self.wrong.add(f"{pair}: worth {self._worth(pair):.0f} is held, and nobody was told")
 
+    def _is_smaller(self, pair: str, owned: float) -> bool:
+        """Whether less is held than the trades know: nothing that could be lost unseen."""
+        held = self._worth(pair)
+        return held * owned >= 0.0 and abs(held) <= abs(owned) * float(
+            self.exchange.price(_symbol(pair))
+        )
+
+    def _enters(self, order: Order) -> bool:
+        return not order.draft.reduce_only if self.is_futures else order.draft.side == "BUY"
+
     def _lost(self, pair: str) -> list[Order]:
         """Entries that no trade of freqtrade's knows."""
         known = {row.order_id for trade in Trade.get_trades([]).all() for row in trade.orders}
@@ -221,7 +265,7 @@ class World(FastForward):
 
     def _entries(self, pair: str) -> list[Order]:
         orders = [it for it in self.truth.orders if it.draft.symbol == _symbol(pair)]
-        return [it for it in orders if it.draft.side == "BUY"]
+        return [it for it in orders if self._enters(it)]
 
     def _end(self) -> None:
         """Before the database is left: who is old by now could not leave, and that was told."""
@@ -234,29 +278,32 @@ class World(FastForward):
 
 
 def _symbol(pair: str) -> str:
-    return pair.replace("/", "")
+    return pair.partition(":")[0].replace("/", "")
 
 
 def play(
-    folder: Path, happenings: Sequence[Happening], learnt: Path | None, strategy: str
+    folder: Path, happenings: Sequence[Happening], learnt: Path | None, strategy: str, futures: bool
 ) -> dict[str, Any]:
     """Play one scenario; what went wrong, and what was done at all."""
+    pairs = tuple(f"{pair}:USDT" for pair in PAIRS) if futures else PAIRS
     window = Window("1m", START_MS, START_MS + MINUTES * MINUTE_MS, 200)
-    scenario = open_scenario("synthetic", PAIRS, window, seed=5, days_before=6)
+    scenario = open_scenario("synthetic", pairs, window, seed=5, days_before=6)
     files = Leavings(folder)
     write_candles(scenario, files.before, START_MS)
     if learnt:
         copy_learnt(learnt, files.live)
-    (folder / "eager.py").write_text(STRATEGY)
+    (folder / "eager.py").write_text(STRATEGY.replace("CAN_SHORT", str(futures)))
     overlay = folder / "user.json"
     price = {"price_side": "other", "use_order_book": True, "order_book_top": 1}
     config = {
         "strategy_path": str(folder), "max_open_trades": 3, "stake_amount": 300,
         "minimal_roi": {"0": 100}, "stoploss": -0.05,
         "exchange": {"ccxt_config": {"timeout": 300}},
+        **({"trading_mode": "futures", "margin_mode": "isolated"} if futures else {}),
         "order_types": {
             "entry": "limit", "exit": "limit", "emergency_exit": "market", "force_entry": "limit",
-            "force_exit": "market", "stoploss": "limit", "stoploss_on_exchange": True,
+            "force_exit": "market", "stoploss": "market" if futures else "limit",
+            "stoploss_on_exchange": True,
             "stoploss_on_exchange_interval": 60,
         },
         "entry_pricing": price, "exit_pricing": price,
@@ -283,17 +330,19 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        self._learnt: Path | None = None
+        self._learnt: dict[bool, Path] = {}  # by whether it is of futures
 
-    def play(self, happenings: Sequence[Happening], strategy: str = "Eager") -> dict[str, Any]:
+    def play(
+        self, happenings: Sequence[Happening], strategy: str = "Eager", *, futures: bool = False
+    ) -> dict[str, Any]:
         """What became of it; its folder is kept if something went wrong."""
         place = self._folder / str(self._count)
         self._count += 1
         place.mkdir(parents=True)
-        played = play(place, happenings, self._learnt, strategy)
-        if self._learnt is None:
-            self._learnt = self._folder / "learnt"
-            shutil.copytree(place / "live", self._learnt)
+        played = play(place, happenings, self._learnt.get(futures), strategy, futures)
+        if futures not in self._learnt:
+            self._learnt[futures] = self._folder / f"learnt-{int(futures)}"
+            shutil.copytree(place / "live", self._learnt[futures])
         if not played["wrong"]:
             shutil.rmtree(place)
         return played
@@ -303,7 +352,9 @@ def main(folder: Path) -> None:
     stage = Stage(folder)
     for scenario in json.load(sys.stdin):
         happenings = [Happening(**one) for one in scenario["happenings"]]
-        played = stage.play(happenings, scenario.get("strategy", "Eager"))
+        played = stage.play(
+            happenings, scenario.get("strategy", "Eager"), futures=scenario.get("futures", False)
+        )
         print(json.dumps(played), flush=True)
 
 

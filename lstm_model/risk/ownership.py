@@ -30,11 +30,6 @@ def owned_by(trades: Iterable[Trade]) -> dict[str, Owned]:
     return owned
 
 
-def leaves(trade: Trade, order: Any) -> bool:
-    """Whether an order makes the position smaller: an exit or a stop."""
-    return bool(order.ft_order_side != trade.entry_side)
-
-
 def newest_closed(pair: str) -> Owned | None:
     """What is left of the pair's newest closed trade: when it was opened."""
     found = Trade.get_trades_proxy(pair=pair, is_open=False)
@@ -52,7 +47,8 @@ def _of(trade: Trade) -> Owned:
 
 
 def _buys(trade: Trade, order: Any) -> bool:
-    return bool(trade.is_short) if leaves(trade, order) else not trade.is_short
+    """Whether an order of the trade buys; a stop is on neither of freqtrade's sides."""
+    return bool(trade.is_short) is (order.ft_order_side != trade.entry_side)
 
 
 def _together(one: Owned | None, other: Owned) -> Owned:

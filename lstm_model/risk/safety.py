@@ -20,7 +20,7 @@ from lstm_model.orders.lookout import Lookout
 from lstm_model.orders.standing import Owned, Standing
 from lstm_model.orders.stuck import Stuck
 from lstm_model.risk.desk import KNOWN, Desk
-from lstm_model.risk.ownership import book_path, leaves, newest_closed, owned_by
+from lstm_model.risk.ownership import book_path, newest_closed, owned_by
 from lstm_model.trading.analyzed import newest
 from lstm_model.trading.sizing import ERROR, UNKNOWN_ACCOUNT
 
@@ -64,7 +64,10 @@ class Safety:
         stops = strategy.order_types.get("stoploss_on_exchange", False)
         for trade_id, text in self._stuck.after_loop(self._troubles(trades, stops), now_ms):
             pair = next(trade.pair for trade in trades if trade.id == trade_id)
-            self._shout(f"{pair}: trade {trade_id} {text}, for several loops now: see the log")
+            self._shout(
+                f"{pair}: trade {trade_id} {text}, for several loops now: see the log. If the "
+                f"exchange shows it otherwise, `/reload_trade {trade_id}` looks its orders up there"
+            )
         while self._guard.news:
             self._shout(self._guard.news.popleft())
         return True
@@ -127,7 +130,9 @@ class Safety:
     def _troubles(self, trades: Iterable[Trade], stops: bool) -> dict[int, str]:
         troubles, exits, self._exits = {}, self._exits, set()
         for trade in trades:
-            waits = any(order.ft_is_open for order in trade.orders if leaves(trade, order))
+            waits = any(
+                it.ft_is_open and it.ft_order_side == trade.exit_side for it in trade.orders
+            )
             if trade.id in exits and not waits:
                 troubles[trade.id] = _NO_EXIT
             elif stops and trade.amount > 0.0 and not trade.has_open_sl_orders and not waits:
