@@ -41,12 +41,12 @@ def main(count: int, number: int) -> None:
             max_examples=count, deadline=None, database=None,
             suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
         )  # fmt: skip
-        @given(HAPPENINGS)
-        def all_is_well(happenings: list[Happening]) -> None:
+        @given(HAPPENINGS, st.booleans())
+        def all_is_well(happenings: list[Happening], futures: bool) -> None:
             nonlocal played, orders
-            found = stage.play(happenings)
+            found = stage.play(happenings, futures=futures)
             played, orders = played + 1, orders + found["orders"]
-            print(played, orders, found["wrong"], happenings, flush=True)
+            print(played, orders, found["wrong"], happenings, futures, flush=True)
             assert found["wrong"] == []
 
         all_is_well()
