@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from e2e import SMALL, run_lstm
-from live_bot import STRATEGY, LiveBot
+from e2e import run_lstm
+from guarded_bot import GuardedBot, learn
+from live_bot import LiveBot
 
 from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.faults import DROPPED, UNKNOWN_FATE, Fault, Refused
 from lstm_model.practice.synthetic import synthetic_market
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
-
-GUARDED = (
-    STRATEGY.replace("{can_short}", "False").replace("{{", "{").replace("}}", "}")
-    + """
-
-from lstm_model import LSTMRisk
-
-
-class Guarded(LSTMRisk, Obedient):
-    # Obedient, and enters by itself where the configuration says `wants`.
-
-    def populate_entry_trend(self, dataframe, metadata):
-        if metadata["pair"] in self.config.get("wants", []):
-            dataframe["enter_long"] = 1
-        return dataframe
-"""
-)
 
 
 @pytest.fixture
@@ -44,38 +25,9 @@ def exchange() -> Iterator[TradingExchange]:
         yield running
 
 
-class GuardedBot(LiveBot):
-    """A live bot whose strategy is under `LSTMRisk`; what it has learnt comes from `learnt`."""
-
-    def __init__(
-        self, folder: Path, exchange: TradingExchange, learnt: Path | None, *wants: str
-    ) -> None:
-        lstm = {**SMALL, "store_dir": "lstm"}
-        super().__init__(folder, exchange, strategy="Guarded", lstm=lstm, wants=wants)
-        (folder / "guarded.py").write_text(GUARDED)
-        if learnt:
-            for name in ("lstm", "data"):
-                shutil.copytree(learnt / name, folder / name, dirs_exist_ok=True)
-
-    def pending(self) -> dict[str, Any]:
-        """The intents in the book of orders."""
-        (book,) = (self._folder / "lstm" / "orders").glob("*.json")
-        intents: dict[str, Any] = json.loads(book.read_text())["intents"]
-        return intents
-
-    def messages(self, words: str) -> list[str]:
-        return [line for line in self.text.splitlines() if words in line]
-
-
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("learnt")
-    with TradingExchange(synthetic_market(seed=5, days=7)) as running:
-        bot = GuardedBot(folder, running, None)
-        bot.run("download-data", "--days", "7", "-t", "1m")
-        outcome = run_lstm("train", *bot.options)
-        assert outcome.code == 0, outcome.text
-    return folder
+    return learn(tmp_path_factory.mktemp("learnt"), "spot")
 
 
 @pytest.mark.parametrize("fault", [DROPPED, UNKNOWN_FATE], ids=["dropped", "-1007"])
@@ -113,7 +65,7 @@ def test_a_lost_answer_makes_no_second_order(
 
 def test_a_refused_entry_backs_off(exchange: TradingExchange, learnt: Path, tmp_path: Path) -> None:
     exchange.fail("POST", "/api/v3/order", 1, Refused(-2010, "insufficient balance"), calls=99)
-    with GuardedBot(tmp_path / "bot", exchange, learnt, "SOL/USDT") as bot:
+    with GuardedBot(tmp_path / "bot", exchange, learnt, wants={"SOL/USDT": "long"}) as bot:
         bot.wait_for(lambda: asked(exchange))
         bot.wait_for(lambda: not bot.pending())
         bot.wait_for(lambda: bot.messages("1 in a row came to nothing"))
