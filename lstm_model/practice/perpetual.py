@@ -80,6 +80,10 @@ class _Voids:
 class Perpetual(Listing):
     """A future without an end on one pair's trades.
 
+    Attributes
+    ----------
+    pair_of : the pair, whose candles are the future's too, also where some are held back
+
     Examples
     --------
     >>> from lstm_model.practice.synthetic import synthetic_market
@@ -87,6 +91,20 @@ class Perpetual(Listing):
     >>> bool((np.diff(future.ids(0, 1_000)) > 1).any())
     True
     """
+
+    pair_of: Listing | None = None
+
+    def candles(
+        self,
+        timeframe: str,
+        now_ms: int,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        limit: int = 500,
+    ) -> TapeCandles:
+        """As the pair's."""
+        asked = timeframe, now_ms, start_ms, end_ms, limit
+        return self.pair_of.candles(*asked) if self.pair_of else super().candles(*asked)
 
     @cached_property
     def _voids(self) -> _Voids:
@@ -204,7 +222,7 @@ def next_funding_ms(now_ms: int) -> int:
 def perpetuals(market: Market) -> Market:
     """The futures of a spot market: one on each pair that is quoted in dollars."""
     listings: dict[str, Listing] = {
-        symbol: Perpetual(listing.instrument, listing.trades)
+        symbol: Perpetual(listing.instrument, listing.trades, listing)
         for symbol, listing in market.listings.items()
         if listing.instrument.quote in QUOTES
     }

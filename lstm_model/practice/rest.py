@@ -45,7 +45,12 @@ def _exchange_info(market: Market, asked: Query) -> Json:
     return dialect.exchange_info(market.now_ms(), instruments)
 
 
-def klines(most: int, candles_of: Callable[..., TapeCandles] = Listing.candles) -> Route:
+def _own_candles(listing: Listing, *asked: Any) -> TapeCandles:
+    """Those of the listing's own kind, which may hold some back."""
+    return listing.candles(*asked)
+
+
+def klines(most: int, candles_of: Callable[..., TapeCandles] = _own_candles) -> Route:
     """An endpoint of candles, at most so many at once: of the trades, or of another price."""
 
     def endpoint(market: Market, asked: Query) -> Json:

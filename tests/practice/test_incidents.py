@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from dataclasses import replace
+from functools import partial
 
 import aiohttp
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_model.errors import ConfigError
+from lstm_model.practice import rest, usdm_rest
 from lstm_model.practice.excerpt import candle_frame, no_candles
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.incidents import (
@@ -22,6 +24,7 @@ from lstm_model.practice.incidents import (
     with_incidents,
 )
 from lstm_model.practice.interruption import Interruption
+from lstm_model.practice.perpetual import perpetuals
 from lstm_model.practice.scenario import Scenario, known_candles
 from lstm_model.practice.streams import Subscriptions
 from lstm_model.practice.tape_market import Instrument, Listing, Trades, make_market
@@ -242,6 +245,17 @@ def test_what_could_be_downloaded_lacks_what_is_missing_or_late() -> None:
     assert known == ["06:00", "06:01", *(f"06:{minute:02}" for minute in range(4, 10))]
     later = known_candles(hit, "BTC/USDT", at("06:17:00"))
     assert f"{later['date'].iloc[-1]:%H:%M}" == "06:16"
+
+
+def test_rest_holds_a_candle_back_on_spot_and_on_futures() -> None:
+    market = scenario([at("06:03:00")], "late@2024-07-10T06:02/90s").market
+    asked = {"symbol": "BTCUSDT", "interval": "1m", "limit": "3"}
+    futures = partial(usdm_rest.answer, has_key=False)
+    for answer, its in ((rest.answer, market), (futures, perpetuals(market))):
+        _, rows = answer(its, "klines", asked)
+        opened = [str(np.datetime64(row[0], "ms"))[11:16] for row in rows]
+        assert "06:01" in opened
+        assert "06:02" not in opened
 
 
 def klines(subscriptions: Subscriptions) -> list[tuple[str, bool]]:
