@@ -25,8 +25,11 @@ from lstm_model.replay.run import Ran, Replay, Wish, lives
 from lstm_model.store.journal_rows import JournalRow
 from lstm_model.trading.sizing import round_trip_cost
 
+# freqtrade's websocket of candles is renewed once a day, and complains where its line has ended
+# before; it asks by REST meanwhile, so that nothing is lost.
 _WARNING = re.compile(
-    r"^(?P<at>[\d-]+ [\d:]+),\d+ - [\w.]+ - (WARNING|ERROR|CRITICAL) - (?P<text>.*)"
+    r"^(?P<at>[\d-]+ [\d:]+),\d+ - (?!freqtrade\.exchange\.exchange_ws )[\w.]+ - "
+    r"(WARNING|ERROR|CRITICAL) - (?P<text>.*)"
 )
 _VARYING = re.compile(r"[A-Z0-9]+/[A-Z0-9]+|\d+")
 _DECISIONS = 1_000  # far more than a window has
