@@ -71,19 +71,20 @@ class Killing:
         truth, bot = self._exchange.truth, self._bot
         trades = [row for row in bot.rows("trades") if row["is_open"]]
         known = {row["order_id"] for row in bot.rows("orders")}
-        at_stake = 0.0
         for pair in PAIRS:
             symbol = pair.partition(":")[0].replace("/", "")
             rate = float(self._exchange.price(symbol))
             position = truth.positions.get(symbol)
             held = float(position.quantity) if position else 0.0
-            at_stake += abs(held) * rate
+            if abs(held) * rate > PORTFOLIO * WALLET * 1.05:
+                self.wrong.append(f"{pair}: {abs(held) * rate:.0f} exceed the portfolio's bound")
             mine = [row for row in trades if row["pair"] == pair]
             owned = sum((-1 if row["is_short"] else 1) * row["amount"] for row in mine)
             moving = any(
                 str(it.number) in known and it.draft.symbol == symbol for it in truth.open_orders
             )
-            if abs(held - owned) * rate < 10.0 or moving:
+            is_smaller = held * owned >= 0.0 and abs(held) <= abs(owned)  # an exit, not an entry
+            if abs(held - owned) * rate < 10.0 or moving or is_smaller:
                 continue
             self.lost += 1
             if not bot.messages(f"{pair}: on the exchange") and pair not in bot.pending():
@@ -91,8 +92,6 @@ class Killing:
             settled = run_lstm("orders", *bot.options, "-p", pair, "--settle", "close", "--yes")
             if settled.code:
                 self.wrong.append(settled.text[-500:])
-        if at_stake > PORTFOLIO * WALLET * 1.1:
-            self.wrong.append(f"{at_stake:.0f} at stake exceed the portfolio's bound")
         entries = [it for it in truth.orders if not it.draft.reduce_only and it.filled]
         unknown = [it for it in entries if str(it.number) not in known]
         if len(unknown) > self.lost:
