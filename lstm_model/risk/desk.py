@@ -46,8 +46,9 @@ class Desk:
         DataError
             The exchange refuses, does not answer, or answers what cannot be read.
         """
-        pairs, rates = self._pairs, self._rates
+        rates = self._rates
         try:
+            pairs = self._pairs & self._client.markets.keys()  # a trade's may have been delisted
             asked_ms = time.time_ns() // 1_000_000
             placed = tuple(self._placed())
             held = self._positions() if self._futures else self._balances(pairs)

@@ -21,7 +21,8 @@ def looked(exchange: TradingExchange, mode: str) -> tuple[Standing, list[str]]:
         client.options["defaultType"] = "swap"  # as freqtrade sets it
     client.load_markets()
     desk = Desk(client, futures=mode == "futures")
-    desk.follow({"SOL/USDT:USDT" if mode == "futures" else "SOL/USDT": 150.0})
+    pairs = ("SOL/USDT", "GONE/USDT")  # the other was delisted while a trade was open
+    desk.follow({f"{pair}:USDT" if mode == "futures" else pair: 150.0 for pair in pairs})
     try:
         standing = desk.look()
     finally:
