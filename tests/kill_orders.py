@@ -35,7 +35,7 @@ class Killing:
     def __init__(self, bot: GuardedBot, exchange: TradingExchange, dice: random.Random) -> None:
         self._bot, self._exchange, self._dice = bot, exchange, dice
         self.wrong: list[str] = []
-        self.lost = 0
+        self.lost = self.stuck = self.orphans = 0
 
     def once(self) -> str:
         """Start, kill, start again and look; says how it was killed."""
@@ -43,7 +43,25 @@ class Killing:
         self._bot.start()
         time.sleep(LOOKED_S)
         self._look()
+        self._put_in_order()
         return how
+
+    def _put_in_order(self) -> None:
+        """What a user does who was told: so that the next kill meets a bot that trades."""
+        for row in self._bot.rows("trades"):
+            if row["is_open"] and self._bot.messages(f"trade {row['id']} is to be left"):
+                self.stuck += 1
+                self._bot.ask("POST", f"trades/{row['id']}/reload")
+        for pair in PAIRS:
+            if self._bot.messages(f"{pair}: on the exchange is an order"):
+                self.orphans += 1
+                self._settle(pair)
+
+    def _settle(self, pair: str) -> None:
+        options = [*self._bot.options, "-p", pair, "--settle", "close", "--yes"]
+        settled = run_lstm("orders", *options)
+        if settled.code:
+            self.wrong.append(settled.text[-500:])
 
     def _kill(self) -> str:
         if self._dice.random() < 0.4:
@@ -89,9 +107,7 @@ class Killing:
             self.lost += 1
             if not bot.messages(f"{pair}: on the exchange") and pair not in bot.pending():
                 self.wrong.append(f"{pair}: {held} held, {owned} owned, and nobody was told")
-            settled = run_lstm("orders", *bot.options, "-p", pair, "--settle", "close", "--yes")
-            if settled.code:
-                self.wrong.append(settled.text[-500:])
+            self._settle(pair)
         entries = [it for it in truth.orders if not it.draft.reduce_only and it.filled]
         unknown = [it for it in entries if str(it.number) not in known]
         if len(unknown) > self.lost:
@@ -114,9 +130,13 @@ def main(count: int, number: int) -> None:
             killing = Killing(bot, there, dice)
             for turn in range(1, count + 1):
                 how = killing.once()
-                print(turn, how, len(there.truth.orders), killing.lost, killing.wrong, flush=True)
+                done = len(there.truth.orders), killing.lost, killing.orphans, killing.stuck
+                print(turn, how, *done, killing.wrong, flush=True)
     said = "nothing went wrong" if not killing.wrong else "\n".join(killing.wrong)
-    print(f"{count} kills, seed {number}, {killing.lost} orders without an owner: {said}")
+    print(
+        f"{count} kills, seed {number}: {killing.lost} positions and {killing.orphans} orders "
+        f"without an owner, {killing.stuck} trades that could not be left: {said}"
+    )
     sys.exit(bool(killing.wrong))
 
 
