@@ -61,8 +61,9 @@ def some_python_trains() -> Iterator[None]:
         if importlib.util.find_spec("tensorflow") is None:
             here, real = Interpreter(sys.executable, sys.version_info[:3], True), interpreter.find
             patch.setattr(
-                interpreter, "find", lambda named, store: real(named, store) if named else here
-            )
+                interpreter, "find",
+                lambda named, store, *told: real(named, store, *told) if named else here,
+            )  # fmt: skip
         yield
 
 

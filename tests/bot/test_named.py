@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from freqtrade.commands import Arguments
 from freqtrade.configuration import setup_utils_configuration
 from freqtrade.enums import RunMode
+from places import needs_tensorflow
 
 from lstm_model.bot.configuration import load_config
 from lstm_model.bot.named import files_of, words_of
@@ -109,6 +110,7 @@ def test_the_words_of_a_hint_name_the_same_configuration_to_freqtrade(
         assert files_of(config) == (", ".join(files) or "config.json")
 
 
+@needs_tensorflow  # elsewhere tests are lent a Python that trains
 def test_the_hint_to_install_a_trainer_can_be_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
