@@ -5,6 +5,7 @@ Only exchanges whose private look-ups are known are asked; of others nothing is 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -17,6 +18,18 @@ from lstm_model.orders.standing import Placed, Standing
 KNOWN = ("binance",)  # ccxt's names of exchanges whose look-ups were tried
 
 UNREADABLE = (BaseError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def in_short(error: BaseException) -> str:
+    """What failed, in a line, without what the request was signed with.
+
+    Examples
+    --------
+    >>> in_short(ValueError("binance GET https://h/api/v3/account?timestamp=1&signature=ab no"))
+    'ValueError: binance GET https://h/api/v3/account no'
+    """
+    line = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return re.sub(r"\?\S+", "", line)[:200]
 
 
 class Desk:
@@ -55,7 +68,7 @@ class Desk:
             known = {pair: rates.get(pair, 0.0) for pair in {*pairs, *held}}
             least = {pair: self._least(pair, rate) for pair, rate in known.items()}
         except UNREADABLE as error:
-            raise DataError(f"{type(error).__name__}: {error}".partition("\n")[0][:200]) from None
+            raise DataError(in_short(error)) from None
         return Standing(asked_ms, held, placed, known, least)
 
     def _placed(self) -> Iterator[Placed]:

@@ -19,7 +19,7 @@ from lstm_model.bot.configuration import Config, configured_pairs, in_a_line, se
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.orders.book import Book, Intent
 from lstm_model.orders.standing import NOTHING, Owned, Standing, Unowned, excess, unowned
-from lstm_model.risk.desk import KNOWN, UNREADABLE, Desk
+from lstm_model.risk.desk import KNOWN, UNREADABLE, Desk, in_short
 from lstm_model.risk.ownership import book_path, owned_by
 
 
@@ -105,13 +105,13 @@ class Account:
         try:
             getattr(self._client, method)(*arguments)
         except UNREADABLE as error:
-            raise DataError(f"{method}: {type(error).__name__}: {error}"[:300]) from None
+            raise DataError(f"{method}: {in_short(error)}") from None
 
     def _price(self, pair: str) -> float:
         try:
             return float(self._client.fetch_ticker(pair)["last"] or "nan")
         except UNREADABLE as error:
-            raise DataError(f"the price of {pair}: {type(error).__name__}: {error}"[:300]) from None
+            raise DataError(f"the price of {pair}: {in_short(error)}") from None
 
     def _standing(self) -> tuple[Standing, dict[str, Owned], set[str]]:
         owned = owned_by(Trade.get_open_trades())
