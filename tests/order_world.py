@@ -173,6 +173,7 @@ class World(FastForward):
         self._alone_ms: dict[str, int] = {}
         self._before: dict[str, int] = {}  # by pair, lost entries until it was last clear
         self.sent = self.trades = 0
+        self.open_exits = set[int]()  # that waited on the exchange while no trade knew of them
 
     def _happenings(self) -> Iterator[tuple[int, Callable[[], None]]]:
         yield from super()._happenings()
@@ -192,6 +193,8 @@ class World(FastForward):
     def _judge(self, moment: Moment) -> None:
         self.sent = len(self.truth.orders)
         self.trades = moment.open_trades + moment.closed_trades
+        self.open_exits |= {it.number for it in self._unknown(self.truth.open_orders)
+                            if not self._enters(it) and it.draft.type == "LIMIT"}  # fmt: skip
         given = {it.pair for it in self._planned if it.kind == "given"}
         watched = [pair for pair in self._scenario.pairs if self.is_futures or pair not in given]
         self._stays_within_bounds(watched)
@@ -260,8 +263,12 @@ class World(FastForward):
 
     def _lost(self, pair: str) -> list[Order]:
         """Entries that no trade of freqtrade's knows."""
+        return self._unknown(self._entries(pair))
+
+    @staticmethod
+    def _unknown(orders: Sequence[Order]) -> list[Order]:
         known = {row.order_id for trade in Trade.get_trades([]).all() for row in trade.orders}
-        return [it for it in self._entries(pair) if str(it.number) not in known]
+        return [it for it in orders if str(it.number) not in known]
 
     def _entries(self, pair: str) -> list[Order]:
         orders = [it for it in self.truth.orders if it.draft.symbol == _symbol(pair)]
@@ -322,7 +329,10 @@ def play(
     )  # fmt: skip
     world = World(plan, faulty)
     world.run()
-    return {"wrong": sorted(world.wrong), "orders": world.sent, "trades": world.trades}
+    return {
+        "wrong": sorted(world.wrong), "orders": world.sent, "trades": world.trades,
+        "open_exits": len(world.open_exits), "told": world.told,
+    }  # fmt: skip
 
 
 class Stage:

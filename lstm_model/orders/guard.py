@@ -164,8 +164,8 @@ class Guard:
             if key in self._suspects and key not in self._found:
                 self.news.append(
                     f"{one.pair}: on the exchange is {one.text}, which no trade of this bot "
-                    "explains. It has no stop and no exit of the bot's. No entry of this pair "
-                    "until it is gone; look with `freqtrade-lstm orders`"
+                    f"explains. {one.consequence} No entry of this pair until it is gone; look "
+                    "with `freqtrade-lstm orders`"
                 )
         self._found = {
             key: one for key, one in seen.items() if key in self._found or key in self._suspects

@@ -109,6 +109,17 @@ class Unowned:
             return f"{abs(self.amount):.8g} less than its trades hold"
         return f"a position of {self.amount:+.8g}, worth {abs(self.exposure):.6g}"
 
+    @property
+    def consequence(self) -> str:
+        """What it means for the user, a sentence."""
+        if self.order and self.reduces:
+            return "Once filled, it has made a trade of this pair smaller, or ended it."
+        if self.order:
+            return "Once filled, it is a position without a stop and an exit of the bot's."
+        if self.reduces:
+            return "A stop or an exit of those trades may be refused."
+        return "It has no stop and no exit of the bot's."
+
 
 NOTHING = Owned(0.0)
 

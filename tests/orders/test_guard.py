@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,32 @@ def test_an_orphaned_stop_blocks_but_puts_nothing_at_stake(book: Book) -> None:
     assert code(guard) == UNKNOWN_ORDER
     assert not dict(guard.exposures())
     assert "can only reduce" in guard.news[0]
+
+
+def account(*placed: Placed, amount: float = 0.0) -> Standing:
+    return held(NOW_MS, *placed, BTC=amount)
+
+
+@pytest.mark.parametrize(
+    ("standing", "owned", "consequence"),
+    [
+        (account(amount=0.5), 0.0, "It has no stop and no exit of the bot's."),
+        (account(amount=0.2), 0.5, "A stop or an exit of those trades may be refused."),
+        (account(Placed("7", PAIR, 1, 0.5, 99.0)), 0.0, "it is a position without a stop"),
+        (account(Placed("8", PAIR, -1, 0.5, 95.0, reduces=True)), 0.0, "made a trade of this pair"),
+    ],
+    ids=["position", "less than held", "entry", "exit or stop"],
+)  # fmt: skip
+def test_what_it_means_for_the_user_is_told_by_what_it_is(
+    book: Book, standing: Standing, owned: float, consequence: str
+) -> None:
+    guard = opened(book)
+    known = {PAIR: Owned(owned, orders=frozenset({"1"}))} if owned else {}
+    for later in (1, LOOK_MS):
+        asked_ms = NOW_MS + later
+        guard.judge(known, replace(standing, asked_ms=asked_ms), PAIRS, asked_ms)
+    (told,) = guard.news
+    assert consequence in told
 
 
 def test_what_a_spot_account_held_before_is_the_users_own(book: Book) -> None:

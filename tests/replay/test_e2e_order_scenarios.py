@@ -14,6 +14,15 @@ from places import ROOT, TESTS
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 LOST = {"minute": 3, "kind": "order dropped", "calls": 3}
+
+
+def lost_and_open(minute: int) -> list[dict[str, Any]]:
+    """From then on no limit order is filled, and the answers to the next three are lost."""
+    pairs = [f"{coin}/USDT" for coin in ("BTC", "SOL", "XRP")]
+    held = [{"minute": minute, "kind": "held", "pair": pair} for pair in pairs]
+    return [*held, {**LOST, "minute": minute}]
+
+
 SPOT: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
     "dropped": [LOST],
@@ -28,6 +37,7 @@ SPOT: dict[str, list[dict[str, Any]]] = {
     "partly, then lost": [{"minute": 1, "kind": "partly"}, {"minute": 1, "kind": "order dropped"}],
     "crash": [{"minute": 4, "kind": "crash"}, {"minute": 4, "kind": "crash", "pair": "XRP/USDT"}],
     "taken": [{"minute": 4, "kind": "taken"}],
+    "exits lost, still open": lost_and_open(6),
 }
 FUTURES: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
@@ -41,6 +51,7 @@ FUTURES: dict[str, list[dict[str, Any]]] = {
     "stop's cancel": [{"minute": 2, "kind": "stop cancel dropped", "calls": 2}],
     "stop blind": [{"minute": 2, "kind": "stop blind", "calls": 6}],
     "positions": [{"minute": 2, "kind": "positions 503", "calls": 6}],
+    "exits lost, still open": lost_and_open(5),
     "leap, then lost": [{"minute": 4, "kind": "leap"}, {"minute": 4, "kind": "order dropped"}],
 }
 SCENARIOS = {
@@ -73,6 +84,15 @@ def test_what_is_lost_is_owned_or_told_and_nothing_is_sent_twice(
     assert played[name]["wrong"] == []
     assert played[name]["orders"] >= 9
     assert played[name]["trades"] >= 3
+
+
+@pytest.mark.parametrize("market", ["spot", "futures"])
+def test_a_lost_exit_that_waits_on_the_exchange_is_told(
+    played: dict[str, dict[str, Any]], market: str
+) -> None:
+    of = played[f"{market}: exits lost, still open"]
+    assert of["open_exits"] >= 3
+    assert of["told"].count("an order that can only reduce") >= 3
 
 
 @pytest.mark.parametrize("market", CARELESS)
