@@ -123,6 +123,26 @@ def tick_of(precision: float | None, mode: int, rate: float) -> float:
     return float(10.0**-precision)
 
 
+def settle(strategy: Any, entry: Entry) -> float:
+    """The stake of a new entry, 0.0 for none; why it is not what was proposed is said."""
+    stake = or_else(strategy.lstm_stake_for, FAILED)(entry)
+    safety, said = strategy._lstm_safety, strategy._lstm_said
+    if safety and (denied := safety.denial(entry.pair, time.time_ns() // 1_000_000)):
+        stake = Stake(0.0, denied.code, f"0: {denied.text}")
+    if stake.amount == 0.0:
+        strategy._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
+    elif strategy._lstm_live:
+        strategy._lstm_plans[entry.pair] = strategy._lstm_stakes.facts(entry, stake)
+    if stake.amount == 0.0 and not entry.is_forecasts:
+        said.once(
+            f"none {stake.reason}", "%s: no entry (%s): stake %s", entry.pair, stake.reason,
+            stake.text,
+        )  # fmt: skip
+    if 0.0 < stake.amount < entry.proposed * (1.0 - 1e-9) and not entry.is_forecasts:
+        said.once("stake", "Stake %.6g is bounded: %s", entry.proposed, stake.text)
+    return stake.amount
+
+
 def enter(strategy: Any, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
     """See `LSTMRisk.lstm_enter`."""
     least = strategy._lstm_parameter("min_edge")

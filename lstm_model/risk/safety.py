@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from freqtrade.enums import RunMode
@@ -27,8 +27,18 @@ from lstm_model.trading.sizing import ERROR, UNKNOWN_ACCOUNT
 logger = logging.getLogger(__name__)
 
 _DOUBT_MS, _SILENCE_MS = 10_000, 30_000  # chosen: pauses between looks while something is open
+_UNSEEN_MS = 60_000  # chosen: a request that fails for less is chance, and happens every day
 _NO_STOP = "has no stop on the exchange, and none can be placed"
 _NO_EXIT = "is to be left, and no exit order can be placed"
+_NO_LOOK = "cannot be looked at, so that neither its stop nor an exit is decided"
+_NO_ID = "has an order without an id, for the exchange's answer was none; it cannot be left"
+_RELOAD = "If the exchange shows it otherwise, `/reload_trade {id}` looks its orders up there"
+_NOTHING = (None, "", "None")  # the id of an order that freqtrade made of an answer without one
+# freqtrade asks the exchange for such an order for ever; /reload_trade does not take it away.
+_DELETE = (
+    "`/delete {id}` has freqtrade forget it; what the exchange still holds of it then is told, and "
+    "`freqtrade-lstm orders` closes that"
+)
 
 
 class Safety:
@@ -49,6 +59,7 @@ class Safety:
         self._guard, self._desk, self._lookout = guard, desk, lookout
         self._candle_ms, self._tell, self._shout = candle_ms, tell, shout
         self._stuck, self._exits = Stuck(), set[int]()
+        self._seen, self._seen_ms = set[int](), dict[int, int]()
         self._asked_ms, self._failed = 0, False
 
     def loop(self, now_ms: int, strategy: Any) -> bool:
@@ -62,11 +73,12 @@ class Safety:
             self._asked_ms = now_ms
             self._lookout.want()
         stops = strategy.order_types.get("stoploss_on_exchange", False)
-        for trade_id, text in self._stuck.after_loop(self._troubles(trades, stops), now_ms):
+        troubles = self._troubles(trades, now_ms, stops=stops)
+        for trade_id, text in self._stuck.after_loop(troubles, now_ms):
             pair = next(trade.pair for trade in trades if trade.id == trade_id)
+            advice = (_DELETE if text == _NO_ID else _RELOAD).format(id=trade_id)
             self._shout(
-                f"{pair}: trade {trade_id} {text}, for several loops now: see the log. If the "
-                f"exchange shows it otherwise, `/reload_trade {trade_id}` looks its orders up there"
+                f"{pair}: trade {trade_id} {text}, for several loops now: see the log. {advice}"
             )
         while self._guard.news:
             self._shout(self._guard.news.popleft())
@@ -92,6 +104,10 @@ class Safety:
     def exits(self, trade: Trade) -> None:
         """freqtrade is about to send an exit of this trade."""
         self._exits.add(trade.id)
+
+    def looked_at(self, trade: Trade) -> None:
+        """freqtrade has come to ask whether to leave this trade."""
+        self._seen.add(trade.id)
 
     def exposures(self) -> Iterable[tuple[str, float]]:
         """By pair what is at stake beside the trades, quote currency, shorts below zero."""
@@ -127,17 +143,40 @@ class Safety:
                 owned[intent.pair] = closed
         return owned
 
-    def _troubles(self, trades: Iterable[Trade], stops: bool) -> dict[int, str]:
-        troubles, exits, self._exits = {}, self._exits, set()
-        for trade in trades:
-            waits = any(
-                it.ft_is_open and it.ft_order_side == trade.exit_side for it in trade.orders
-            )
-            if trade.id in exits and not waits:
-                troubles[trade.id] = _NO_EXIT
-            elif stops and trade.amount > 0.0 and not trade.has_open_sl_orders and not waits:
-                troubles[trade.id] = _NO_STOP
-        return troubles
+    def _troubles(self, trades: Collection[Trade], now_ms: int, *, stops: bool) -> dict[int, str]:
+        """By trade what was to be done of it since the loop before, and was not."""
+        exits, seen = self._exits, self._seen
+        self._exits, self._seen = set(), set()
+        self._seen_ms = {
+            it.id: now_ms if it.id in seen else self._seen_ms.get(it.id, now_ms) for it in trades
+        }
+        lately_ms = now_ms - _UNSEEN_MS
+        found = {
+            it.id: _trouble(it, it.id in exits, self._seen_ms[it.id] > lately_ms, stops)
+            for it in trades
+        }
+        return {trade_id: text for trade_id, text in found.items() if text}
+
+
+def _trouble(trade: Trade, leaves: bool, seen: bool, stops: bool) -> str:
+    """What is wrong with a trade.
+
+    Parameters
+    ----------
+    leaves, seen : freqtrade was about to send an exit of it, and has come to it lately
+    stops : there is to be a stop on the exchange
+    """
+    waiting = [it for it in trade.orders if it.ft_is_open]
+    if any(it.order_id in _NOTHING for it in waiting):
+        return _NO_ID
+    if not trade.has_open_position:
+        return ""
+    exits = any(it.ft_order_side == trade.exit_side for it in waiting)
+    if leaves and not exits:
+        return _NO_EXIT
+    if not seen:
+        return _NO_LOOK
+    return _NO_STOP if stops and not trade.has_open_sl_orders and not exits else ""
 
 
 class Unready:
@@ -159,6 +198,9 @@ class Unready:
 
     def exits(self, trade: Trade) -> None:
         """An exit is always free."""
+
+    def looked_at(self, trade: Trade) -> None:
+        """Nothing is looked for."""
 
     def exposures(self) -> Iterable[tuple[str, float]]:
         """Nothing is known."""

@@ -31,9 +31,7 @@ from lstm_model.risk.stops import Stops, may_be_liquidated
 from lstm_model.settings import default_of
 from lstm_model.trading.analyzed import forecast_facts, opened_ms
 from lstm_model.trading.own_trades import LONG_TAG, SHORT_TAG
-from lstm_model.trading.sizing import (
-    STALE_STREAM,
-)
+from lstm_model.trading.sizing import STALE_STREAM
 from lstm_model.trading.stake import Stake
 from lstm_model.trading.stop import has_passed, tighter
 
@@ -146,7 +144,7 @@ class LSTMRisk(LSTMForecasts):
         least = min_stake or 0.0
         wanted = min(max(theirs, least), max_stake)
         entry = Entry(pair, entry_tag, sign(side), current_rate, leverage, wanted, max_stake, least)
-        allowed = or_else(self._lstm_settle, 0.0)(entry)
+        allowed = or_else(entries.settle, 0.0)(self, entry)
         return float(theirs) if allowed >= wanted * (1.0 - 1e-12) else allowed
 
     def confirm_trade_entry(  # noqa: PLR0913 - freqtrade's signature
@@ -179,6 +177,12 @@ class LSTMRisk(LSTMForecasts):
         if confirmed and self._lstm_safety:
             self._lstm_safety.exits(trade)
         return bool(confirmed)
+
+    def should_exit(self, trade: Trade, *args: Any, **kwargs: Any) -> Any:
+        """freqtrade's own; a trade that it does not come to for several loops is told."""
+        if self._lstm_safety:
+            self._lstm_safety.looked_at(trade)
+        return super().should_exit(trade, *args, **kwargs)
 
     def leverage(
         self, pair: str, current_time: datetime, current_rate: float, proposed_leverage: float,
@@ -331,24 +335,6 @@ class LSTMRisk(LSTMForecasts):
             mode = exchange.precision_mode_price
             self._lstm_precision[pair] = market.get("precision", {}).get("price"), mode
         return tick_of(*self._lstm_precision.get(pair, (None, TICK_SIZE)), rate)
-
-    def _lstm_settle(self, entry: Entry) -> float:
-        stake = or_else(self.lstm_stake_for, entries.FAILED)(entry)
-        safety = self._lstm_safety
-        if safety and (denied := safety.denial(entry.pair, _now_ms())):
-            stake = Stake(0.0, denied.code, f"0: {denied.text}")
-        if stake.amount == 0.0:
-            self._lstm_deny(entry.pair, stake.reason, f"stake {stake.text}")
-        elif self._lstm_live:
-            self._lstm_plans[entry.pair] = self._lstm_stakes.facts(entry, stake)
-        if stake.amount == 0.0 and not entry.is_forecasts:
-            self._lstm_said.once(
-                f"none {stake.reason}", "%s: no entry (%s): stake %s", entry.pair, stake.reason,
-                stake.text,
-            )  # fmt: skip
-        if 0.0 < stake.amount < entry.proposed * (1.0 - 1e-9) and not entry.is_forecasts:
-            self._lstm_said.once("stake", "Stake %.6g is bounded: %s", entry.proposed, stake.text)
-        return stake.amount
 
     def _lstm_is_free(self, pair: str, side: int, rate: float, ours: bool) -> bool:
         """Whether the trades since the candle leave an entry be; theirs, while they are known."""

@@ -319,6 +319,13 @@ def test_a_bot_that_ends_or_does_not_start_tells_its_strategy() -> None:
     assert "bot_start" in inspect.getsource(IStrategy.ft_bot_start)
 
 
+def test_a_bot_asks_its_strategy_of_every_position_whether_to_leave_it() -> None:
+    assert "self.strategy.should_exit(\n            trade," in inspect.getsource(
+        FreqtradeBot._check_and_execute_exit
+    )
+    assert "self.handle_trade(trade)" in inspect.getsource(FreqtradeBot.exit_positions)
+
+
 def test_a_stop_after_a_fill_is_asked_for_by_our_word() -> None:
     assert "_ft_stop_uses_after_fill" in inspect.getsource(IStrategy.ft_stoploss_adjust)
     assert insides.hears_no_fills(IStrategy.custom_stoploss)

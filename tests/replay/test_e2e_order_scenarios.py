@@ -38,6 +38,7 @@ SPOT: dict[str, list[dict[str, Any]]] = {
     "crash": [{"minute": 4, "kind": "crash"}, {"minute": 4, "kind": "crash", "pair": "XRP/USDT"}],
     "taken": [{"minute": 4, "kind": "taken"}],
     "exits lost, still open": lost_and_open(6),
+    "garbled stop": [{"minute": 2, "kind": "order garbled"}],
 }
 FUTURES: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
@@ -93,6 +94,14 @@ def test_a_lost_exit_that_waits_on_the_exchange_is_told(
     of = played[f"{market}: exits lost, still open"]
     assert of["open_exits"] >= 3
     assert of["told"].count("an order that can only reduce") >= 3
+
+
+def test_a_stop_of_which_freqtrade_keeps_no_id_is_told_with_the_way_out(
+    played: dict[str, dict[str, Any]],
+) -> None:
+    told = played["spot: garbled stop"]["told"]
+    assert told.count("trade 1 has an order without an id") == 1
+    assert "/delete 1" in told
 
 
 @pytest.mark.parametrize("market", CARELESS)
