@@ -25,6 +25,12 @@ settings.register_profile("patient", deadline=None, max_examples=50)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: no worker is to begin one when the others are done."""
+    long = {item.path for item in items if any(item.get_closest_marker(m) for m in ("e2e", "slow"))}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_file_waits_for_the_disk() -> Iterator[None]:
     """Who is killed loses nothing that the system has been given; only a power cut would show."""

@@ -42,6 +42,8 @@ _LOG_LINE = re.compile(
     r"^\d{4}-\d\d-\d\d [\d:,]+ - (?P<logger>[\w.]+) - (?P<level>\w+) - (?P<text>.*)"
 )
 _COLUMNS = 250  # freqtrade breaks its log lines at the width of the terminal
+_RUNS = "to: RUNNING"  # freqtrade's word for it
+_START_S = 300.0  # chosen: no machine needs so long to start freqtrade
 _STOP_S = 30.0  # chosen: freqtrade needs a few seconds to close its exchange and threads
 _KILL_S = 5.0  # chosen: a terminal that was closed is not waited for, a training is told to end
 _STRATEGY = "LSTMStrategy"
@@ -151,10 +153,13 @@ class Demo:
         self._console.rule(f"Dry run for {minutes:g} minute{'s' * (minutes != 1.0)}")
         command = _freqtrade("trade", "--strategy", _STRATEGY, *self._common())
         with self._child(command) as child:
-            timer = threading.Timer(minutes * 60.0, child.send_signal, (signal.SIGTERM,))
-            timer.start()
+            # From when it runs: a signal while freqtrade starts would end it as nobody means to.
+            timer = _ending(child, _START_S + minutes * 60.0)
             try:
                 for line in self._lines(child):
+                    if _RUNS in line:
+                        timer.cancel()
+                        timer = _ending(child, minutes * 60.0)
                     if (shown := _worth_showing(line)) is not None:
                         self._console.print(shown, markup=False)
             finally:
@@ -337,6 +342,13 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ending(child: subprocess.Popen[str], seconds: float) -> threading.Timer:
+    """Has the child end by itself after a while; started."""
+    timer = threading.Timer(seconds, child.send_signal, (signal.SIGTERM,))
+    timer.start()
+    return timer
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -19,6 +19,9 @@ from lstm_model.market.candles import FLOW, Floats, Ints, Records, candle_open_m
 _LIMB = 60
 _MASK = (1 << _LIMB) - 1
 _EXACT = 2.0**53  # floats below it hold every integer
+# A decimal's float is off by a 2**-53 of itself at most, and so is its product with the scale: by
+# less than a half together below this.
+_ROUNDED = 2.0**51
 _SAFE = 2.0**62  # integers whose sum stays below it fit into int64
 _SUMS = ("volume", "taker_base", "quote_volume", "taker_quote", "realized_volatility")
 _VOLUME, _TAKER_BASE, _QUOTE, _TAKER_QUOTE, _LINKS = range(len(_SUMS))
@@ -62,14 +65,14 @@ class Decimals:
     def units(self, values: Floats) -> NDArray[Any]:
         """(N,) int64, or Python's integers where those are too short."""
         whole = np.rint(values * self.scale)
-        if whole.max(initial=0.0) < _EXACT:
+        if whole.max(initial=0.0) < _ROUNDED:
             return whole.astype(np.int64)
         return np.array([self.unit(value) for value in values.tolist()], dtype=object)
 
     def unit(self, value: float) -> int:
         """The same of one number."""
         whole = value * self.scale
-        if whole < _EXACT:
+        if whole < _ROUNDED:
             return round(whole)
         return int(Decimal(repr(value)).scaleb(self.places).to_integral_value())
 

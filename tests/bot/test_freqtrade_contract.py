@@ -18,13 +18,14 @@ import ccxt
 import pytest
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.data.history import get_datahandler, load_data
-from freqtrade.enums import CandleType, RunMode, TradingMode
+from freqtrade.enums import CandleType, RunMode, State, TradingMode
 from freqtrade.exceptions import DDosProtection, FreqtradeException
 from freqtrade.freqtradebot import FreqtradeBot
 from freqtrade.loggers import LOGFORMAT
 from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
 from freqtrade.plugins.pairlistmanager import PairListManager
 from freqtrade.strategy import IStrategy, RealParameter, stoploss_from_absolute
+from freqtrade.worker import Worker
 from pandas import DataFrame, date_range
 from promises import Promise
 from source import MODULES, TEXTS, imports
@@ -286,6 +287,11 @@ def test_a_line_of_freqtrades_log_is_read_as_it_writes_it(reader: re.Pattern[str
     found = reader.match(logging.Formatter(LOGFORMAT).format(record))
     assert found is not None, "what `freqtrade-lstm demo` and a replay show of logs would break"
     assert found["text"] == "a text"
+
+
+def test_a_bot_says_that_it_runs_as_the_demo_reads_it() -> None:
+    assert "to: {state.name}" in inspect.getsource(Worker)
+    assert f"to: {State.RUNNING.name}" == demo._RUNS
 
 
 def test_a_failure_of_theirs_is_answered_by_what_we_say() -> None:

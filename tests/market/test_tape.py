@@ -24,6 +24,7 @@ from lstm_model.errors import DataError
 from lstm_model.market import continuity
 from lstm_model.market.candles import FLOW, TRADE, Records, timeframe_ms
 from lstm_model.market.continuity import Gap
+from lstm_model.market.tally import Decimals
 from lstm_model.market.tape import TradeTape
 from lstm_model.practice.synthetic import synthetic_market
 
@@ -128,6 +129,16 @@ def check_against_decimals(tape: TradeTape, trades: Records) -> None:
             assert candles.flow[name][at] == wanted[name], name
         close = pytest.approx(wanted["realized_volatility"], rel=1e-6, abs=1e-8)
         assert candles.flow["realized_volatility"][at] == close
+
+
+@pytest.mark.parametrize("amount", ["35247913.78437421", "45035996.27370495"])
+def test_a_large_amount_with_many_decimals_is_counted_to_the_last(amount: str) -> None:
+    """Times 10**8 it is rounded twice, and that may be one too many."""
+    row = Decimal("0.00000001")
+    decimals = Decimals(most=8)
+    decimals.learn(np.array([float(row)]))
+    counted = [decimals.unit(float(amount)), int(decimals.units(np.array([float(amount)]))[0])]
+    assert counted == [int(Decimal(amount) / row)] * 2
 
 
 PRICES = st.decimals("0.00000001", "70000", places=8).map(str) | st.decimals(
