@@ -10,14 +10,18 @@ import ctypes
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path("/")
 
 _UNBOUND = 2**60  # version 1 of cgroups writes "no limit" as a number beyond any memory
+_FEWEST_WAITING = 2  # with one, a read that waits for another could wait for ever
+_NOTICED_S = 0.02  # chosen: of those that rest, all saw within 1 ms that they are too many
+_COUNTING = threading.Lock()  # who reads the numbers that another has lowered would keep them
 _CACHE = ("inactive_file", "active_file", "slab_reclaimable")  # what the kernel takes back first
 
 
@@ -89,13 +93,34 @@ def give_memory_back() -> None:
 
     glibc has up to eight parts a processor, and a new thread takes any: after one large piece of
     work in each of many threads, each part keeps as much as the work took at most. pyarrow, with
-    which freqtrade reads candles, has memory of its own. Other C libraries are left alone.
+    which freqtrade reads candles, has memory of its own, and so has each of its threads. Other C
+    libraries are left alone.
     """
-    with suppress(KeyError, AttributeError):  # it is not there, or being imported just now
-        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    with suppress(KeyError, AttributeError, ValueError):  # not there, being imported, or ending
+        pyarrow = sys.modules["pyarrow"]
+        _end_threads(pyarrow)
+        pyarrow.default_memory_pool().release_unused()
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # glibc alone has it
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _end_threads(pyarrow: Any) -> None:
+    """End all but the fewest threads that pyarrow works with; it makes others when it needs them.
+
+    It has one a processor to unpack and eight to wait for the disk. Which of them read a piece of a
+    file is chance, and `release_unused` gives back what the calling thread has kept, but no other:
+    a thread gives it back when it ends.
+    """
+    with _COUNTING:
+        unpacking, waiting = pyarrow.cpu_count(), pyarrow.io_thread_count()
+        try:
+            pyarrow.set_cpu_count(1)
+            pyarrow.set_io_thread_count(min(waiting, _FEWEST_WAITING))
+            threading.Event().wait(_NOTICED_S)  # not a sleep: a replay's clock goes on by those
+        finally:
+            pyarrow.set_cpu_count(unpacking)
+            pyarrow.set_io_thread_count(waiting)
 
 
 def _rooms(root: Path) -> Iterator[Room]:

@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -254,3 +256,41 @@ def test_what_pyarrow_has_freed_is_given_back() -> None:
     give_memory_back()
     assert in_use() < 1_000_000
     assert held - megabytes() > 50.0
+
+
+def test_what_pyarrows_own_threads_have_freed_is_given_back(tmp_path: Path) -> None:
+    """They wait for the disk and unpack what comes from it; each keeps what it held, till it ends.
+
+    freqtrade reads candles so. Which threads read a file is chance: the longer a process reads
+    files, the more of them hold as much as the largest took.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import dataset, feather
+
+    columns = np.random.default_rng(1).random((6, 500_000))
+    table = pyarrow.table(list(columns), names=list("abcdef"))
+    feather.write_feather(table, tmp_path / "candles.feather", compression="lz4")
+
+    def read() -> None:
+        dataset.dataset(tmp_path / "candles.feather", format="feather").to_table()
+
+    me, counts = psutil.Process(), (pyarrow.cpu_count(), pyarrow.io_thread_count())
+    read()
+    give_memory_back()
+    before, threads = megabytes(), me.num_threads()
+    for _ in range(20):
+        read()
+    assert me.num_threads() > threads + 1
+    give_memory_back()
+    assert me.num_threads() <= threads + 1  # one of those for the disk may have rested before
+    assert megabytes() - before < 25.0
+    assert (pyarrow.cpu_count(), pyarrow.io_thread_count()) == counts
+
+
+def test_who_gives_back_beside_another_leaves_pyarrow_its_threads() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    counts = pyarrow.cpu_count(), pyarrow.io_thread_count()
+    with ThreadPoolExecutor(4) as threads:
+        for given in [threads.submit(give_memory_back) for _ in range(12)]:
+            given.result()
+    assert (pyarrow.cpu_count(), pyarrow.io_thread_count()) == counts
