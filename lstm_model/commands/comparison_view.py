@@ -24,6 +24,7 @@ def renderables(comparison: Comparison) -> Iterator[RenderableType]:
     forecasts, trades, money = comparison.forecasts, comparison.trades, comparison.money
     yield _money_line(money)
     yield from _broken(money)
+    yield from _funding(money)
     yield Text("")
     yield _forecasts_line(forecasts)
     if forecasts.pairs:
@@ -67,6 +68,20 @@ def _broken(money: MoneyComparison) -> Iterator[Text]:
         yield Text(
             "  A backtest knows no order of the prices inside a candle (--timeframe-detail gives "
             f"shorter ones). What it assumes here: {'; '.join(money.assumed)}."
+        )
+
+
+def _funding(money: MoneyComparison) -> Iterator[Text]:
+    """Of futures: what it came to, and where it is not what the market paid."""
+    if money.funding is None:
+        return
+    promised, kept = money.funding
+    style = "bold red" if money.odd else ""
+    yield Text(f"Funding in closed trades: promised {promised:+,.4f}, kept {kept:+,.4f}", style)
+    for who, trade, booked, due in money.odd[:_SHOWN]:
+        yield Text(
+            f"  {trade.pair} {trade.side} {utc_text(trade.open_ms)}: {who} booked {booked:+,.4f}, "
+            f"the market's payments while it was open make {due:+,.4f}"
         )
 
 
@@ -163,8 +178,11 @@ def _verdict(comparison: Comparison) -> Text:
         problems.append("forecasts are not proven equal")
     if unexplained := len(comparison.trades.unexplained):
         problems.append(f"{unexplained:,} trade(s) have no explanation")
-    if not comparison.money.ok:
-        problems.append(_not_kept(comparison.money))
+    money = comparison.money
+    if money.odd:
+        problems.append(f"the funding of {len(money.odd):,} trade(s) is not what the market paid")
+    if not money.is_kept:
+        problems.append(_not_kept(money))
     return Text(f"Not verified: {' and '.join(problems)}.", style="bold red")
 
 

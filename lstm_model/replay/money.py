@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lstm_model.market.candles import utc_text
 from lstm_model.replay.accounts import Rules
 from lstm_model.replay.trade_facts import TradeFacts
-from lstm_model.replay.trades import BACKTEST, LoneTrade, MatchedTrade, TradeComparison
+from lstm_model.replay.trades import BACKTEST, BOT, LoneTrade, MatchedTrade, TradeComparison
 
 # Exits by a price inside the candle; a backtest knows of it that it was between high and low.
 _BY_PRICE = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "roi", "liquidation")
@@ -29,6 +31,17 @@ _ASSUMED = {
     "pair locked",
 }
 _OF_THE_END = "force_exit"  # how a backtest ends trades that are left
+# freqtrade's, of Binance: an entry so soon after a payment may be charged it, and a backtest's is.
+_CUTOFF_MS = 15_000
+_FUNDING_TOLD = 1e-4  # chosen: of a position; what is less does not explain a broken promise
+_FUNDING_ALIKE = 0.01  # chosen: of a payment, and a hundred-thousandth of the position
+
+
+class Payment(NamedTuple):
+    """A payment of funding: `each` is what a long position of one in base paid, stake currency."""
+
+    time_ms: int
+    each: float
 
 
 class Purse(NamedTuple):
@@ -38,8 +51,9 @@ class Purse(NamedTuple):
     ----------
     wallet : with which both began, in stake currency
     last : pair -> price at the window's end, for trades that are open then
-    tolerance : difference of profits that fills may make: of a trade as a fraction of its stake, in
-        all as a fraction of the wallet
+    tolerance : difference of profits that fills may make: of a trade as a fraction of its position
+        (its stake times its leverage), in all as a fraction of the wallet
+    payments : pair -> funding that the market paid, of futures; rising in time
     inside_exits : whether forecasts inside the candle moved stops and ended trades of the bot
     """
 
@@ -47,6 +61,7 @@ class Purse(NamedTuple):
     last: Mapping[str, float]
     tolerance: float
     inside_exits: bool
+    payments: Mapping[str, Sequence[Payment]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class TradeMoney:
     Attributes
     ----------
     trade : of the backtest, or of the bot where it alone made one
-    stake : the larger of the two sides'
+    position : what was traded with, stake times leverage; the larger of the two sides'
     promised_money, kept_money : profit after fees in stake currency; 0.0 where that side made no
         such trade, NaN where no price is known
     why : where it ended, by which rule and by what was known, on either side
@@ -65,7 +80,7 @@ class TradeMoney:
     """
 
     trade: TradeFacts
-    stake: float
+    position: float
     promised_money: float
     kept_money: float
     why: str
@@ -74,13 +89,13 @@ class TradeMoney:
 
     @property
     def promised(self) -> float:
-        """As a fraction of the stake."""
-        return self.promised_money / self.stake
+        """As a fraction of the position."""
+        return self.promised_money / self.position
 
     @property
     def kept(self) -> float:
-        """As a fraction of the stake."""
-        return self.kept_money / self.stake
+        """As a fraction of the position."""
+        return self.kept_money / self.position
 
     @property
     def money(self) -> float:
@@ -89,8 +104,17 @@ class TradeMoney:
 
     @property
     def difference(self) -> float:
-        """Kept less promised, as a fraction of the stake."""
-        return self.money / self.stake
+        """Kept less promised, as a fraction of the position."""
+        return self.money / self.position
+
+
+class OddFunding(NamedTuple):
+    """Funding in a trade of one side that is not what the market paid, in stake currency."""
+
+    who: str
+    trade: TradeFacts
+    booked: float
+    due: float
 
 
 @dataclass(frozen=True)
@@ -100,12 +124,16 @@ class MoneyComparison:
     Attributes
     ----------
     promised, kept : profit of all trades, open ones at the last price, in stake currency
+    funding : of all closed trades of the backtest and of the bot, in stake currency; None: of spot
+    odd : trades whose funding is not what the market paid
     """
 
     purse: Purse
     promised: float
     kept: float
     trades: tuple[TradeMoney, ...]
+    funding: tuple[float, float] | None = None
+    odd: tuple[OddFunding, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -133,10 +161,15 @@ class MoneyComparison:
         return tuple(sorted(found, key=lambda trade: -abs(trade.difference)))
 
     @property
-    def ok(self) -> bool:
+    def is_kept(self) -> bool:
         """Whether the bot kept what the backtest promised: trade by trade, and in all."""
         most = self.purse.tolerance
         return not self.broken and abs(self.difference) <= most and self.alone <= most
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise was kept, and funding is what the market paid."""
+        return self.is_kept and not self.odd
 
 
 def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparison:
@@ -144,18 +177,74 @@ def reckon(trades: TradeComparison, rules: Rules, purse: Purse) -> MoneyComparis
     matched = [_of_both(couple, rules, purse) for couple in trades.matched]
     alone = [_of_one(lone, rules, purse) for lone in trades.alone]
     every = sorted((*matched, *alone), key=lambda each: each.trade.open_ms)
+    of_both = _of_each(trades)
     return MoneyComparison(
         purse, sum(each.promised_money for each in every), sum(each.kept_money for each in every),
-        tuple(every),
+        tuple(every), _funding(of_both) if purse.payments else None,
+        tuple(_odd(of_both, purse)),
     )  # fmt: skip
+
+
+def _of_each(trades: TradeComparison) -> list[tuple[str, TradeFacts]]:
+    """Every trade of both sides, and whose it is."""
+    couples = [(who, facts) for couple in trades.matched
+               for who, facts in ((BACKTEST, couple.backtest), (BOT, couple.replay))]  # fmt: skip
+    return [*couples, *((lone.who, lone.trade) for lone in trades.alone)]
+
+
+def _funding(trades: Sequence[tuple[str, TradeFacts]]) -> tuple[float, float]:
+    booked = {BACKTEST: 0.0, BOT: 0.0}
+    for who, trade in trades:
+        booked[who] += 0.0 if trade.is_open else trade.funding or 0.0
+    return booked[BACKTEST], booked[BOT]
+
+
+def _odd(trades: Sequence[tuple[str, TradeFacts]], purse: Purse) -> Iterator[OddFunding]:
+    """Closed trades of one entry and one exit, in which the payments due are not those booked."""
+    for who, trade in trades:
+        payments = purse.payments.get(trade.pair)
+        if payments is None or trade.close_ms is None or (trade.orders or 0) > 2:
+            continue
+        sums, booked = _possible(trade, payments), trade.funding or 0.0
+        least = 1e-5 * trade.amount * trade.open_rate
+        if not any(abs(booked - due) <= _FUNDING_ALIKE * abs(due) + least for due in sums):
+            yield OddFunding(who, trade, booked, sums[-1])
+
+
+def _possible(trade: TradeFacts, payments: Sequence[Payment]) -> list[float]:
+    """What funding may have brought: a payment at the moment of an entry or exit is one or none.
+
+    The last is with all of them.
+    """
+    end_ms = trade.close_ms or 0
+    parts = [
+        (0.0, paid) if _is_close(at_ms, trade.open_ms) or _is_close(at_ms, end_ms) else (paid,)
+        for at_ms, paid in _paid(trade, payments, end_ms + _CUTOFF_MS)
+    ]
+    return [sum(choice) for choice in product(*parts)]
+
+
+def _is_close(one_ms: int, other_ms: int) -> bool:
+    return abs(one_ms - other_ms) <= _CUTOFF_MS
+
+
+def _paid(
+    trade: TradeFacts, payments: Sequence[Payment], until_ms: float
+) -> Iterator[tuple[int, float]]:
+    """When funding was paid while a trade was open, and what it brought, stake currency."""
+    side = 1.0 if trade.is_short else -1.0
+    for at_ms, each in payments:
+        if trade.open_ms - _CUTOFF_MS <= at_ms <= until_ms:
+            yield at_ms, side * trade.amount * each
 
 
 def _of_both(couple: MatchedTrade, rules: Rules, purse: Purse) -> TradeMoney:
     tested, made = couple.backtest, couple.replay
-    stake = max(tested.stake, made.stake)
+    position = max(_position(tested), _position(made))
     promised, kept = _money(tested, tested, purse), _money(made, tested, purse)
     reasons = frozenset((tested.exit_reason, made.exit_reason))
-    return TradeMoney(tested, stake, promised, kept, _why(tested, made, rules, purse), reasons)
+    why = _why(tested, made, rules, purse) + _of_funding(tested, made)
+    return TradeMoney(tested, position, promised, kept, why, reasons)
 
 
 def _of_one(lone: LoneTrade, rules: Rules, purse: Purse) -> TradeMoney:
@@ -164,7 +253,20 @@ def _of_one(lone: LoneTrade, rules: Rules, purse: Purse) -> TradeMoney:
     why = f"made by {lone.who} alone: {lone.cause.kind}, {lone.cause.text}"
     is_again = lone.who == BACKTEST and rules.candle(lone.trade.open_ms) != lone.trade.open_ms
     reasons = frozenset((_AGAIN if is_again else lone.trade.exit_reason,))
-    return TradeMoney(lone.trade, lone.trade.stake, promised, kept, why, reasons, lone.who)
+    position = _position(lone.trade)
+    return TradeMoney(lone.trade, position, promised, kept, why, reasons, lone.who)
+
+
+def _position(trade: TradeFacts) -> float:
+    return trade.stake * trade.leverage
+
+
+def _of_funding(tested: TradeFacts, made: TradeFacts) -> str:
+    """What either side booked, where that is part of a difference."""
+    shares = [(trade.funding or 0.0) / _position(trade) for trade in (tested, made)]
+    if abs(shares[1] - shares[0]) < _FUNDING_TOLD:
+        return ""
+    return f"; of it funding {shares[0]:+.2%} promised, {shares[1]:+.2%} kept"
 
 
 def _money(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
@@ -183,7 +285,10 @@ def _money(trade: TradeFacts, like: TradeFacts, purse: Purse) -> float:
         return _ratio_at(trade, trade.close_rate) * trade.stake
     rate = like.close_rate if in_the_end else purse.last.get(trade.pair)
     realized = trade.profit or 0.0 if trade.is_open else 0.0
-    return realized + _ratio_at(trade, rate) * trade.stake
+    until_ms = like.close_ms if in_the_end and like.close_ms is not None else math.inf
+    paid = _paid(trade, purse.payments.get(trade.pair, ()), until_ms)
+    funding = sum(each for at_ms, each in paid if at_ms > trade.open_ms)
+    return realized + funding + _ratio_at(trade, rate) * trade.stake
 
 
 def _ratio_at(trade: TradeFacts, rate: float | None) -> float:

@@ -16,13 +16,14 @@ from lstm_model.learning.steps import Step
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.practice.overlay import loopback_overlay
-from lstm_model.practice.scenario import write_detail
+from lstm_model.practice.perpetual import Perpetual
+from lstm_model.practice.scenario import Scenario, write_detail
 from lstm_model.replay.accounts import Account, Lock, Rules, first_in_time
 from lstm_model.replay.backtest import BacktestRun, backtest
 from lstm_model.replay.causes import Evidence
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import compare_forecasts
-from lstm_model.replay.money import Purse
+from lstm_model.replay.money import Payment, Purse
 from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
 from lstm_model.replay.run import Replay, trades
 from lstm_model.settings import Settings
@@ -67,7 +68,18 @@ def _purse(replay: Replay, tolerance: float) -> Purse:
         candles = configuration.load_candles(whole, pair)
         if candles is not None and len(known := candles.between(0, scenario.end_ms)):
             last[pair] = float(known.close[-1])
-    return Purse(replay.plan.wallet, last, tolerance, replay.settings.inside_exits)
+    inside = replay.settings.inside_exits
+    return Purse(replay.plan.wallet, last, tolerance, inside, dict(_payments(scenario)))
+
+
+def _payments(scenario: Scenario) -> Iterator[tuple[str, list[Payment]]]:
+    """Each future's funding within the window."""
+    for pair in scenario.pairs:
+        listing = scenario.listing(pair)
+        if isinstance(listing, Perpetual):
+            tick = 10.0**-listing.instrument.price_decimals
+            due = listing.fundings(scenario.start_ms, scenario.end_ms)
+            yield pair, [Payment(at_ms, rate * mark * tick) for at_ms, rate, mark in due]
 
 
 def _backtest(replay: Replay) -> BacktestRun:
@@ -88,7 +100,9 @@ def _backtest(replay: Replay) -> BacktestRun:
             "datadir": str(files.whole),
             "strategy": plan.strategy,
         }
-        return backtest(arguments, scenario.start_ms, scenario.end_ms)
+        # freqtrade enters nothing in the first candle, in which the bot looks for the first time.
+        first_ms = scenario.start_ms - timeframe_ms(scenario.timeframe)
+        return backtest(arguments, first_ms, scenario.end_ms)
 
 
 def _account(replay: Replay, rows: dict[str, list[JournalRow]], step_ms: int) -> Account:

@@ -32,6 +32,8 @@ class TradeFacts:
         open trade None, or what a partial exit or the price at the time of asking gave
     profit : the same in stake currency, not rounded
     fee_open, fee_close : of one side, as a fraction; None where freqtrade does not say
+    funding : what funding brought, below 0 what it cost; in the profit. None: not of a future
+    orders : how many of its orders were filled, in whole or part; None where freqtrade does not say
     """
 
     pair: str
@@ -49,6 +51,8 @@ class TradeFacts:
     fee_open: float | None = None
     fee_close: float | None = None
     leverage: float = 1.0
+    funding: float | None = None
+    orders: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -103,6 +107,8 @@ class TradeFacts:
             fee_open=_number(trade, "fee_open"),
             fee_close=_number(trade, "fee_close"),
             leverage=_number(trade, "leverage") or 1.0,
+            funding=_number(trade, "funding_fees"),
+            orders=_filled(trade),
         )
 
 
@@ -144,6 +150,14 @@ def _number(trade: Mapping[str, Any], field: str) -> float | None:
 def _needed(trade: Mapping[str, Any], field: str) -> float:
     number = _number(trade, field)
     return _missing(trade, field) if number is None else number
+
+
+def _filled(trade: Mapping[str, Any]) -> int | None:
+    """How many orders of a trade were filled; a backtest tells of none of the others."""
+    orders = trade.get("orders")
+    if not isinstance(orders, list):
+        return None
+    return sum(order.get("order_filled_timestamp") is not None for order in orders)
 
 
 def _text(trade: Mapping[str, Any], field: str) -> str:

@@ -112,14 +112,18 @@ def compare_trades(
     differing = forecasts.differences()
     replayed = dict(couples)
     tested = {theirs: mine for mine, theirs in couples}
-    alone = [
-        LoneTrade(who, trade, _cause(_Case(trade, other, likes, differing.keys(), rules)))
+    cases = [
+        (who, _Case(trade, other, likes, differing.keys(), rules))
         for who, mine, other, likes in (
             (BACKTEST, backtest, _Other(BOT, replay), replayed),
             (BOT, replay, _Other(BACKTEST, backtest), tested),
         )
         for trade in mine.trades
         if trade not in likes
+    ]
+    causes = _causes([case for _, case in cases])
+    alone = [
+        LoneTrade(who, case.trade, cause) for (who, case), cause in zip(cases, causes, strict=True)
     ]
     matched = [MatchedTrade(*couple, tuple(_differences(*couple, rules))) for couple in couples]
     return TradeComparison(tuple(matched), tuple(sorted(alone, key=lambda x: x.trade.open_ms)))
@@ -167,6 +171,9 @@ def _differences(
         yield TradeDifference("exit candle", f"live {abs(candles)} candle(s) {when}")
     if backtest.close_rate and replay.close_rate and backtest.close_rate != replay.close_rate:
         yield TradeDifference("exit price", _prices(backtest.close_rate, replay.close_rate))
+    if (backtest.funding or 0.0) != (replay.funding or 0.0):
+        text = f"{backtest.funding or 0.0:+.4f}, live {replay.funding or 0.0:+.4f}"
+        yield TradeDifference("funding", text)
     mine, theirs = backtest.profit_ratio, replay.profit_ratio
     if mine is not None and theirs is not None and mine != theirs:
         yield TradeDifference("profit", f"{mine:+.3%}, live {theirs:+.3%}")
@@ -195,7 +202,8 @@ class _Other(NamedTuple):
 class _Case(NamedTuple):
     """A trade without its like, and all that may be the cause.
 
-    `likes` has, of all trades of its side, those of the other that they belong to.
+    `likes` has, of all trades of its side, those of the other that they belong to; `explained` the
+    trades without a like, of either side, whose cause is known.
     """
 
     trade: TradeFacts
@@ -203,6 +211,15 @@ class _Case(NamedTuple):
     likes: Mapping[TradeFacts, TradeFacts]
     differing: Collection[Place]
     rules: Rules
+    explained: Collection[TradeFacts] = ()
+
+    def is_reason(self, held: TradeFacts) -> bool:
+        """Whether a trade of the other side may be a reason why that did not make this one.
+
+        One of the same candle might give this one as its reason: it needs a like or a cause.
+        """
+        is_earlier = self.rules.candle(held.open_ms) < self.rules.candle(self.trade.open_ms)
+        return is_earlier or held in self.likes.values() or held in self.explained
 
     @property
     def words(self) -> tuple[VerdictRow, ...]:
@@ -211,14 +228,27 @@ class _Case(NamedTuple):
         return self.other.account.words.get(place, ())
 
 
-def _cause(case: _Case) -> Cause:
+def _causes(cases: Sequence[_Case]) -> list[Cause]:
+    """The cause of each; that another trade stood in its way is one only if that has a cause."""
+    causes: dict[int, Cause] = {}
+    while True:
+        explained = {cases[number].trade for number in causes}
+        left = ((n, case) for n, case in enumerate(cases) if n not in causes)
+        found = {n: _cause(case._replace(explained=explained)) for n, case in left}
+        new = {n: cause for n, cause in found.items() if cause is not None}
+        if not new:
+            return [causes.get(n) or _none(case) for n, case in enumerate(cases)]
+        causes |= new
+
+
+def _cause(case: _Case) -> Cause | None:
     """The first that applies, from the plainest to the most particular."""
     checks = (
         _by_hand, _outside, _is_held, _is_full, _is_locked, _is_refused, _is_foretold_otherwise,
         _has_no_forecast,
     )  # fmt: skip
     causes = (check(case) for check in checks)
-    return next((cause for cause in causes if cause is not None), _none(case))
+    return next((cause for cause in causes if cause is not None), None)
 
 
 def _by_hand(case: _Case) -> Cause | None:
@@ -247,7 +277,8 @@ def _is_held(case: _Case) -> Cause | None:
     """Whether the other side had a trade of the pair, and why this side had none any more."""
     trade, rules = case.trade, case.rules
     for held in case.other.account.trades:
-        if held.pair != trade.pair or not rules.holds(held, trade.open_ms):
+        in_the_way = held.pair == trade.pair and rules.holds(held, trade.open_ms)
+        if not in_the_way or not case.is_reason(held):
             continue
         text = f"{case.other.name} held its {held.side} trade of {utc_text(held.open_ms)}"
         like = next((mine for mine, theirs in case.likes.items() if theirs == held), None)
@@ -265,7 +296,9 @@ def _is_full(case: _Case) -> Cause | None:
     most, at_ms, rules = case.rules.max_open_trades, case.trade.open_ms, case.rules
     leaves_first = case.other.name == BOT
     count = sum(
-        rules.holds(held, at_ms) and not (leaves_first and rules.leaves(held, at_ms))
+        rules.holds(held, at_ms)
+        and not (leaves_first and rules.leaves(held, at_ms))
+        and case.is_reason(held)
         for held in case.other.account.trades
     )
     if 0 < most <= count:
@@ -309,13 +342,27 @@ def _has_no_forecast(case: _Case) -> Cause | None:
 def _none(case: _Case) -> Cause:
     """What is known of a trade for which there is no cause."""
     said = [word.reason for word in case.words]
-    if any(code in _ENTRIES for code in said):
+    if instead := _instead(case):
+        text = f"{case.other.name} entered {instead.side} in that candle, by the same forecast"
+    elif any(code in _ENTRIES for code in said):
         text = f"{case.other.name} had the signal too, but no order was filled: see the log"
     elif said:
         text = f"{case.other.name} had no signal ({', '.join(said)}), though the forecast is alike"
     else:
         text = f"nothing is known of what {case.other.name} did at that candle"
     return Cause(UNEXPLAINED, text)
+
+
+def _instead(case: _Case) -> TradeFacts | None:
+    """What the other side entered of the pair in the same candle."""
+    candle_ms = case.rules.candle(case.trade.open_ms)
+    return next(
+        (
+            held for held in case.other.account.trades
+            if held.pair == case.trade.pair and case.rules.candle(held.open_ms) == candle_ms
+        ),
+        None,
+    )  # fmt: skip
 
 
 def _meaning(word: VerdictRow) -> str:

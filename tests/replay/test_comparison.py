@@ -32,7 +32,7 @@ from lstm_model.replay.causes import Evidence, Explanation, explain
 from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import ForecastComparison, compare_forecasts
 from lstm_model.replay.inputs import inputs_at
-from lstm_model.replay.money import Purse
+from lstm_model.replay.money import Payment, Purse
 from lstm_model.replay.reproduction import NUMBERS, Candidate, reproduce
 from lstm_model.replay.trade_facts import TradeFacts
 from lstm_model.replay.trades import TradeComparison, compare_trades, match_trades
@@ -419,6 +419,12 @@ def test_what_differs_within_a_trade_is_named_and_measured() -> None:
     }
 
 
+def test_another_funding_is_named() -> None:
+    sides = (account(trade(5, 9, funding=-0.02)), account(trade(5, 9, funding=0.02)))
+    (couple,) = paired(*sides).matched
+    assert couple.differences == (("funding", "-0.0200, live +0.0200"),)
+
+
 def test_a_trade_that_is_left_open_is_said_to_be() -> None:
     closed = trade(5, 99, exit_reason="force_exit")
     (couple,) = paired(account(closed), account(trade(5))).matched
@@ -566,6 +572,31 @@ def test_a_bot_leaves_one_trade_and_enters_another_in_the_same_candle() -> None:
     assert lone.cause.kind == trading.FULL
 
 
+def test_two_trades_of_one_candle_do_not_explain_each_other() -> None:
+    """By the same forecast one side went long and the other short."""
+    found = paired(account(trade(20, 25)), account(trade(20, 24, is_short=True)))
+    assert len(found.unexplained) == 2
+    texts = {lone.who: lone.cause.text for lone in found.alone}
+    assert "the bot entered short in that candle" in texts[trading.BACKTEST]
+    assert "the backtest entered long in that candle" in texts[trading.BOT]
+    follows = (account(trade(20, 25)), account(trade(20, 24, is_short=True), trade(24, 30)))
+    (last,) = [lone for lone in paired(*follows).alone if lone.trade == trade(24, 30)]
+    assert last.cause.kind == trading.OTHER_TRADE  # the backtest's of candle 20, an earlier one
+    assert not paired(*follows).ok
+
+
+def test_one_trade_of_a_candle_explains_another_once_it_is_explained_itself() -> None:
+    """The bot vetoed the first pair, and so had room for the second."""
+    words = (SIGNAL, verdict(19, NO_EDGE, "vetoed by the trades since", 1))
+    backtest, bot = account(trade(20, 25)), account(trade(20, 25, pair=OTHER), verdicts=words)
+    rules = replace(RULES, max_open_trades=1)
+    found = compare_trades(backtest, bot, EQUAL, rules)
+    kinds = {lone.trade.pair: lone.cause.kind for lone in found.alone}
+    assert kinds == {PAIR: trading.VETOED, OTHER: trading.FULL}
+    silent = compare_trades(backtest, account(trade(20, 25, pair=OTHER)), EQUAL, rules)
+    assert len(silent.unexplained) == 2
+
+
 def test_without_a_limit_there_is_always_room() -> None:
     many = [trade(5, 30, pair=f"{n}/USDT") for n in range(10)]
     for limit in (math.inf, -1, 0):
@@ -634,6 +665,21 @@ def test_a_trade_without_explanation_is_shown_first() -> None:
     assert table[1].startswith("ETH/USDT long")
     assert "and 21 more" in text
     assert "Not verified: 1 trade(s) have no explanation and the profit was not kept" in text
+
+
+def test_funding_that_the_market_did_not_pay_is_shown_and_not_verified() -> None:
+    purse = PURSE._replace(payments={PAIR: [Payment(open_of(7), 0.5)]})
+    known: Callable[[str], Candles | None] = CANDLES.get
+    evidence = Evidence(SETTINGS, known, known, lambda row: [Candidate(RIGHT, "in force", "")])
+    for booked, is_right in ((-0.5, True), (0.5, False)):
+        sides = (account(trade(5, 9, funding=-0.5)), account(trade(5, 9, funding=booked)))
+        found = compare(compared(of_backtest(), of_bot()), *sides, RULES, evidence, purse)
+        text = shown(found)
+        assert found.ok == is_right
+        assert f"Funding in closed trades: promised -0.5000, kept {booked:+.4f}" in text
+        assert ("the bot booked +0.5000, the market's payments while" in text) != is_right
+        assert ("the funding of 1 trade(s) is not what the market paid" in text) != is_right
+    assert "Funding" not in shown(whole(of_backtest(), of_bot()))  # of spot
 
 
 def test_what_comes_from_a_database_is_not_read_as_markup() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lstm_model.replay.accounts import Account, Rules
 from lstm_model.replay.forecasts import ForecastComparison
-from lstm_model.replay.money import MoneyComparison, Purse, reckon
+from lstm_model.replay.money import MoneyComparison, Payment, Purse, reckon
 from lstm_model.replay.trade_facts import TradeFacts
 from lstm_model.replay.trades import compare_trades
 
@@ -150,6 +150,68 @@ def test_what_a_backtest_assumes_inside_a_candle_is_told_of_exits_that_differ() 
     again = trade(5, 6, 0.02, open_ms=5 * HOUR_MS + 300_000, exit_reason="roi")
     (assumed,) = held([again], []).assumed
     assert "enters again in the candle in which it left" in assumed
+
+
+def test_a_leverage_makes_as_much_of_what_fills_change() -> None:
+    """The prices are those of the trade without leverage that is within the bound."""
+    for leverage in (1.0, 5.0):
+        promised, kept = (trade(5, 9, leverage * ratio, leverage=leverage, stake=200 / leverage)
+                          for ratio in (0.0100, 0.0081))  # fmt: skip
+        found = held([promised], [kept])
+        assert found.trades[0].difference == pytest.approx(-0.0019)
+        assert found.trades[0].position == pytest.approx(200.0)
+        assert found.ok
+        assert not held([promised], [trade(5, 9, leverage * 0.006, leverage=leverage)]).ok
+
+
+PAID = PURSE._replace(payments={PAIR: [Payment(n * 8 * HOUR_MS, 0.01) for n in range(1, 30)]})
+
+
+@pytest.mark.parametrize(
+    ("is_short", "opened", "closed", "right"),
+    [
+        (False, 5, 9, [-0.02]),
+        (True, 5, 9, [0.02]),
+        (False, 5, 17, [-0.04]),
+        (False, 9, 15, [0.0]),
+        (False, 8, 9, [0.0, -0.02]),  # at the minute of the entry: freqtrade's backtest charges it
+        (False, 5, 8, [0.0, -0.02]),
+    ],
+)
+def test_funding_is_what_the_market_paid_while_a_trade_was_open(
+    is_short: bool, opened: int, closed: int, right: list[float]
+) -> None:
+    for booked in (-0.04, -0.02, 0.0, 0.02, 0.04):
+        made = trade(opened, closed, is_short=is_short, funding=booked, profit=0.0)
+        found = held([made], [made], PAID)
+        assert found.is_kept
+        assert found.ok == (booked in right), booked
+        assert {odd.who for odd in found.odd} == (
+            set() if found.ok else {"the backtest", "the bot"}
+        )
+
+
+def test_funding_of_a_trade_of_one_side_counts_too() -> None:
+    wrong = trade(5, 9, 0.0, funding=0.02)
+    (odd,) = held([], [wrong], PAID).odd
+    assert (odd.who, odd.booked, odd.due) == ("the bot", 0.02, pytest.approx(-0.02))
+
+
+def test_funding_that_only_one_side_booked_is_said_beside_a_broken_promise() -> None:
+    promised = trade(8, 12, 0.0, funding=-2.0)
+    (broken,) = held([promised], [trade(8, 12, 0.01)]).broken
+    assert broken.why.endswith("; of it funding -1.00% promised, +0.00% kept")
+
+
+def test_an_open_trade_pays_its_funding_too() -> None:
+    """The bot has booked nothing of it yet; the backtest has, for it has left the trade."""
+    dear = PURSE._replace(payments={PAIR: [Payment(208 * HOUR_MS, 1.0)]})
+    profit = 200 * (110.0 * 0.999 / (100.0 * 1.001) - 1.0) - 2.0
+    left = trade(200, 239, exit_reason="force_exit", close_rate=110.0, profit=profit, funding=-2.0)
+    found = held([left], [trade(200)], dear)
+    assert found.kept == pytest.approx(profit)
+    assert found.ok
+    assert held([], [trade(200)], dear).kept == pytest.approx(profit)
 
 
 RATIOS = st.lists(st.floats(-0.5, 0.5), max_size=8)

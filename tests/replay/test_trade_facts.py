@@ -44,9 +44,16 @@ def test_a_closed_trade_of_the_bot_is_read_whole() -> None:
         pair="BTC/USDT", open_ms=OPENED_MS, close_ms=OPENED_MS + 1_800_000, is_short=False,
         enter_tag="edge", exit_reason="stop_loss", open_rate=50.0, close_rate=45.0, amount=2.0,
         stake=100.0, profit_ratio=round(got / paid - 1.0, 8), profit=pytest.approx(got - paid),
-        fee_open=0.001, fee_close=0.002, leverage=1.0,
+        fee_open=0.001, fee_close=0.002, leverage=1.0, orders=0,
     )  # fmt: skip
     assert not made.is_open
+
+
+def test_funding_and_the_orders_that_were_filled_are_read() -> None:
+    filled = {"order_filled_timestamp": OPENED_MS, "filled": 2.0}
+    waiting = {"order_filled_timestamp": None, "filled": 0.0}
+    made = TradeFacts.of(record(funding_fees=-0.25, orders=[filled, filled, waiting]))
+    assert (made.funding, made.orders) == (-0.25, 2)
 
 
 def test_a_backtest_tells_of_the_same_trade() -> None:
