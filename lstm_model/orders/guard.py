@@ -114,16 +114,20 @@ class Guard:
 
     def judge(
         self, owned: Mapping[str, Owned], standing: Standing | None, pairs: Collection[str],
-        now_ms: int,
+        now_ms: int, then: Mapping[str, Owned] | None = None,
     ) -> None:  # fmt: skip
         """Compare the trades with the newest answer; once a loop, between orders.
+
+        An answer is older than the trades are: what these or those explain is explained.
 
         Parameters
         ----------
         owned : the open trades by pair
         standing : the newest answer of the exchange; None: there is none since the last time
         pairs : those that may be traded
+        then : the open trades when the exchange was asked; None: the same
         """
+        then = owned if then is None else then
         with self._lock:
             self._page = self._reread()
             for intent in self.waiting:
@@ -132,19 +136,25 @@ class Guard:
             if standing is None or standing.asked_ms <= self._judged_ms:
                 return
             self._judged_ms, self._failure = standing.asked_ms, ""
-            looked = {*pairs, *owned, *self._page.intents}
-            self._keep(standing, owned, looked)
-            rest = unowned(standing, owned, self._page.kept, looked)
-            self._compare({one.key: one for one in rest})
+            looked = {*pairs, *owned, *then, *self._page.intents}
+            self._keep(standing, (then, owned), looked)
+            before, rest = (
+                {one.key: one for one in unowned(standing, known, self._page.kept, looked)}
+                for known in (then, owned)
+            )
+            self._compare({key: one for key, one in rest.items() if _was_so(one, before.get(key))})
             for intent in self.waiting:
                 if self._came_to_nothing(intent, standing, now_ms):
                     self._settle(intent, came_true=False, now_ms=now_ms)
 
-    def _keep(self, standing: Standing, owned: Mapping[str, Owned], pairs: Collection[str]) -> None:
+    def _keep(
+        self, standing: Standing, both: Collection[Mapping[str, Owned]], pairs: Collection[str]
+    ) -> None:  # fmt: skip
         """What a spot account holds of a pair at the first look is the user's own; never grows."""
         kept, news = dict(self._page.kept), []
         for pair in pairs:
-            extra = excess(standing.held.get(pair, 0.0), owned.get(pair, NOTHING))
+            held = standing.held.get(pair, 0.0)
+            extra = nearer(*(excess(held, owned.get(pair, NOTHING)) for owned in both))
             if pair in kept:
                 kept[pair] = nearer(kept[pair], extra)
             elif self._keeps and self._page.keeps and pair not in self._page.intents:
@@ -225,6 +235,11 @@ class Guard:
                 "blocks its pair now, also what is your own: see `freqtrade-lstm orders`"
             )
             return self._book.change(keeps=False)
+
+
+def _was_so(one: Unowned, before: Unowned | None) -> bool:
+    """Whether the trades of before did not explain it either."""
+    return before is not None and one.amount * before.amount > 0.0
 
 
 def _is_known(intent: Intent, owned: Owned) -> bool:

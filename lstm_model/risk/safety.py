@@ -61,15 +61,19 @@ class Safety:
         self._stuck, self._exits = Stuck(), set[int]()
         self._seen, self._seen_ms = set[int](), dict[int, int]()
         self._asked_ms, self._failed = 0, False
+        self._then: dict[str, Owned] | None = None  # the trades when the exchange was asked
 
     def loop(self, now_ms: int, strategy: Any) -> bool:
         """Between orders: compare, ask anew where that is due, and tell what is to be told."""
         trades, pairs = Trade.get_open_trades(), strategy.dp.current_whitelist()
-        self._guard.judge(self._owned(trades), self._answer(), pairs, now_ms)
+        owned = self._owned(trades)
+        self._guard.judge(owned, self._answer(), pairs, now_ms, then=self._then)
         watched = {*pairs, *(trade.pair for trade in trades)}
         watched |= {intent.pair for intent in self._guard.waiting}
         self._desk.follow({pair: newest(strategy.lstm_analyzed(pair), "close") for pair in watched})
         if now_ms >= self._due_ms():
+            if self._lookout.idle.is_set():  # else its answer is to the question before
+                self._then = owned
             self._asked_ms = now_ms
             self._lookout.want()
         stops = strategy.order_types.get("stoploss_on_exchange", False)

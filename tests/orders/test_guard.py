@@ -347,3 +347,39 @@ def test_no_second_order_is_sent_while_one_may_be_on_the_exchange(
                 lost.add(pair)
         at_stake = dict(guard.exposures())
         assert all(at_stake.get(name, 0.0) >= 0.49 * RATE[name] for name in lost)
+
+
+def test_a_trade_that_came_or_went_since_the_exchange_was_asked_is_nobodys_loss(book: Book) -> None:
+    """Entered after one question and left after the next: each answer is older than the trades."""
+    guard, mine = opened(book), {PAIR: Owned(0.5, since_ms=NOW_MS)}
+    guard.judge(mine, held(NOW_MS + 1), PAIRS, NOW_MS + 5_000, then={})
+    guard.judge({}, held(NOW_MS + 60_000, BTC=0.5), PAIRS, NOW_MS + 65_000, then=mine)
+    guard.judge({}, held(NOW_MS + 70_000), PAIRS, NOW_MS + 75_000, then={})
+    assert (code(guard), guard.found, [*guard.news]) == ("", (), [])
+    for seconds in (80, 90):  # freqtrade has closed a trade that is still held
+        asked_ms = NOW_MS + 1_000 * seconds
+        guard.judge({}, held(asked_ms, BTC=0.5), PAIRS, asked_ms, then={})
+    (told,) = guard.news
+    assert "a position of +0.5" in told
+    assert code(guard) == UNKNOWN_ORDER
+
+
+def test_an_order_of_a_trade_that_ended_since_the_exchange_was_asked_is_no_stranger(
+    book: Book,
+) -> None:
+    guard, stop = opened(book), Placed("7", PAIR, -1, 0.5, 99.0, reduces=True)
+    mine = {PAIR: Owned(0.5, sold=0.5, orders=frozenset({"7"}), since_ms=NOW_MS)}
+    for seconds in (10, 20):
+        asked_ms = NOW_MS + 1_000 * seconds
+        guard.judge({}, held(asked_ms, stop, BTC=0.5), PAIRS, asked_ms, then=mine)
+    assert (guard.found, [*guard.news]) == ((), [])
+
+
+def test_what_a_trade_held_when_the_exchange_was_asked_first_is_not_the_users_own(
+    book: Book,
+) -> None:
+    guard, mine = opened(book, keeps=True, empty=False), {PAIR: Owned(0.5, since_ms=NOW_MS)}
+    guard.judge({}, held(NOW_MS, BTC=0.7), PAIRS, NOW_MS + 5_000, then=mine)
+    (told,) = guard.news
+    assert "0.1985 of BTC" in told  # what a fee may take counts as the trade's
+    assert book.read().kept[PAIR] == pytest.approx(0.2, abs=0.002)
