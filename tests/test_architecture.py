@@ -48,8 +48,8 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
                  "bot.insides bot.theirs "
                  "risk.entry risk.inventory risk.ownership risk.safety "
                  "risk.stakes risk.stops risk.strategy "
-                 "replay.backtest replay.fast_forward replay.run replay.proof replay.standing "
-                 "rivals.variant",
+                 "replay.backtest replay.fast_forward replay.logs replay.run replay.proof "
+                 "replay.standing rivals.variant",
     "ccxt": "stream.connection risk.desk", 
     "sqlalchemy": "store.database store.journal store.journal_tables replay.standing",
     "aiohttp": "stream.connection practice.attended practice.exchange practice.playback "
@@ -68,7 +68,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "pickle": "", "shelve": "", "marshal": "", "joblib": "", "dill": "", "cloudpickle": "",
 }  # fmt: skip
 FREE = {"numpy", "pandas", "pydantic"}
-MODULES_IN_ROOM = {**dict.fromkeys(ROOMS, 12), "practice": 28, "replay": 23, "commands": 16}
+MODULES_IN_ROOM = {**dict.fromkeys(ROOMS, 12), "practice": 28, "replay": 24, "commands": 16}
 
 
 @pytest.mark.parametrize("module", MODULES)

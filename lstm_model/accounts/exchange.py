@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -48,6 +49,7 @@ Json = Any
 
 _BALANCES: Final = {"USDT": "10000"}
 _HEARD_S: Final = 0.5  # chosen: how often Windows is asked for Ctrl-C
+_RECORDED: Final = 100_000  # chosen: requests on record, some 100 MB of them
 _BEYOND: Final = Decimal("0.01")  # chosen: how far a mark price goes beyond one of liquidation
 
 
@@ -74,7 +76,7 @@ class Truth:
         self, engine: Engine, books: SpotBooks | ContractBooks, lock: threading.RLock
     ) -> None:
         self._engine, self._books, self._lock = engine, books, lock
-        self._requests: list[Request] = []
+        self._requests: deque[Request] = deque(maxlen=_RECORDED)
 
     def _now(self) -> Engine:
         self._engine.advance()
@@ -106,7 +108,7 @@ class Truth:
 
     @property
     def requests(self) -> list[Request]:
-        """All that was asked for by REST, public or not."""
+        """What was asked for by REST, public or not: all, of weeks the last hundred thousand."""
         with self._lock:
             return list(self._requests)
 

@@ -104,6 +104,8 @@ _OPTIONS = (
     click.option("--days-before", default=30, show_default=True,
                  type=click.IntRange(1, MOST_INVENTED_DAYS),
                  help="Days of history of an invented market."),
+    click.option("--orders", is_flag=True,
+                 help="Real orders, to an account of the practice exchange, instead of a dry run."),
     click.option("--incident", "incidents", multiple=True, metavar="KIND@TIME[/DURATION]",
                  help="What goes wrong, e.g. outage@2024-07-01T06:00/30m; repeat."),
     click.option("--folder", type=_FOLDER, help="Where all is left; user_data/replay/... else."),
@@ -135,7 +137,10 @@ def _wish(incidents: tuple[str, ...], **options: Any) -> Wish:
 @click.option("--note", metavar="TEXT", help="What a reader must know first, e.g. of the data.")
 @click.option("--life", is_flag=True, help="Tell one trade's life, from its forecast to its exit.")
 def replay(report: Path | None, note: str | None, life: bool, **options: Any) -> None:
-    """Run the real bot, in a dry run, over the past: as fast as it goes, the same every time."""
+    """Run the real bot over the past, as fast as it goes, the same every time.
+
+    In a dry run, or with --orders on an account of the practice exchange.
+    """
     from lstm_model.replay.report import life_lines
 
     check_report(report)
@@ -158,7 +163,7 @@ def replay(report: Path | None, note: str | None, life: bool, **options: Any) ->
 @datadir_option
 @click.option("--tolerance", default=0.3, show_default=True, type=Number(0.0, 100.0),
               help="Percentage points by which fills may change a profit: of a trade as a share of "
-              "its stake, in all as a share of the wallet.")  # fmt: skip
+              "its position, in all as a share of the wallet.")  # fmt: skip
 def verify(
     report: Path | None, of_journal: bool, days: int, datadir: str | None, tolerance: float,
     **options: Any,
@@ -176,14 +181,19 @@ def verify(
 
     check_report(report)
     prepared = _prepared(_wish(**options))
-    if _was_stopped(prepared, _replayed(prepared, report)):
+    facts = _replayed(prepared, report)
+    if _was_stopped(prepared, facts):
         sys.exit(_INTERRUPTED)
     with console.status("Backtesting the same window ..."):
         comparison = prove(prepared, tolerance / 100.0)
     console.print()
     for part in renderables(comparison):
         console.print(part)
-    sys.exit(0 if comparison.ok else 1)
+    agrees = facts.account is None or facts.account.ok
+    if not agrees:
+        console.print("Not verified: the practice account is not as freqtrade's trades have it.",
+                      style="bold red")  # fmt: skip
+    sys.exit(0 if comparison.ok and agrees else 1)
 
 
 def _check_journal(config: dict[str, Any], days: int) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints
 from lstm_model.model.reliability import Reliability
+from lstm_model.replay.books import Agreement
 from lstm_model.replay.trade_facts import TradeFacts, TradeLife
 
 _FEWEST = 3  # a start and an end alone say nothing about what lay between
@@ -68,6 +69,8 @@ class ReplayFacts:
     decisions : what the learner decided
     incidents : what went wrong: warnings, errors, restarts
     messages : how many the bot sent
+    account : whether freqtrade's trades agree with the practice account that its orders went to;
+        None: it was a dry run
     notes : remarks that a reader must see first, e.g. that the replay was stopped early
     """
 
@@ -94,6 +97,7 @@ class ReplayFacts:
     decisions: Sequence[Moment] = ()
     incidents: Sequence[Moment] = ()
     messages: int | None = None
+    account: Agreement | None = None
     notes: Sequence[str] = ()
 
     @property

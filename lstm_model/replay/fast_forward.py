@@ -26,7 +26,6 @@ from typing import Any
 from freqtrade.loggers import bufferHandler
 from freqtrade.persistence import Trade
 from freqtrade.persistence.custom_data import _CustomData
-from freqtrade.rpc import RPCHandler
 from freqtrade.worker import Worker
 
 from lstm_model.accounts.exchange import TradingExchange
@@ -39,8 +38,9 @@ from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.interruption import Interruption
 from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
+from lstm_model.replay.books import Books, Terms, open_account
 from lstm_model.replay.disturbances import FullDisk, LockedJournal
-from lstm_model.replay.logs import log_config, log_kept
+from lstm_model.replay.logs import Messages, log_config, log_kept
 from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
 from lstm_model.replay.standing import Moment, standing
@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 _LEARNING_POLL_S = 0.02  # chosen: trainings take seconds
 _ACCOUNT_POLL_S = 0.002  # chosen: what the account holds is known within a few of these
 _AFTER_MS = 1_000  # as freqtrade itself looks a second after the candle, so that it is there
-_NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Plan:
     incidents : what goes wrong
     silenced : sections of the configuration that are switched off, as they would reach others
     orders : whether orders go to the exchange, where the account is, instead of a dry run
+    terms : of that account
     """
 
     scenario: Scenario
@@ -80,6 +80,7 @@ class Plan:
     incidents: tuple[Incident, ...] = ()
     silenced: tuple[str, ...] = ()
     orders: bool = False
+    terms: Terms = field(default_factory=Terms)
 
 
 class Leavings:
@@ -126,6 +127,7 @@ class FastForward:
     equity : how the bot stood at its first look in every candle
     missed : what it should have got from the exchange and has not; then another run may differ
     exchange : where it trades, once it runs
+    books : of the account at the end; None without orders
 
     Raises
     ------
@@ -137,6 +139,7 @@ class FastForward:
         self.files = Leavings(plan.folder)
         self.equity: list[Moment] = []
         self.missed: list[str] = []
+        self.books: Books | None = None
         self._plan, self._watch = plan, watch
         self._scenario = with_incidents(plan.scenario, plan.incidents)
         self._worker: Worker | None = None
@@ -164,15 +167,16 @@ class FastForward:
             self._turns = sorted(self._happenings(), key=lambda turn: turn[0])
             with self._interruption.heard():
                 finished = self._trade()
+            if isinstance(exchange, TradingExchange):
+                self.books = Books.of(exchange, scenario, self._plan.wallet, self._plan.terms)
             if self._kills:
                 logger.warning("No training ran that could have been killed: %d left", self._kills)
             return finished
 
     def _opened(self) -> LoopbackExchange:
-        market, mode = self._scenario.market, self._scenario.trading_mode
-        if not self._plan.orders:
-            return LoopbackExchange(market, paced=True)
-        return TradingExchange(market, {"USDT": str(self._plan.wallet)}, mode, paced=True)
+        if self._plan.orders:
+            return open_account(self._scenario, self._plan.wallet, self._plan.terms)
+        return LoopbackExchange(self._scenario.market, paced=True)
 
     def _way_to(self, exchange: LoopbackExchange) -> dict[str, Any]:
         """Configuration that leads a bot to the exchange."""
@@ -203,7 +207,7 @@ class FastForward:
 
     def _listen(self, bot: Any) -> None:
         """What it would tell is written down, and its looks begin in step."""
-        bot.rpc.registered_modules.append(_Messages(bot.rpc._rpc, self.files.messages))
+        bot.rpc.registered_modules.append(Messages(bot.rpc._rpc, self.files.messages))
         if (engine := bot.strategy._lstm_live) is not None:
             engine.tick = partial(self._tick, engine.tick)
 
@@ -265,7 +269,8 @@ class FastForward:
         bot = self.bot()
         engine = bot.strategy._lstm_live if bot else None
         self._interruption.check()
-        while bot and self._plan.orders and bot.strategy._lstm_safety.asks:
+        safety = getattr(bot.strategy, "_lstm_safety", None) if bot else None
+        while self._plan.orders and safety is not None and safety.asks:
             real_sleep(_ACCOUNT_POLL_S)
         while engine is not None and engine.busy:
             if self._kills and TRAINER.crash():
@@ -368,26 +373,6 @@ def download(scenario: Scenario, folder: Path, until_ms: int) -> None:
     flows = FlowStore(folder / "flow")
     for pair in scenario.pairs if flows.folder.exists() else ():
         flows.write(pair, scenario.timeframe, klines_flow(scenario, pair, until_ms))
-
-
-class _Messages(RPCHandler):  # type: ignore[misc]
-    """What a user would have been told by Telegram, one JSON line each."""
-
-    name = "messages"
-
-    def __init__(self, rpc: Any, path: Path) -> None:
-        super().__init__(rpc, {"messages": {"allow_custom_messages": True}})
-        self._path = path
-
-    def send_msg(self, msg: Any) -> None:
-        if msg["type"] in _NOT_FOR_PEOPLE:
-            return
-        told = {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", **msg}
-        with self._path.open("a") as file:
-            file.write(json.dumps(told, default=str) + "\n")
-
-    def cleanup(self) -> None:
-        pass
 
 
 def _leave_database() -> None:

@@ -1,12 +1,21 @@
-"""Where a replay's bot logs to, and logging as it was before."""
+"""Where a replay's bot logs to and what it tells its user, and logging as it was before."""
 
 from __future__ import annotations
 
+import json
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from freqtrade.rpc import RPCHandler
+
+# Of the certificate of an exchange with an account, which is its own, in a time that is past.
+_KNOWN = ("Unverified HTTPS request is being made to host '127.0.0.1'", "System time is way off")
+_NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
 
 @contextmanager
@@ -15,7 +24,10 @@ def log_kept() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        yield
+        with warnings.catch_warnings():
+            for text in _KNOWN:
+                warnings.filterwarnings("ignore", text)
+            yield
     finally:
         for handler in root.handlers:
             if handler not in handlers:
@@ -39,3 +51,24 @@ def log_config(path: Path) -> dict[str, Any]:
         },
         "root": {"level": "INFO", "handlers": ["file"]},
     }  # fmt: skip
+
+
+class Messages(RPCHandler):  # type: ignore[misc]
+    """What a user would have been told by Telegram, one JSON line each."""
+
+    name = "messages"
+
+    def __init__(self, rpc: Any, path: Path) -> None:
+        super().__init__(rpc, {"messages": {"allow_custom_messages": True}})
+        self._path = path
+
+    def send_msg(self, msg: Any) -> None:
+        """Write it down, unless only programs listen to it."""
+        if msg["type"] in _NOT_FOR_PEOPLE:
+            return
+        told = {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", **msg}
+        with self._path.open("a") as file:
+            file.write(json.dumps(told, default=str) + "\n")
+
+    def cleanup(self) -> None:
+        """Nothing is held open."""

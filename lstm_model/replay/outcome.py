@@ -21,7 +21,8 @@ from lstm_model.practice.scenario import INVENTED, Scenario, known_candles
 from lstm_model.replay.facts import Balance, Moment, ReplayFacts
 from lstm_model.replay.forecasts import first_words
 from lstm_model.replay.life import middle
-from lstm_model.replay.run import Ran, Replay, Wish, lives
+from lstm_model.replay.run import Ran, Replay, Wish
+from lstm_model.replay.standing import lives
 from lstm_model.store.journal_rows import JournalRow
 from lstm_model.trading.sizing import round_trip_cost
 
@@ -68,6 +69,7 @@ def facts_of(replay: Replay, ran: Ran) -> ReplayFacts:
         decisions=[Moment(row.at_ms, row.text) for row in reversed(decisions)],
         incidents=_warnings(replay.files.log),
         messages=len((content_of(replay.files.messages) or b"").splitlines()),  # none: no file
+        account=ran.agreement,
         notes=[*_notes(ran, scenario.end_ms), *detail_notes(scenario)],
     )
 

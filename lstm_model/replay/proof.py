@@ -25,7 +25,8 @@ from lstm_model.replay.comparison import Comparison, compare
 from lstm_model.replay.forecasts import compare_forecasts
 from lstm_model.replay.money import Payment, Purse
 from lstm_model.replay.reproduction import Finding, StepsInForce, check_journal
-from lstm_model.replay.run import Replay, trades
+from lstm_model.replay.run import Replay
+from lstm_model.replay.standing import trades
 from lstm_model.settings import Settings
 from lstm_model.store.journal_rows import JournalRow
 

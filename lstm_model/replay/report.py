@@ -76,7 +76,7 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
     Incidents: none; messages sent: unknown
     """
     return [
-        f"Simulated on {_safe(facts.data)}, no order reached an exchange: "
+        f"Simulated on {_safe(facts.data)}, {_orders(facts)}: "
         f"{', '.join(facts.pairs)}, {facts.timeframe}",
         f"{utc_minute(facts.start_ms)} to {utc_minute(facts.end_ms)} UTC, {_pace(facts)}",
         *(_safe(note) for note in facts.notes),
@@ -84,6 +84,7 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
         f"Deepest drawdown {_depth(wallet_curve(facts).deepest)}; of {_HELD} "
         f"{_depth(held_curve(facts).deepest)}",
         *_trade_lines(facts),
+        *([f"Account: {_safe(facts.account.text)}"] if facts.account else []),
         *([f"Candles: {_counted(reason_counts(facts))}"] if facts.reasons else []),
         f"Forecasts: {_count(facts.forecasts)}",
         *(f"  {name}: {interval_line(made)}" for name, made in facts.intervals.items()),
@@ -91,6 +92,13 @@ def summary_lines(facts: ReplayFacts) -> list[str]:
         f"Incidents: {len(facts.incidents) or 'none'}; messages sent: {_count(facts.messages)}",
         *(f"  {utc_minute(at.date_ms)} {_safe(at.text)}" for at in facts.incidents[:_INCIDENTS]),
     ]
+
+
+def _orders(facts: ReplayFacts) -> str:
+    """Where orders went to."""
+    if facts.account:
+        return "real orders on a practice account, none reached another exchange"
+    return "no order reached an exchange"
 
 
 def life_lines(facts: ReplayFacts) -> list[str]:
@@ -106,6 +114,8 @@ def render_html(facts: ReplayFacts) -> str:
     wallet, held = wallet_curve(facts), held_curve(facts)
     return page(TEMPLATE).render(
         facts=facts,
+        orders=_orders(facts),
+        account=_safe(facts.account.text) if facts.account else "",
         verdict=_verdict(facts),
         figures=_figures(facts),
         wealth=_wealth(wallet, held),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from freqtrade.exceptions import FreqtradeException
-from freqtrade.persistence import Trade
 from pandas import DataFrame
 
+from lstm_model.accounts.contracts import ASSET
 from lstm_model.bot import configuration
 from lstm_model.errors import ConfigError
 from lstm_model.features.closed_candle import WARM_UP
@@ -33,9 +34,9 @@ from lstm_model.practice.scenario import (
     write_candles,
 )
 from lstm_model.practice.window import Window
+from lstm_model.replay.books import Agreement, Terms
 from lstm_model.replay.fast_forward import FastForward, Leavings, Plan
-from lstm_model.replay.standing import Moment
-from lstm_model.replay.trade_facts import TradeFacts, TradeLife
+from lstm_model.replay.standing import Moment, owned
 from lstm_model.settings import Settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
@@ -43,6 +44,8 @@ from lstm_model.store.models import copy_learnt
 
 # Sections of freqtrade's configuration by which a bot is heard outside; each has "enabled".
 _MOST_PARTS = 300  # chosen: about a day of 5m candles
+# freqtrade takes these before any file.
+_BEFORE_FILES = ("FREQTRADE__EXCHANGE__", "FREQTRADE__DRY_RUN", "FREQTRADE__TRADING_MODE")
 _TELLING = ("telegram", "api_server", "webhook", "discord", "external_message_consumer")
 
 
@@ -59,6 +62,7 @@ class Wish:
     seed, days_before : of an invented market
     overwrite : an older replay in the folder may go
     models : a store whose trainings are not made again where they are the same; None: none
+    orders : whether orders go to an account of the practice exchange instead of a dry run
     """
 
     data: str
@@ -79,6 +83,7 @@ class Wish:
     incidents: tuple[Incident, ...] = ()
     overwrite: bool = False
     models: Path | None = None
+    orders: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Ran:
     equity : how the bot stood at its first look in every candle
     missed : what the bot has waited for in vain
     fee_fraction : of one side
+    agreement : whether freqtrade's trades agree with the account's books; None without orders
     """
 
     end_ms: int
@@ -99,6 +105,7 @@ class Ran:
     equity: tuple[Moment, ...]
     missed: tuple[str, ...]
     fee_fraction: float
+    agreement: Agreement | None = None
 
 
 class Replay:
@@ -130,6 +137,8 @@ class Replay:
             wallet, incidents=wish.incidents,
             silenced=tuple(name for name in _TELLING if name in config),
             options=_own_beginning(self.settings, scenario.start_ms),
+            orders=wish.orders,
+            terms=Terms(config["stake_currency"], config.get("fee")),
         )  # fmt: skip
         _clear(self.files)
         self._others = {path for path in vars(self.files).values() if path.exists()}
@@ -165,7 +174,7 @@ class Replay:
         return Ran(
             self.plan.scenario.end_ms if finished else forward.now_ms,
             time.monotonic() - began_s, tuple(forward.equity), tuple(forward.missed),
-            self._fee_fraction or 0.0,
+            self._fee_fraction or 0.0, forward.books.agree(owned()) if forward.books else None,
         )  # fmt: skip
 
     def write_candles(self, folder: Path, until_ms: int) -> None:
@@ -236,23 +245,6 @@ class Replay:
                     known[:] = [pd.concat(known, ignore_index=True)]
 
 
-def trades() -> list[TradeFacts]:
-    """What freqtrade's database holds, as it was opened last."""
-    return [TradeFacts.of(trade.to_json()) for trade in Trade.get_trades([]).all()]
-
-
-def lives() -> list[TradeLife]:
-    """The same trades, each with what the bot has written down of it."""
-    return [
-        TradeLife(
-            trade.id, TradeFacts.of(trade.to_json()),
-            {data.cd_key: data.value for data in trade.get_all_custom_data()},
-            trade.max_rate or None, trade.min_rate or None, trade.stop_loss or None,
-        )
-        for trade in Trade.get_trades([]).all()
-    ]  # fmt: skip
-
-
 def _configuration(wish: Wish) -> dict[str, Any]:
     """What the bot will run with, its strategy and timeframe in it; they are there."""
     named = {
@@ -272,6 +264,8 @@ def _configuration(wish: Wish) -> dict[str, Any]:
     if not pairs:
         raise ConfigError(f"no pair to replay: {configuration.no_pairs(config)}; or give --pairs")
     _check_pairs(pairs, futures="futures" in market)
+    if wish.orders:
+        _check_account(config, pairs)
     config["pairs"] = config["exchange"]["pair_whitelist"] = pairs
     config["pairlists"] = [{"method": "StaticPairList"}]  # as `FastForward` has it
     config["strategy"] = config.get("strategy") or configuration.STRATEGY
@@ -285,6 +279,31 @@ def _check_pairs(pairs: Sequence[str], *, futures: bool) -> None:
     if strange:
         market, form = ("futures", "BTC/USDT:USDT") if futures else ("spot", "BTC/USDT")
         raise ConfigError(f"{', '.join(strange)}: no pair of {market}, they are named like {form}")
+
+
+def _check_account(config: dict[str, Any], pairs: Sequence[str]) -> None:
+    """Refuse what the practice exchange's account cannot do."""
+    currency, futures = config["stake_currency"], config["trading_mode"] == "futures"
+    if futures and currency != ASSET:
+        raise ConfigError(
+            f'--orders on futures: the practice account holds {ASSET} alone, "stake_currency" is '
+            f"{currency}"
+        )
+    if futures and config.get("margin_mode") == "cross":
+        raise ConfigError(
+            "--orders on futures: the practice account knows isolated margin alone: give one more "
+            '-c, with "margin_mode": "isolated"'
+        )
+    if strange := [pair for pair in pairs if pair.split(":")[0].split("/")[1] != currency]:
+        raise ConfigError(
+            f"--orders: {', '.join(strange)} cannot be paid from an account of {currency}, which "
+            'is the "stake_currency"'
+        )
+    if named := sorted(name for name in os.environ if name.startswith(_BEFORE_FILES)):
+        raise ConfigError(
+            f"--orders: {', '.join(named)} in the environment would stand before the practice "
+            "account's keys and address: unset them"
+        )
 
 
 def _name(wish: Wish, strategy: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_model.model.reliability import Reliability
+from lstm_model.replay.books import Agreement
 from lstm_model.replay.facts import (
     Balance,
     Curve,
@@ -290,8 +291,20 @@ def test_what_open_trades_gave_is_said_beside_the_closed_ones() -> None:
 
 def test_it_is_called_a_simulation() -> None:
     for made in (facts(), facts(trades=(), equity=(), prices={}, wallet_end=None)):
-        assert "This is a simulation on recorded candles. No order" in Page(render_html(made)).text
+        page = Page(render_html(made)).text
+        assert "This is a simulation on recorded candles: no order reached an exchange" in page
         assert "no order reached an exchange" in summary_lines(made)[0]
+        assert "Account" not in page
+
+
+def test_real_orders_are_said_to_be_those_of_a_practice_account() -> None:
+    made = facts(account=Agreement(True, "44 orders and 990.00 USDT are those of 22 trades"))
+    lines = summary_lines(made)
+    assert "real orders on a practice account, none reached another exchange" in lines[0]
+    assert "Account: 44 orders and 990.00 USDT are those of 22 trades" in lines
+    page = Page(render_html(made)).text
+    assert "recorded candles: real orders on a practice account, none reached another" in page
+    assert "Account: 44 orders and 990.00 USDT are those of 22 trades" in page
 
 
 def test_events_stand_in_their_order() -> None:
@@ -402,7 +415,8 @@ def test_the_page_of_a_long_replay_stays_small() -> None:
 
 
 def test_every_fact_is_told() -> None:
-    text = Page(render_html(facts(notes=["Stopped by hand."]))).text
+    account = Agreement(True, "44 orders are those of 22 trades")
+    text = Page(render_html(facts(notes=["Stopped by hand."], account=account))).text
     told = {
         "data": "recorded candles", "pairs": "BTC/USDT", "timeframe": "5m candles",
         "start_ms": "2024-05-12 00:00", "end_ms": "2024-05-14 00:00", "stake_currency": "USDT",
@@ -411,7 +425,7 @@ def test_every_fact_is_told() -> None:
         "equity": "Trades open at a time, 2 at most", "prices": "−0.10%", "fee_fraction": "0.100%",
         "trades": "still open", "reasons": "1,070", "forecasts": "Forecasts 1,152",
         "intervals": "89.0%", "decisions": "Promoted", "incidents": "the stream was silent",
-        "messages": "Messages sent 9", "notes": "Stopped by hand.",
+        "messages": "Messages sent 9", "notes": "Stopped by hand.", "account": "44 orders are",
         "life": "number 3: the middle one by profit", "slippage_fraction": "spread 12.0",
     }  # fmt: skip
     assert set(told) == {field.name for field in fields(ReplayFacts)}
