@@ -12,6 +12,7 @@ import numpy as np
 from lstm_model.features import closed_candle as features
 from lstm_model.features import context
 from lstm_model.model.lstm import Lstm
+from lstm_model.practice import usdm_dialect
 
 
 def look_ahead() -> None:
@@ -53,8 +54,24 @@ def scaler() -> None:
     Lstm.predict_windows = unscaled  # type: ignore[method-assign]
 
 
+def funding() -> None:
+    """Whoever asks the exchange for what funding was, is told the other sign."""
+    honest = usdm_dialect.funding_row
+
+    def turned(*arguments: Any) -> Any:
+        told = honest(*arguments)
+        return {**told, "fundingRate": f"{-float(told['fundingRate']):.8f}"}
+
+    usdm_dialect.funding_row = turned
+
+
+BUGS = {
+    "look-ahead": look_ahead, "leader": leader, "scaler": scaler,
+    "funding": funding,
+}  # fmt: skip
+
 if __name__ == "__main__":
-    {"look-ahead": look_ahead, "leader": leader, "scaler": scaler}[sys.argv.pop(1)]()
+    BUGS[sys.argv.pop(1)]()
     from lstm_model.commands.main import main  # now, so that everything takes the planted function
 
     main()
