@@ -13,15 +13,14 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from order_world import CALM, FAULTS, PAIRS, Happening, Stage
+from order_world import CALM, KINDS, PAIRS, Happening, Stage
 from places import ROOT
 
-OTHERS = ("held", "partly", "crash", "leap", "taken", "given", "restart")
 HAPPENINGS = st.lists(
     st.builds(
         Happening,
         minute=st.integers(2, CALM - 3),
-        kind=st.sampled_from((*FAULTS, *OTHERS)),
+        kind=st.sampled_from(KINDS),
         nth=st.integers(1, 3),
         calls=st.integers(1, 5),
         pair=st.sampled_from(PAIRS),

@@ -116,6 +116,7 @@ FAULTS: dict[str, tuple[str, str, faults.Fault]] = {
     "stops 503": ("GET", "openStops", faults.UNAVAILABLE),
     "positions 503": ("GET", "positions", faults.UNAVAILABLE),
 }  # by what is asked; the paths are the market's
+KINDS = (*FAULTS, "held", "partly", "crash", "leap", "taken", "given", "restart")
 _SPOT = dict.fromkeys(("order", "stop"), "/api/v3/order") | {
     "account": "/api/v3/account", "openOrders": "/api/v3/openOrders",
     "openStops": "/api/v3/openOrders", "positions": "/api/v3/account",

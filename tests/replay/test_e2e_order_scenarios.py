@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from e2e import environment
+from order_world import KINDS
 from places import ROOT, TESTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -38,6 +39,19 @@ SPOT: dict[str, list[dict[str, Any]]] = {
     "crash": [{"minute": 4, "kind": "crash"}, {"minute": 4, "kind": "crash", "pair": "XRP/USDT"}],
     "taken": [{"minute": 4, "kind": "taken"}],
     "exits lost, still open": lost_and_open(6),
+    "-1013, -1015": [
+        {"minute": 1, "kind": "order -1013", "calls": 2},
+        {"minute": 5, "kind": "order -1015", "calls": 2},
+    ],
+    "cancel refused": [
+        {"minute": 1, "kind": "held"},
+        {"minute": 1, "kind": "cancel -2011", "calls": 2},
+    ],
+    "no answers": [
+        {"minute": 1, "kind": "look 503", "calls": 4},
+        {"minute": 3, "kind": "account 503", "calls": 4},
+        {"minute": 6, "kind": "trades 503", "calls": 4},
+    ],
     "garbled stop": [{"minute": 2, "kind": "order garbled"}],
 }
 FUTURES: dict[str, list[dict[str, Any]]] = {
@@ -53,6 +67,11 @@ FUTURES: dict[str, list[dict[str, Any]]] = {
     "stop blind": [{"minute": 2, "kind": "stop blind", "calls": 6}],
     "positions": [{"minute": 2, "kind": "positions 503", "calls": 6}],
     "exits lost, still open": lost_and_open(5),
+    "no answers": [
+        {"minute": 1, "kind": "orders 503", "calls": 4},
+        {"minute": 3, "kind": "stops 503", "calls": 4},
+    ],
+    "given": [{"minute": 4, "kind": "given"}],
     "leap, then lost": [{"minute": 4, "kind": "leap"}, {"minute": 4, "kind": "order dropped"}],
 }
 SCENARIOS = {
@@ -70,12 +89,17 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     scenarios = [*SCENARIOS.values(), *CARELESS.values()]
     done = subprocess.run(
         [sys.executable, str(TESTS / "order_world.py"), str(tmp_path_factory.mktemp("orders"))],
-        cwd=ROOT, env=environment(), input=json.dumps(scenarios), text=True, timeout=900,
+        cwd=ROOT, env=environment(), input=json.dumps(scenarios), text=True, timeout=1_800,
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4_000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return dict(zip([*SCENARIOS, *CARELESS], results, strict=True))
+
+
+def test_every_kind_of_fault_is_played() -> None:
+    assert {it["kind"] for of in SCENARIOS.values() for it in of["happenings"]} == set(KINDS)
+    assert len(KINDS) >= 30
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
