@@ -118,7 +118,8 @@ def least_recent_candles(horizon: int, validation_fraction: float, pairs: int = 
 def _holding(windows: int, horizon: int, fraction: float) -> int:
     """Candles of which a fraction holds so many windows whose outcome is known."""
     # At the end of a block, outcomes reach into the next.
-    return math.ceil((windows + horizon + 1) / fraction) + 2 if fraction > 0.0 else 0
+    no_share = fraction < 1.0 / _TOO_MANY  # none that an option allows
+    return 0 if no_share else math.ceil((windows + horizon + 1) / fraction) + 2
 
 
 def midnight_ms(day: str) -> int:

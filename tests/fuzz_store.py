@@ -7,19 +7,13 @@ of it must be an answer or one of our named errors.
 
 from __future__ import annotations
 
-import copy
 import io
 import json
-import logging
-import os
 import random
 import shutil
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,8 +21,8 @@ from unittest import mock
 import numpy as np
 from instant_training import InstantTraining, make_learning
 from live_world import SERIES, TRAINER, chain
+from oddities import answers, array_changed, bytes_changed, each_case, timed, tree_changed
 
-from lstm_model.errors import LstmModelError
 from lstm_model.learning.steps import _content, _digest
 from lstm_model.store import card as cards
 from lstm_model.store import steps as step_files
@@ -37,11 +31,6 @@ from lstm_model.store.models import ModelStore
 from lstm_model.store.steps import StepStore
 
 LINEAGE = "binance-spot-5m"
-RAM_DISK = Path("/dev/shm")  # noqa: S108 - nothing here has to last
-ODD: list[Any] = [
-    None, True, 0, -1, 2**63, 10**400, 0.5, 1e308, "", "a", "../../x", "\x00", "ab" * 16, [], [[]],
-    [None], {}, {"a": 1}, [1, 2, 3], {"": []}, "NaN", -0.0, ["baseline"], "🦄", 1e-320,
-]  # fmt: skip
 
 
 def a_store(root: Path) -> None:
@@ -50,72 +39,6 @@ def a_store(root: Path) -> None:
         steps = chain(root, SERIES, 1_500, 1_650)
     for step in steps[-2:]:
         Lineage(root, LINEAGE).advance(step.address, step.model.card.version)
-
-
-def bytes_changed(content: bytes, draw: random.Random) -> bytes:
-    """The content with some bytes flipped, cut, repeated, inserted or overwritten."""
-    out, at = bytearray(content), draw.randrange(len(content))
-    kind = draw.randrange(6)
-    if kind == 0:
-        out[at] ^= 1 << draw.randrange(8)
-    elif kind == 1:
-        del out[at:]
-    elif kind == 2:
-        del out[at : at + draw.randrange(1, 64)]
-    elif kind == 3:
-        out[at:at] = draw.randbytes(draw.randrange(1, 64))
-    elif kind == 4:
-        out[at : at + 16] = draw.choice([b"\0" * 16, b"[" * 50_000, b"9" * 5_000, b"{}", b"\xff"])
-    else:
-        return draw.randbytes(draw.randrange(200))
-    return bytes(out)
-
-
-def nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a tree of JSON: what holds it, and its key or number."""
-    below = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in below:
-        yield tree, key
-        if isinstance(value, dict | list):
-            yield from nodes(value)
-
-
-def odd(draw: random.Random) -> Any:
-    """One of the odd values, for the caller to change."""
-    return copy.deepcopy(draw.choice(ODD))
-
-
-def tree_changed(tree: Any, draw: random.Random) -> Any:
-    """The tree with a value replaced, left out or added."""
-    for _ in range(draw.choice([1, 1, 1, 3])):
-        places = list(nodes(tree)) if isinstance(tree, dict | list) else []
-        if not places:
-            return odd(draw)
-        holder, key = draw.choice(places)
-        kind = draw.randrange(5)
-        if kind == 0:
-            del holder[key]
-        elif kind == 1 and isinstance(holder, dict):
-            holder[draw.choice(["newer", "", key])] = odd(draw)
-        elif kind == 2 and isinstance(holder, list):
-            holder.append(odd(draw))
-        else:
-            holder[key] = odd(draw)
-    return tree
-
-
-def array_changed(array: np.ndarray, draw: random.Random) -> np.ndarray:
-    """An array of another length, kind, shape or content."""
-    ways: list[Callable[[], np.ndarray]] = [
-        lambda: array[:0], lambda: array.astype(np.float32), lambda: array[::-1],
-        lambda: array.reshape(-1, 1), lambda: np.array("text"), lambda: array.astype(bool),
-        lambda: np.full_like(array, -1), lambda: np.zeros((2, 0, 3)), lambda: np.array(1e300),
-        lambda: np.concatenate([array, array]),
-    ]  # fmt: skip
-    try:
-        return draw.choice(ways)()
-    except ValueError:  # that one cannot be changed so
-        return np.zeros(0)
 
 
 class Store:
@@ -250,34 +173,15 @@ class Store:
             answers(lambda: ModelStore(self.root).prune(1, versions_in_use(self.root)))
 
 
-def answers(act: Callable[[], Any]) -> None:
-    with suppress(LstmModelError):
-        act()
-
-
 def fuzz(folder: Path, cases: int, seed: int) -> Counter[str]:
     """Run so many cases; how many there were of each kind."""
     a_store(folder)
-    store, told = Store(folder), Counter[str]()
-    for number in range(cases):
-        draw = random.Random(f"{seed} {number}")
-        try:
-            told[store.case(draw)] += 1
-        except BaseException as error:
-            error.add_note(f"case {number} of seed {seed}")
-            raise
-    return told
+    return each_case(Store(folder).case, cases, seed)
 
 
 def main() -> None:
     cases, seed = (int(word) for word in (*sys.argv[1:3], *("100000", "1")[len(sys.argv) - 1 :]))
-    logging.disable(logging.CRITICAL)
-    parent = RAM_DISK if os.access(RAM_DISK, os.W_OK) else None
-    folder, began_s = Path(tempfile.mkdtemp(prefix="fuzz-store-", dir=parent)), time.monotonic()
-    try:
-        print(dict(fuzz(folder, cases, seed)), f"{time.monotonic() - began_s:.0f} s")
-    finally:
-        shutil.rmtree(folder)
+    timed(lambda folder: fuzz(folder, cases, seed))
 
 
 if __name__ == "__main__":

@@ -159,6 +159,13 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
         parse_settings({"validation_fraction": 0.4, "test_fraction": 0.4})
 
 
+@pytest.mark.parametrize("name", ["validation_fraction", "test_fraction"])
+@pytest.mark.parametrize("share", [1e-320, 5e-324, 1e-15, 0.0, -1e-320])
+def test_a_share_of_as_good_as_nothing_is_out_of_bounds(name: str, share: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: Input should be greater than or equal to 0.01"):
+        parse_settings({name: share})
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().horizon = 3  # type: ignore[misc]

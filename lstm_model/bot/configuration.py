@@ -17,7 +17,9 @@ from pandas import DataFrame
 
 from lstm_model.bot import insides
 from lstm_model.bot.named import config_files, files_of, words_of
-from lstm_model.errors import ConfigError
+from lstm_model.durations import OLDEST_MS
+from lstm_model.errors import ConfigError, DataError
+from lstm_model.files import DAMAGE
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.settings import Settings, parse_settings
@@ -157,42 +159,56 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     StoreError
         The stored order flow is damaged.
     """
-    kind = config.get("candle_type_def", CandleType.SPOT)
-    folder, form = Path(config["datadir"]), config.get("dataformat_ohlcv")
-    frame = insides.stored_candles(folder, form, pair, config["timeframe"], kind)
-    if frame.empty:
-        if has_candle_file(config, pair):
-            logger.warning(
-                "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
-                "out; `freqtrade download-data%s --erase --pairs %s` gets it anew", pair,
-                config["timeframe"], folder, words_of(config), pair,
-            )  # fmt: skip
+    try:
+        frame = _stored(config, pair)
+    except (*DAMAGE, FreqtradeException) as error:  # freqtrade reads what it takes for candles
+        raise DataError(
+            f"{pair}: the file of its {config['timeframe']} candles in {config['datadir']} holds "
+            f"something else ({type(error).__name__}: {in_a_line(error)[:100]}); `freqtrade "
+            f"download-data{words_of(config)} --erase --pairs {pair}` gets it anew"
+        ) from None
+    if frame is None:
         return None
-    frame = _without_future(frame, pair, config)
-    if frame.empty:
-        return None
-    # As freqtrade itself does; before, one candle of the year 2100 would mean millions of rows.
-    frame = insides.filled(frame, pair, config["timeframe"])
     candles = Candles.from_frame(frame, pair, config["timeframe"])
     if not settings_of(config).order_flow:
         return candles
     return candles.with_flow(flow_store(config).read(pair, config["timeframe"]))
 
 
-def _without_future(frame: DataFrame, pair: str, config: Config) -> DataFrame:
-    """The candles on disk but those that nobody can have seen yet: they would hide all newer."""
+def _stored(config: Config, pair: str) -> DataFrame | None:
+    """The candles in a pair's file, holes filled as freqtrade does; None if there are none."""
+    kind = config.get("candle_type_def", CandleType.SPOT)
+    folder, form = Path(config["datadir"]), config.get("dataformat_ohlcv")
+    frame = insides.stored_candles(folder, form, pair, config["timeframe"], kind)
+    if frame.empty and has_candle_file(config, pair):
+        logger.warning(
+            "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
+            "out; `freqtrade download-data%s --erase --pairs %s` gets it anew", pair,
+            config["timeframe"], folder, words_of(config), pair,
+        )  # fmt: skip
+    # Before holes are filled: one candle of the year 1970 or 2100 would mean millions of rows.
+    frame = frame if frame.empty else _of_our_time(frame, pair, config)
+    return None if frame.empty else insides.filled(frame, pair, config["timeframe"])
+
+
+def _of_our_time(frame: DataFrame, pair: str, config: Config) -> DataFrame:
+    """The candles on disk but those that nobody can have seen.
+
+    Those of the future would hide all newer; no market is as old as others.
+    """
     # Clocks differ by less than a candle.
     timeframe = config["timeframe"]
     latest = datetime.now(UTC) + timedelta(milliseconds=timeframe_ms(timeframe))
-    past = frame["date"] <= latest
-    if not past.all():
+    dates = frame["date"]
+    usual = (dates <= latest) & (dates >= datetime.fromtimestamp(OLDEST_MS / 1_000, UTC))
+    if not usual.all():
         logger.warning(
-            "%s: %d %s candle(s) on disk lie in the future, the first at %s, and are left out; "
-            "`freqtrade download-data%s --erase --pairs %s --timeframes %s` gets them anew",
-            pair, (~past).sum(), timeframe, frame["date"][~past].min(), words_of(config), pair,
-            timeframe,
+            "%s: %d %s candle(s) on disk lie in the future or before all markets, the first at %s, "
+            "and are left out; `freqtrade download-data%s --erase --pairs %s --timeframes %s` gets "
+            "them anew", pair, (~usual).sum(), timeframe, dates[~usual].min(), words_of(config),
+            pair, timeframe,
         )  # fmt: skip
-    return frame[past]
+    return frame[usual]
 
 
 def has_candle_file(config: Config, pair: str) -> bool:

@@ -20,7 +20,7 @@ from lstm_model.learning.run import SCRATCH, Ahead, Run
 from lstm_model.learning.steps import Step
 from lstm_model.learning.wording import Teller, WalkTeller, event_line, minute
 from lstm_model.market.candles import Candles, Ints
-from lstm_model.market.history import digest_of
+from lstm_model.market.history import digest_of, until_now
 from lstm_model.model.dataset import Panels
 from lstm_model.model.forecast import Forecast
 from lstm_model.trading.foreseen import Foreseen
@@ -61,11 +61,14 @@ class WalkForwardEngine:
         Raises
         ------
         DataError
-            No candle can be forecast for want of history before it.
+            No candle can be forecast for want of history before it, or one lies in the future.
         TrainingError, StoreError
             A model could not be made.
         """
         outlook = Outlook(candles.pair, candles.date_ms, self.terms)
+        if len(until_now(candles)) < len(candles):  # steps would be walked until then
+            newest = minute(int(candles.date_ms[-1]))
+            raise DataError(f"{candles.pair}: the candle of {newest} lies in the future")
         if self._begin_ms is not None:
             skip = int(np.searchsorted(candles.date_ms, self._begin_ms))
         closes = candles.date_ms[skip:] + candles.step_ms

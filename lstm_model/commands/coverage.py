@@ -175,7 +175,7 @@ def _missed(
 
     half = len(SPANS)
     unknown = (None,) * (2 * half)
-    told = [(row.far or unknown) for row in rows]
+    told = [row.far if len(row.far) == 2 * half else unknown for row in rows]
     every = [
         (row.lowest, *far[:half], row.highest, *far[half:])
         for row, far in zip(rows, told, strict=True)

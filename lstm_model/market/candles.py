@@ -6,6 +6,7 @@ Intervals are half-open, `[open, open + timeframe)`; times are integer UTC milli
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -50,6 +51,13 @@ CONTEXT = np.dtype(
      *((f"leader_{name}", np.float64) for name in LEADING)]
 )  # fmt: skip
 Records = NDArray[np.void]
+
+# Chosen: of prices and volumes. Beyond, products of a few of them leave the range of a float.
+_LEAST, _MOST = 1e-50, 1e50
+# Chosen: of a frame's candles. A year of 5m candles may be missing, but a stray date among a few
+# would mean millions of rows.
+_MOST_MISSING, _MOST_SPARSE = 100_000, 10
+_SHOWN = 100  # characters of what another library says
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -180,17 +188,18 @@ class Candles:
         Raises
         ------
         DataError
-            For missing columns, duplicate or disordered candles and candles off the grid.
-            NaN, zero volume and holes pass: `sound` marks those rows unusable.
+            For missing columns and those that hold something else, duplicate or disordered candles,
+            candles off the grid, and dates so far apart that one of them must be wrong.
+            NaN, zero volume and holes pass: `sound` marks those rows unusable. What can be neither
+            a price nor a volume is NaN.
         """
         missing = [column for column in CANDLE_COLUMNS if column not in frame]
         if missing:
             raise DataError(f"{pair}: the candles lack the column(s) {', '.join(missing)}")
-        dates = frame["date"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+        dates = _column(frame, "date", pair, "M", "datetime64[ms]").astype(np.int64)
         _check_dates(dates, pair, timeframe)
-        columns = {
-            name: np.ascontiguousarray(frame[name].to_numpy(dtype=np.float64, copy=True))
-            for name in (*PRICE_COLUMNS, "volume")
+        columns: dict[str, Any] = {
+            name: _numbers(frame, name, pair) for name in (*PRICE_COLUMNS, "volume")
         }
         return cls(pair, timeframe_ms(timeframe), dates, **columns)
 
@@ -270,7 +279,33 @@ class Candles:
 _ARRAYS = tuple(field.name for field in fields(Candles))[2:-2]
 
 
+def _column(frame: Any, name: str, pair: str, kinds: str, dtype: str) -> NDArray[Any]:
+    """A copy of a column that has to be of one of these kinds, as NumPy names them."""
+    column, what = frame[name], "dates" if "M" in kinds else "numbers"
+    if column.ndim != 1:
+        raise DataError(f"{pair}: the candles have several columns {name}")
+    if column.dtype.kind not in kinds:
+        raise DataError(f"{pair}: column {name} of the candles holds {column.dtype}, not {what}")
+    try:
+        return np.asarray(column.to_numpy(dtype=dtype, copy=True))
+    except (TypeError, ValueError, OverflowError) as error:
+        problem = str(error)[:_SHOWN]
+        raise DataError(
+            f"{pair}: column {name} of the candles holds no {what}: {problem}"
+        ) from None
+
+
+def _numbers(frame: Any, name: str, pair: str) -> Floats:
+    """(T,) prices or volumes; NaN for what is none."""
+    values = np.ascontiguousarray(_column(frame, name, pair, "fiubO", "float64"))
+    least = 0.0 if name == "volume" else _LEAST
+    values[~((values >= least) & (values <= _MOST))] = np.nan
+    return values
+
+
 def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:
+    if np.isnat(dates.view("datetime64[ms]")).any():
+        raise DataError(f"{pair}: there are candles without a date")
     steps = np.diff(dates)
     if (steps == 0).any():
         first = utc_text(dates[1:][steps == 0][0])
@@ -284,6 +319,18 @@ def _check_dates(dates: Ints, pair: str, timeframe: str) -> None:
         raise DataError(
             f"{pair}: candles do not lie on the {timeframe} grid, first at {first}: "
             "wrong timeframe?"
+        )
+    _check_span(dates[dates <= time.time_ns() // 1_000_000], pair, timeframe)
+
+
+def _check_span(dates: Ints, pair: str, timeframe: str) -> None:
+    """Of the candles until now; those of the future are left out elsewhere, and the rest stays."""
+    wanted = int(dates[-1] - dates[0]) // timeframe_ms(timeframe) if len(dates) else 0
+    if wanted > _MOST_MISSING + _MOST_SPARSE * len(dates):
+        first, last = utc_text(dates[0]), utc_text(dates[-1])
+        raise DataError(
+            f"{pair}: {len(dates):,} candle(s) from {first} to {last}, where {wanted:,} would be: "
+            "is a date wrong?"
         )
 
 

@@ -11,6 +11,7 @@ and judged like any network, and every network has to beat it first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ from lstm_model.market.candles import Floats
 
 MOST_WIDENED = 3.0  # chosen: HAR widens no more than exp(3) times, and no less than exp(-3)
 _NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
+MOST_MEMBERS = 8  # chosen: more serve slower and gain nothing
+_NAME = re.compile(r"([2-9]/)?(lstm_[1-9]|gaps|mean|scale|scaler)/[a-z]+")  # what can be a weight's
 _LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market that stands still
 
 
@@ -69,7 +72,8 @@ def baseline_weights(
 
 def is_trained(name: str) -> bool:
     """Whether the training process has to do with this array of a model."""
-    return name.split("/")[-2] not in _NOT_TRAINED
+    part = name.rpartition("/")[0].rpartition("/")[2]
+    return part not in _NOT_TRAINED
 
 
 def members(weights: Mapping[str, NDArray[np.float32]]) -> int:
@@ -134,6 +138,30 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
             name for name in found.keys() | wanted if found.get(name) != wanted.get(name)
         )
         raise ValueError(f"missing, foreign or misshapen: {', '.join(wrong) or 'layers'}")
+
+
+def check_trained(weights: Mapping[str, NDArray[np.float32]], features: int, levels: int) -> None:
+    """Refuse what a training process left that is no network of so many features and levels.
+
+    Scaler and mean, which it never sees, may be missing.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError
+    """
+    foreign = [name for name in weights if not _NAME.fullmatch(name)]
+    if foreign:
+        raise ValueError(f"no weights of a network: {', '.join(map(repr, foreign))}")
+    count = members(weights)
+    if count > MOST_MEMBERS:
+        raise ValueError(f"{count} networks, where {MOST_MEMBERS} are the most")
+    beside = baseline_weights(np.arange(levels, dtype=np.float64), features)
+    own = {name: array for name, array in beside.items() if not is_trained(name)}
+    for number in range(1, count + 1):
+        member = of_member(weights, number) | own
+        check_shapes(member)
+        if len(member["gaps/bias"]) != levels - 1:
+            raise ValueError(f"gaps between {len(member['gaps/bias']) + 1} levels, not {levels}")
 
 
 @dataclass(frozen=True)

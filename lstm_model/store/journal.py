@@ -34,9 +34,12 @@ from lstm_model.store.journal_rows import (
     Fact,
     JournalRow,
     VerdictRow,
+    as_text,
+    decision_row,
     decision_values,
     forecast_row,
     forecast_values,
+    verdict_row,
     verdict_values,
 )
 from lstm_model.store.journal_tables import DECISION, FORECAST, TABLES, VERDICT
@@ -50,6 +53,7 @@ _FOREVER_MS = 2**62
 _WAIT_S = 30.0  # chosen: far above one batch of a bot, below a candle
 _FORECAST_COLUMNS = tuple(column.name for column in FORECAST.c)[1:]  # without the lineage
 _MADE = ("candle_ms", "created_ms", "version")  # the order of forecasts
+_DECISION_COLUMNS = tuple(column.name for column in DECISION.c)
 _VERDICT_COLUMNS = tuple(column.name for column in VERDICT.c)[1:]
 
 
@@ -193,7 +197,7 @@ class Journal:
             found = found.where(ours(start_ms, end_ms, **where))
             return found.order_by(*_columns(said, _MADE))
 
-        return self._rows(FORECAST, query, _row)
+        return self._rows(FORECAST, query, _built(forecast_row, _FORECAST_COLUMNS))
 
     def last(self, pair: str, timeframe: str) -> JournalRow | None:
         """The forecast for the newest candle; of several, the one made last."""
@@ -203,7 +207,8 @@ class Journal:
             found = found.where(ours(0, _FOREVER_MS, pair=pair, timeframe=timeframe))
             return found.order_by(*(column.desc() for column in _columns(said, _MADE))).limit(1)
 
-        return next(iter(self._rows(FORECAST, query, _row)), None)
+        found = self._rows(FORECAST, query, _built(forecast_row, _FORECAST_COLUMNS))
+        return next(iter(found), None)
 
     def pairs(self, timeframe: str, start_ms: int, end_ms: int) -> list[str]:
         """Pairs with forecasts for candles that open in `[start_ms, end_ms)`, by name."""
@@ -212,17 +217,17 @@ class Journal:
             found = select(said.c.pair).distinct()
             return found.where(ours(start_ms, end_ms, timeframe=timeframe))
 
-        return sorted(self._rows(FORECAST, query, str))
+        return sorted(self._rows(FORECAST, query, as_text))
 
     def decisions(self, lineage: str, count: int = 50) -> list[DecisionRow]:
         """The last `count` decisions about a lineage, newest first."""
 
         def query(made: Any, _: Ours) -> Any:
             order = _columns(made, ("at_ms", "created_ms", "kind", "version"))
-            found = select(made).where(made.c.lineage == lineage)
+            found = select(*_columns(made, _DECISION_COLUMNS)).where(made.c.lineage == lineage)
             return found.order_by(*(column.desc() for column in order)).limit(count)
 
-        return self._rows(DECISION, query, DecisionRow)
+        return self._rows(DECISION, query, _built(decision_row, _DECISION_COLUMNS))
 
     def verdicts(
         self, timeframe: str, start_ms: int, end_ms: int, pair: str | None = None
@@ -240,7 +245,7 @@ class Journal:
             found = found.where(ours(start_ms, end_ms, **where))
             return found.order_by(*_columns(said, ("candle_ms", "created_ms", "pair", "reason")))
 
-        return self._rows(VERDICT, query, VerdictRow)
+        return self._rows(VERDICT, query, _built(verdict_row, _VERDICT_COLUMNS))
 
     def count_verdicts(
         self, timeframe: str, start_ms: int, end_ms: int
@@ -260,8 +265,10 @@ class Journal:
             last = select(said.pair, said.reason, func.count()).where(said.place == 1)
             return last.group_by(said.pair, said.reason)
 
-        counted = self._rows(VERDICT, query, lambda *found: found)
-        return {(pair, reason): count for pair, reason, count in counted}
+        def counted(pair: Any, reason: Any, count: int) -> tuple[tuple[str, str], int]:
+            return (as_text(pair), as_text(reason)), count
+
+        return dict(self._rows(VERDICT, query, counted))
 
     def prune(self, timeframe: str, before_ms: int, most: int) -> int:
         """Remove at most about so many rows on older candles; how many, 0 when there is no more.
@@ -312,7 +319,8 @@ class Journal:
 
     def _of_market(self, lineages: Iterable[str]) -> set[str]:
         market = _market_of(self.lineage)
-        return {name for name in lineages if market and _market_of(name) == market}
+        texts = (name for name in lineages if isinstance(name, str))  # SQLite takes anything
+        return {name for name in texts if market and _market_of(name) == market}
 
 
 def _within(
@@ -351,8 +359,9 @@ def _cut(
     return int(gone)
 
 
-def _row(*found: Any) -> JournalRow:
-    return forecast_row(dict(zip(_FORECAST_COLUMNS, found, strict=True)))
+def _built(build: Callable[[dict[str, Any]], Row], names: Sequence[str]) -> Callable[..., Row]:
+    """Makes a row of what a query found, in the order of these columns."""
+    return lambda *found: build(dict(zip(names, found, strict=True)))
 
 
 def _columns(source: Any, names: Sequence[str]) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lstm_model.errors import DataError
 
 _MOST = 2**63  # what a database's integers do not reach
+_SHOWN = 60  # characters of a value that is refused
 
 
 class Fact(NamedTuple):
@@ -131,11 +132,22 @@ def forecast_values(row: JournalRow) -> dict[str, Any]:
 
 
 def forecast_row(values: Mapping[str, Any]) -> JournalRow:
-    """The inverse of `forecast_values`."""
-    columns = dict(values)
-    quantiles = tuple(float(value) for value in json.loads(columns.pop("quantiles")))
-    far = tuple(_float(value) for value in json.loads(columns.pop("far") or "[]"))
-    return JournalRow(quantiles=quantiles, far=far, **columns)
+    """The inverse of `forecast_values`; columns that a newer release writes too are left out.
+
+    Raises
+    ------
+    DataError
+        Something else is in a column than a release ever wrote there.
+    """
+    of = _Columns(values)
+    return JournalRow(
+        pair=of.text("pair"), timeframe=of.text("timeframe"), candle_ms=of.whole("candle_ms"),
+        version=of.text("version"), quantiles=of.numbers("quantiles"),
+        volatility=of.number("volatility"), mean=of.number("mean"), low=of.number("low"),
+        high=of.number("high"), reason=of.text("reason"), created_ms=of.whole("created_ms"),
+        mean_error=of.maybe("mean_error"), lowest=of.maybe("lowest"), highest=of.maybe("highest"),
+        far=of.maybe_numbers("far"),
+    )  # fmt: skip
 
 
 def decision_values(row: DecisionRow) -> dict[str, Any]:
@@ -158,6 +170,17 @@ def decision_values(row: DecisionRow) -> dict[str, Any]:
     return {**texts, **times, **floats}
 
 
+def decision_row(values: Mapping[str, Any]) -> DecisionRow:
+    """The inverse of `decision_values`. Raises as `forecast_row`."""
+    of = _Columns(values)
+    return DecisionRow(
+        lineage=of.text("lineage"), at_ms=of.whole("at_ms"), kind=of.text("kind"),
+        version=of.text("version"), champion=of.text("champion"), candles=of.whole("candles"),
+        gain=of.maybe("gain"), bound=of.maybe("bound"), text=of.text("text"),
+        created_ms=of.whole("created_ms"),
+    )  # fmt: skip
+
+
 def verdict_values(row: VerdictRow) -> dict[str, Any]:
     """Column -> value of a verdict."""
     texts = {name: _text(getattr(row, name)) for name in ("pair", "timeframe", "reason", "text")}
@@ -165,21 +188,99 @@ def verdict_values(row: VerdictRow) -> dict[str, Any]:
     return {**texts, **times}
 
 
-_NEEDED = {  # the columns without which a fact is none
-    "forecast": "lineage pair timeframe candle_ms version quantiles volatility mean low high "
-    "reason created_ms",
-    "decision": "lineage at_ms kind version champion candles text created_ms",
-    "verdict": "lineage pair timeframe candle_ms reason text created_ms",
-}
+def verdict_row(values: Mapping[str, Any]) -> VerdictRow:
+    """The inverse of `verdict_values`. Raises as `forecast_row`."""
+    of = _Columns(values)
+    return VerdictRow(
+        pair=of.text("pair"), timeframe=of.text("timeframe"), candle_ms=of.whole("candle_ms"),
+        reason=of.text("reason"), text=of.text("text"), created_ms=of.whole("created_ms"),
+    )  # fmt: skip
+
+
+class _Columns:
+    """Reads a row that anybody may have written, each column as what it has to be."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str:
+        return as_text(self._values.get(name), f"column {name} holds")
+
+    def whole(self, name: str) -> int:
+        value = self._values.get(name)
+        if type(value) is not int or not -_MOST <= value < _MOST:
+            raise self._wrong(name, "whole number")
+        return value
+
+    def number(self, name: str) -> float:
+        found = _finite(self._values.get(name))
+        if found is None:
+            raise self._wrong(name, "finite number")
+        return found
+
+    def maybe(self, name: str) -> float | None:
+        return None if self._values.get(name) is None else self.number(name)
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        found, text = self.maybe_numbers(name), self._values.get(name)
+        known = tuple(value for value in found if value is not None)
+        if text is None or len(known) < len(found):
+            raise self._wrong(name, "list of finite numbers")
+        return known
+
+    def maybe_numbers(self, name: str) -> tuple[float | None, ...]:
+        """With None for each that was not known; nothing where an older release wrote none."""
+        text = self._values.get(name)
+        try:
+            listed = json.loads(text or "[]")
+        except (ValueError, TypeError, RecursionError):
+            listed = None
+        if not isinstance(listed, list) or any(_finite(v) is None is not v for v in listed):
+            raise self._wrong(name, "list of finite numbers")
+        return tuple(map(_finite, listed))
+
+    def _wrong(self, name: str, kind: str) -> DataError:
+        return DataError(f"column {name} holds no {kind}: {_shown(self._values.get(name))}")
+
+
+def as_text(value: Any, where: str = "there is") -> str:
+    """A value of a column that anybody may have written. Raises as `forecast_row`."""
+    if not isinstance(value, str):
+        raise DataError(f"{where} no text: {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:_SHOWN]
+
+
+def _finite(value: Any) -> float | None:
+    """The number; None if it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON and Python have numbers of any length
+        return None
+    return number if math.isfinite(number) else None
+
+
+_READ = {"forecast": forecast_row, "decision": decision_row, "verdict": verdict_row}
 
 
 def is_fact(fact: Fact) -> bool:
-    """Whether it can be one, read from where others may have written."""
+    """Whether it is one, read from where others may have written."""
     if not isinstance(fact.kind, str) or not isinstance(fact.values, dict):
         return False
-    needed = _NEEDED.get(fact.kind, "no such kind").split()
-    plain = all(isinstance(value, str | int | float | None) for value in fact.values.values())
-    return plain and all(fact.values.get(name) is not None for name in needed)
+    read = _READ.get(fact.kind)
+    try:
+        return read is not None and read(fact.values) is not None and _is_of_bot(fact.values)
+    except DataError:
+        return False
+
+
+def _is_of_bot(values: Mapping[str, Any]) -> bool:
+    return isinstance(values.get("lineage"), str)
 
 
 _FORECAST_FLOATS = ("volatility", "mean", "low", "high", "mean_error", "lowest", "highest")

@@ -164,7 +164,7 @@ class Outlook:
         forecast, decision = self.forecast, self.decision
         returns = {name: getattr(forecast, name) for name in _RETURNS}
         prices = {
-            f"price_{name}".removesuffix("_mean"): close * np.exp(returns[name])
+            f"price_{name}".removesuffix("_mean"): _price(close, returns[name])
             for name in ("mean", "low", "high", "lowest", "highest")
         }
         due = self._due(step_ms)
@@ -214,3 +214,10 @@ class Outlook:
             f"{forecast.interval_level:.0%} in [{low:+.1f}, {high:+.1f}], edge after costs "
             f"{1e4 * decision.edge[row]:+.1f} bps{funding} -> {decision.reason[row]}"
         )
+
+
+def _price(close: Floats, log_return: Floats) -> Floats:
+    """(N,) the price after a log return; NaN where it is none any more."""
+    with np.errstate(over="ignore"):
+        price = close * np.exp(log_return)
+    return np.where(np.isfinite(price), price, np.nan)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.errors import StoreError
-from lstm_model.market.candles import Floats, Ints
+from lstm_model.market.candles import Floats, Ints, utc_text
 from lstm_model.model.forecast import Forecast, unknown_far
 from lstm_model.store.journal import Journal
 from lstm_model.store.journal_rows import JournalRow
@@ -69,9 +69,17 @@ class Told:
         return int(self._date_ms[-1]) if len(self._date_ms) else -1
 
     def add(self, rows: Sequence[JournalRow]) -> None:
-        """Continue by rows in order of their candles; from their first on only they count."""
+        """Continue by rows in order of their candles; from their first on only they count.
+
+        Raises
+        ------
+        StoreError
+            Somebody else wrote one, for other levels: nothing changes.
+        """
         if not rows:
             return
+        for row in rows:
+            self._check(row)
         stop = int(np.searchsorted(self._date_ms, rows[0].candle_ms))
         date_ms = np.array([row.candle_ms for row in rows], np.int64)
         versions = np.array([row.version for row in rows], object)
@@ -81,7 +89,10 @@ class Told:
         self._numbers = np.concatenate([self._numbers[:stop], numbers])
 
     def precede(self, rows: Sequence[JournalRow]) -> None:
-        """Add what was said of other candles, of rows in order of them: what is known stays."""
+        """Add what was said of other candles, of rows in order of them: what is known stays.
+
+        Raises as `add`.
+        """
         known = set(self._date_ms.tolist())
         other = Told(self._levels)
         other.add([row for row in rows if row.candle_ms not in known])
@@ -108,6 +119,14 @@ class Told:
         far = numbers[:, levels + len(_SINGLE) :]
         forecast = Forecast(self._levels, numbers[:, :levels], **single, far=far)
         return Found(rows, forecast, self._versions[at])
+
+    def _check(self, row: JournalRow) -> None:
+        if (found := len(row.quantiles)) != len(self._levels):
+            raise StoreError(
+                f"{row.pair}: the forecast of {utc_text(row.candle_ms)} in the journal has {found} "
+                f"quantiles, not {len(self._levels)}: no bot of these settings wrote it; move the "
+                "journal away to start a new one"
+            )
 
 
 class Memory:
@@ -141,6 +160,11 @@ class Memory:
         ----------
         oldest_ms : open of the oldest candle that will be shown
         newest_ms : of the newest that may have been forecast before; later ones were not
+
+        Raises
+        ------
+        StoreError
+            What waits for the journal was written by somebody else.
         """
         self._oldest_ms, self._begun_ms = oldest_ms, newest_ms
         rows = sorted(self._journal.waiting(), key=attrgetter("pair"))
@@ -225,5 +249,5 @@ def _said_first(rows: Iterable[JournalRow]) -> list[JournalRow]:
 def _numbers(row: JournalRow) -> list[float | None]:
     """A row of the table; NumPy reads None as NaN."""
     single = [getattr(row, name) for name in _SINGLE]
-    far = row.far or _UNKNOWN_FAR
+    far = row.far if len(row.far) == len(_UNKNOWN_FAR) else _UNKNOWN_FAR
     return [*row.quantiles, *single, *far]

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from lstm_model.errors import DataError, TrainingError
+from lstm_model.errors import DataError, TrainingError, explained
 from lstm_model.files import DAMAGE
-from lstm_model.model.weights import is_trained
+from lstm_model.model.weights import check_trained, is_trained
 from lstm_model.settings import Settings
 
 
@@ -60,6 +61,9 @@ class TrainingJob:
     parity: Path | None = None
 
     def __post_init__(self) -> None:
+        kinds = [self.rows.dtype.kind, self.targets.dtype.kind, *self._kinds_of_ends()]
+        if kinds != ["f", "f", "i", "i"]:
+            raise DataError(f"training rows, targets and ends of windows are of kinds {kinds}")
         if self.rows.ndim != 2 or self.targets.shape != self.rows.shape[:1]:
             raise DataError(
                 f"training rows {self.rows.shape} and targets {self.targets.shape} do not match"
@@ -68,6 +72,10 @@ class TrainingJob:
         self._check_windows("validation", self.validation_ends)
         if self.initial is not None and not self._initial_arrays():
             raise DataError(f"the initial weights hold no network, only {sorted(self.initial)}")
+
+    def _kinds_of_ends(self) -> list[str]:
+        ends = (self.train_ends, self.validation_ends)
+        return [of.dtype.kind if of.ndim == 1 else f"{of.ndim}-d" for of in ends]
 
     def _check_windows(self, name: str, ends: NDArray[np.int32]) -> None:
         lookback = self.settings.lookback
@@ -109,6 +117,13 @@ class TrainingJob:
         )
 
 
+# As JSON has them, where a library may have written what it likes.
+_Text = Annotated[str, Field(strict=True)]
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+_Number = Annotated[float, Field(strict=True)]
+_Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a training is. Numbers are unknown (None) until the first steps are done.
@@ -123,23 +138,29 @@ class Progress:
         Seconds left on the same assumption.
     """
 
-    stage: str = "starting"
-    epoch: int = 0
-    epochs: int = 0
-    step: int = 0
-    steps: int = 0
-    fraction: float = 0.0
-    loss: float | None = None
-    validation_loss: float | None = None
-    windows_per_s: float | None = None
-    eta_s: float | None = None
+    stage: _Text = "starting"
+    epoch: _Count = 0
+    epochs: _Count = 0
+    step: _Count = 0
+    steps: _Count = 0
+    fraction: _Share = 0.0
+    loss: _Number | None = None
+    validation_loss: _Number | None = None
+    windows_per_s: _Number | None = None
+    eta_s: _Number | None = None
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> Self | None:
+    def of(cls, message: Mapping[str, Any]) -> Progress | None:
         """What a message of the child says of progress; None when it says something else."""
-        return cls(**message) if message and message.keys() <= _PROGRESS_FIELDS else None
+        if not message or not message.keys() <= _PROGRESS_FIELDS:
+            return None
+        try:
+            return _PROGRESS.validate_python(message)
+        except ValidationError:
+            return None
 
 
+_PROGRESS = TypeAdapter(Progress)
 _PROGRESS_FIELDS = {field.name for field in fields(Progress)}
 
 
@@ -147,10 +168,26 @@ _PROGRESS_FIELDS = {field.name for field in fields(Progress)}
 class Epoch:
     """One pass over the training windows: mean loss with dropout, validation loss without."""
 
-    epoch: int
-    loss: float
-    validation_loss: float
-    seconds: float
+    epoch: _Count
+    loss: _Number
+    validation_loss: _Number
+    seconds: _Number
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What result.json holds."""
+
+    epochs: _Count
+    best_epoch: _Count
+    history: tuple[Epoch, ...]
+    fallback: _Text | None
+    initial_loss: _Number | None = None
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+_RECORD = TypeAdapter(_Record)
 
 
 @dataclass(frozen=True)
@@ -190,18 +227,33 @@ class TrainingResult:
             Something is missing or damaged, or a weight is not finite.
         """
         with _usable(workdir / "result.json") as path:
-            result: dict[str, Any] = json.loads(path.read_text())
-            history = tuple(Epoch(**epoch) for epoch in result.pop("history"))
+            record = _RECORD.validate_python(json.loads(path.read_text()))
         with _usable(workdir / "result.npz") as path:
             weights = _read_weights(path)
         with _usable(workdir / "network.keras") as network:
-            network.stat()
-        with _usable(workdir / "result.json"):
-            found = cls(weights, network, history=history, seconds=seconds, **result)
+            network.open("rb").close()
         broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
         if broken:
             raise TrainingError(f"the trained weights are not finite: {', '.join(broken)}")
-        return found
+        return cls(
+            weights, network, record.epochs, record.best_epoch, record.history, record.fallback,
+            seconds, record.initial_loss,
+        )  # fmt: skip
+
+
+def check_network(job: TrainingJob, result: TrainingResult) -> TrainingResult:
+    """The result, if it holds a network for the job.
+
+    Raises
+    ------
+    TrainingError
+        It holds something else.
+    """
+    try:
+        check_trained(result.weights, job.rows.shape[1], len(job.settings.levels))
+    except (ValueError, LookupError) as error:
+        raise TrainingError(f"the training left no network that fits: {error}") from None
+    return result
 
 
 @contextmanager
@@ -210,11 +262,17 @@ def _usable(path: Path) -> Iterator[Path]:
     try:
         yield path
     except DAMAGE as error:
-        what = str(error) or type(error).__name__
+        found = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = explained(found, ()) if found else str(error) or type(error).__name__
         raise TrainingError(f"the training left no usable result, {path}: {what}") from error
 
 
 def _read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
     content = io.BytesIO(path.read_bytes())  # np.load leaves a file open that is damaged
     with np.load(content, allow_pickle=False) as arrays:
-        return {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
+        found = {name: arrays[name] for name in arrays.files}
+    foreign = [name for name, array in found.items() if array.dtype.kind != "f"]
+    if foreign:
+        raise ValueError(f"no numbers with a fraction: {', '.join(foreign)}")
+    with np.errstate(over="ignore"):  # infinite is named
+        return {name: np.asarray(array, np.float32) for name, array in found.items()}

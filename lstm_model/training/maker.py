@@ -40,7 +40,7 @@ from lstm_model.store.models import ModelStore, StoredModel
 from lstm_model.training import interpreter
 from lstm_model.training.absence import Absence
 from lstm_model.training.interpreter import Interpreter
-from lstm_model.training.job import TrainingJob, TrainingResult
+from lstm_model.training.job import TrainingJob, TrainingResult, check_network
 from lstm_model.training.material import Material, reach_ms
 from lstm_model.training.trainer import TRAINER, ProgressCallback, Stop
 
@@ -380,10 +380,11 @@ def _trained(job: TrainingJob, training: Training) -> Iterator[TrainingResult]:
     """The result of a training, whose folder is there until the block ends."""
     workdir = Path(tempfile.mkdtemp(prefix=_WORKDIR))
     try:
-        yield TRAINER.run(
+        result = TRAINER.run(
             job, workdir, training.progress, training.stop,
             background=training.background, ahead=training.ahead,
         )  # fmt: skip
+        yield check_network(job, result)
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
 

@@ -13,6 +13,7 @@ import pytest
 from series import STEP_MS, make_candles, same_bits, to_frame
 
 from lstm_model.bot.configuration import load_candles
+from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import CandleHistory
 from lstm_model.settings import Settings
@@ -93,6 +94,45 @@ def test_a_candle_of_the_future_is_named_and_hides_none_that_the_bot_sees(
     assert known is not None
     assert same_bits(known.close, WHOLE.close)
     assert history.seen_until([PAIR]) == {PAIR: int(WHOLE.date_ms[-1]) + STEP_MS}
+
+
+def test_a_candle_from_before_all_markets_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A date of zero: 54 years of holes would be filled."""
+    stray = pd.Timestamp(0, tz="UTC")
+    written(tmp_path, WHOLE, lambda frame: pd.concat([frame.iloc[:1].assign(date=stray), frame]))
+    began_s = time.monotonic()
+    found = load_candles(config_of(tmp_path), PAIR)
+    assert time.monotonic() - began_s < 5.0
+    assert found is not None
+    assert same_bits(found.date_ms, WHOLE.date_ms)
+    [said] = [record.message for record in caplog.records if "1970-01-01" in record.message]
+    assert said.startswith("BTC/USDT: 1 5m candle(s) on disk lie in the future or before all")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.assign(date=frame["date"].dt.tz_localize(None)),
+        lambda frame: frame.assign(close="x"),
+        lambda frame: frame.assign(date="x"),
+        lambda frame: frame.drop(columns=["close"]),
+    ],
+    ids=["no zone", "texts", "no dates", "lacks a column"],
+)
+def test_a_file_of_something_else_is_named(
+    tmp_path: Path, change: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By us, where freqtrade reads it, and where it takes it for empty."""
+    written(tmp_path, WHOLE, change)
+    try:
+        assert load_candles(config_of(tmp_path), PAIR) is None
+        said = caplog.text
+    except DataError as error:
+        said = str(error)
+    assert "BTC/USDT: the file of its 5m candles" in said
+    assert "--erase --pairs BTC/USDT` gets it anew" in said
 
 
 def test_a_file_of_nothing_but_future_is_no_history(tmp_path: Path) -> None:

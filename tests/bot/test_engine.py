@@ -107,6 +107,15 @@ def test_no_forecast_of_a_backtest_depends_on_the_future(tmp_path: Path) -> None
     assert prefix_agrees(engine_in, tmp_path)
 
 
+def test_a_study_of_the_future_is_refused_before_a_step_is_walked(tmp_path: Path) -> None:
+    """One stray date would mean decades of steps."""
+    candles = SERIES[0].rows(FIRST, FIRST + 3)
+    late = candles.date_ms + np.array([0, 0, 80 * 365 * 86_400_000 // STEP_MS * STEP_MS])
+    with pytest.raises(DataError, match=r"BTC/USDT: the candle of 2103-.* lies in the future"):
+        engine_in(tmp_path).outlook(replace(candles, date_ms=late), skip=0)
+    assert not (tmp_path / "steps").exists()
+
+
 class Foresighted(ModelMaker):
     """Trains every model on the candles it will be asked about, too."""
 

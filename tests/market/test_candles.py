@@ -84,9 +84,35 @@ def _off_grid(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(date=frame["date"] + pd.to_timedelta([0, 0, 7, 0], unit="s"))
 
 
+def _with(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.assign(**columns)
+
+
+def _stray(date: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The first or the last candle has another date."""
+    when, first = pd.Timestamp(date, tz="UTC"), date < "2023"
+    return lambda frame: frame.assign(
+        date=[when, *frame["date"][1:]] if first else [*frame["date"][:-1], when]
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
+        (_with(close=["1", "2", "x", "4"]), "column close of the candles holds no numbers"),
+        (_with(close=[1.0, None, [2.0], 3.0]), "column close of the candles holds no numbers"),
+        (_with(close=[1.0, 2.0, 10**400, 3.0]), "column close of the candles holds no numbers"),
+        (_with(high=np.full(4, 1 + 1j)), "column high .* holds complex128, not numbers"),
+        (
+            _with(high=pd.to_datetime([1, 2, 3, 4])),
+            "column high .* holds datetime64.*, not numbers",
+        ),
+        (_with(date=range(4)), "column date of the candles holds int64, not dates"),
+        (_with(date=["a"] * 4), "column date of the candles holds .*, not dates"),
+        (lambda frame: frame.assign(date=frame["date"].where(frame.index != 1)), "without a date"),
+        (lambda frame: pd.concat([frame, frame[["low"]]], axis=1), "several columns low"),
+        (_stray("1970-01-01"), r"4 candle\(s\) from 1970-01-01T00:00:00Z .* 5,666,403 would be"),
+        (_stray("2010-01-01"), "from 2010-01-01T00:00:00Z .* would be: is a date wrong"),
         (_missing, r"lack the column\(s\) high, volume"),
         (_twice, r"2 duplicate candle\(s\), first at 2023-11-14T00:05:00Z"),
         (_swapped, "not in order of time, first at 2023-11-14T00:05:00Z"),
@@ -99,6 +125,25 @@ def test_spoilt_candles_are_refused_with_pair_and_time(
     with pytest.raises(DataError, match=problem) as caught:
         Candles.from_frame(spoil(to_frame(make_candles(4))), "SOL/USDT", "5m")
     assert "SOL/USDT" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, -1.0, 1e60, 1.7e308])
+def test_what_can_be_neither_price_nor_volume_is_unknown(name: str, value: float) -> None:
+    """So nothing behind the door meets the logarithm of no price, or a number without an end."""
+    frame = to_frame(make_candles(5))
+    frame.loc[2, name] = value
+    candles = Candles.from_frame(frame, "X/Y", "5m")
+    assert np.flatnonzero(np.isnan(getattr(candles, name))).tolist() == [2]
+    assert candles.sound().tolist() == [True, True, False, True, True]
+    assert frame[name].to_numpy()[2] == value
+
+
+def test_a_price_of_nothing_is_unknown_and_a_volume_of_nothing_is_none_traded() -> None:
+    frame = to_frame(make_candles(3)).assign(close=[1.0, 0.0, 1e-60], volume=[0.0, 1.0, 2.0])
+    candles = Candles.from_frame(frame, "X/Y", "5m")
+    assert np.isnan(candles.close).tolist() == [False, True, True]
+    assert candles.volume.tolist() == [0.0, 1.0, 2.0]
 
 
 def test_candles_of_another_timeframe_are_refused() -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -472,6 +473,79 @@ def test_a_foreign_table_and_a_foreign_row_are_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="unusable"):
             journal.read("BTC/USDT", "5m", 0, 1)
         journal.close()
+
+
+def spoilt(path: Path, table: str, **values: Any) -> Journal:
+    """A journal whose tables ask for nothing, with such values in every row of one."""
+    path.unlink(missing_ok=True)
+    strict = Journal(path.with_name("strict.sqlite"), "binance-5m")
+    strict.record([make_row(), make_row(1)])
+    strict.record_decisions([make_decision()])
+    strict.record_verdicts([make_verdict()])
+    strict.close()
+    database = sqlite3.connect(path)
+    database.execute("ATTACH ? AS strict", [str(path.with_name("strict.sqlite"))])
+    for name in journal_tables.TABLES:
+        database.execute(f"CREATE TABLE {name} AS SELECT * FROM strict.{name}")  # noqa: S608
+    for column, value in values.items():
+        database.execute(f"UPDATE {table} SET {column} = ?", [value])  # noqa: S608
+    database.commit()
+    database.close()
+    return Journal(path, "binance-5m", whole_market=True)
+
+
+NO_FORECASTS = (
+    {"reason": None}, {"pair": b"BTC/USDT"}, {"created_ms": "soon"}, {"candle_ms": 0.5},
+    {"mean": "x"}, {"low": float("inf")}, {"volatility": None}, {"lowest": b"\xff"},
+    {"quantiles": None}, {"quantiles": "[1, [2]]"}, {"quantiles": "7"}, {"quantiles": "[null]"},
+    {"quantiles": "[NaN]"}, {"quantiles": "[true]"}, {"quantiles": "[" * 50_000}, {"far": "{}"},
+    {"far": "[1" + 400 * "0" + "]"}, {"far": 7}, {"version": 7},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("values", NO_FORECASTS, ids=str)
+def test_what_is_no_forecast_is_refused_by_its_column(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    journal, [column] = spoilt(tmp_path / "j.sqlite", "forecast", **values), values
+    read = partial(journal.read, "BTC/USDT", "5m", 0, 2**62)
+    if column == "pair":  # so it is of none
+        read = partial(journal.pairs, "5m", 0, 2**62)
+    if column == "candle_ms":
+        read = partial(journal.last, "BTC/USDT", "5m")
+    with pytest.raises(StoreError, match=rf"(column {column} holds|there is) no "):
+        read()
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [("decision", {"at_ms": "x"}), ("decision", {"text": None}), ("decision", {"gain": "much"}),
+     ("verdict", {"pair": None}), ("verdict", {"reason": 1}), ("verdict", {"created_ms": 0.5})],
+)  # fmt: skip
+def test_what_is_no_decision_and_no_verdict_is_refused(
+    tmp_path: Path, table: str, values: dict[str, Any]
+) -> None:
+    journal = spoilt(tmp_path / "j.sqlite", table, **values)
+    reads = [partial(journal.decisions, "binance-5m")]
+    if table == "verdict":
+        reads = [partial(journal.verdicts, "5m", 0, 2**62)]
+        reads += [partial(journal.count_verdicts, "5m", 0, 2**62)] * ("created_ms" not in values)
+    for read in reads:
+        with pytest.raises(StoreError, match=r"(holds|there is) no "):
+            read()
+    journal.close()
+
+
+def test_a_lineage_that_is_no_text_keeps_nobody_from_theirs(tmp_path: Path) -> None:
+    journal = spoilt(tmp_path / "j.sqlite", "verdict", lineage=7)
+    database = sqlite3.connect(tmp_path / "j.sqlite")
+    database.execute("INSERT INTO forecast (lineage, pair, timeframe) VALUES (7, 'X/Y', '5m')")
+    database.commit()
+    database.close()
+    assert len(journal.read("BTC/USDT", "5m", 0, 2**62)) == 2
+    assert journal.prune("5m", STEP_MS, 10) == 1
+    journal.close()
 
 
 def test_a_foreign_table_is_not_changed(tmp_path: Path) -> None:

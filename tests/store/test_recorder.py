@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -624,6 +626,41 @@ def test_a_damaged_line_costs_itself_alone_and_is_told(tmp_path: Path, line: byt
     assert written(tmp_path) == [make_row()]
     [news] = recorder.news
     assert news.endswith("damaged and lost: 1")
+
+
+def lines_of(*facts: list[Any]) -> bytes:
+    """Lines whose sums fit."""
+    contents = [json.dumps(fact).encode() for fact in facts]
+    return b"".join(b"%08x %s\n" % (zlib.crc32(content), content) for content in contents)
+
+
+def test_a_line_of_a_newer_release_is_read_without_what_it_knows_more(tmp_path: Path) -> None:
+    [fact] = Journal("sqlite://", BOT).forecasts([make_row()])
+    path = tmp_path / f"{BOT}.spool"
+    path.write_bytes(lines_of([fact.kind, fact.values | {"newer": 1.0}]))
+    recorder = Recorder(Journal(tmp_path / "journal.sqlite", BOT), path, "5m")
+    recorder.start()
+    assert recorder.settle(10.0)
+    recorder.stop()
+    assert written(tmp_path) == [make_row()]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"quantiles": "no json"}, {"quantiles": [0.1]}, {"candle_ms": "x"}, {"pair": 7},
+     {"lineage": 1}, {"mean": {}}, {"far": "{}"}, {"created_ms": 10**40}],
+    ids=str,
+)  # fmt: skip
+def test_a_line_with_a_sum_that_fits_and_values_that_do_not_is_no_fact(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    [fact] = Journal("sqlite://", BOT).forecasts([make_row()])
+    path = tmp_path / f"{BOT}.spool"
+    path.write_bytes(lines_of([fact.kind, fact.values | values], [*fact]))
+    spool = Spool(path)
+    assert spool.open()
+    assert (spool.everything(), spool.damaged) == ([fact], 1)
+    spool.close()
 
 
 # ---------------------------------------------------------------- old rows

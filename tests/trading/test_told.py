@@ -154,3 +154,19 @@ def test_a_journal_that_failed_is_asked_again(
     assert memory._asked == {}  # not at once
     memory._lost[PAIR] -= told_module._AGAIN_S
     wait_until(lambda: recorder.tick(0, STEP_MS) or memory.newest_ms(PAIR) == STEP_MS)
+
+
+def test_a_forecast_of_other_levels_is_named_and_changes_nothing() -> None:
+    """The lineage names the levels: whoever wrote it was no bot of these settings."""
+    known = told(row(3))
+    foreign = row(4, quantiles=(-0.1, 0.1))
+    for take in (known.add, known.precede):
+        with pytest.raises(StoreError, match=r"1970-01-01T00:04:00Z .* has 2 quantiles, not 3"):
+            take([row(2), foreign])
+    assert known.of(STEP_MS * np.arange(5)).rows.tolist() == [3]
+
+
+def test_a_reach_over_other_spans_is_unknown() -> None:
+    found = told(row(3, far=(-1.0, 1.0)), row(4)).of(STEP_MS * np.array([3, 4])).forecast
+    assert found.known_far(0) == (None,) * 6
+    assert found.known_far(1) == (-1.0, -2.0, None, 1.0, 2.0, 3.0)

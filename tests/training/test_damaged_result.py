@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trainer import GOOD_CHILD, Train, train, trainer
+from lstm_reference import random_weights
+from test_trainer import GOOD_CHILD, Train, make_job, train, trainer
 
 from lstm_model.errors import TrainingError
-from lstm_model.training.job import TrainingResult
+from lstm_model.model.weights import is_trained, numbered
+from lstm_model.settings import DEFAULT_LEVELS
+from lstm_model.training.job import Progress, TrainingResult, check_network
 
 __all__ = ["train", "trainer"]  # two fixtures
 
@@ -30,6 +33,7 @@ def archive() -> bytes:
     return written.getvalue()
 
 
+FEATURES = make_job().rows.shape[1]
 FILES = {
     "result.json": json.dumps(RECORD).encode(),
     "result.npz": archive(),
@@ -103,6 +107,84 @@ def test_a_record_that_is_cut_short_anywhere_is_named(folder: Path) -> None:
 def test_a_record_of_another_form_is_named(folder: Path, record: str) -> None:
     with pytest.raises(TrainingError, match=r"no usable result, .*/result\.json: \S"):
         read(folder, result_json=record.encode(errors="surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [({"epochs": "1"}, "epochs"), ({"epochs": -1}, "epochs"), ({"best_epoch": None}, "best_epoch"),
+     ({"fallback": []}, "fallback"), ({"initial_loss": "x"}, "initial_loss"),
+     ({"newer": 1}, "newer"), ({"history": [EPOCH | {"loss": "x"}]}, "history.0.loss"),
+     ({"history": [EPOCH | {"epoch": 1.5}]}, "history.0.epoch")],
+)  # fmt: skip
+def test_a_record_with_a_value_of_another_kind_is_named(
+    folder: Path, changes: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(TrainingError, match=rf"no usable result, .*result\.json: .*{problem}") as e:
+        read(folder, result_json=json.dumps(RECORD | changes).encode())
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("array", [np.array(1 + 1j), np.array(["a"]), np.arange(3), np.array(True)])
+def test_arrays_of_anything_but_floats_are_named(folder: Path, array: np.ndarray) -> None:
+    written = io.BytesIO()
+    np.savez(written, **{"gaps/bias": array})
+    with pytest.raises(TrainingError, match="no numbers with a fraction: gaps/bias"):
+        read(folder, result_npz=written.getvalue())
+
+
+def test_a_weight_beyond_float32_is_not_finite(folder: Path) -> None:
+    written = io.BytesIO()
+    np.savez(written, **{"gaps/bias": np.array([1e300])})
+    with pytest.raises(TrainingError, match="not finite: gaps/bias"):
+        read(folder, result_npz=written.getvalue())
+
+
+def test_a_folder_in_the_place_of_the_network_is_named(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        read(Path(made))
+        (Path(made) / "network.keras").unlink()
+        (Path(made) / "network.keras").mkdir()
+        with pytest.raises(TrainingError, match=r"network\.keras: "):
+            TrainingResult.read(Path(made), 1.0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"fraction": "half"}, {"fraction": 2.0}, {"epoch": 1.5}, {"stage": 1}, {"stage": None},
+     {"eta_s": [1]}, {"steps": -1}, {"step": 10**400}, {"loss": True}, {}, {"done": 1}],
+)  # fmt: skip
+def test_what_a_child_tells_is_progress_only_if_all_of_it_is(message: dict[str, object]) -> None:
+    assert Progress.of({"stage": "training", "fraction": 0.5}) == Progress("training", fraction=0.5)
+    assert Progress.of({**message}) is None
+
+
+WHOLE = random_weights(FEATURES, 4, len(DEFAULT_LEVELS), layers=1)
+TRAINED = {name: array for name, array in WHOLE.items() if is_trained(name)}
+
+
+def fitted(weights: dict[str, np.ndarray]) -> TrainingResult:
+    result = TrainingResult(weights, Path("network.keras"), 1, 1, (), None, 1.0)
+    return check_network(make_job(), result)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_networks_that_fit_the_job_are_taken(count: int) -> None:
+    both = {**TRAINED, **numbered(TRAINED, 2)} if count == 2 else TRAINED
+    assert fitted(both).weights == both
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{}, {"": WHOLE["gaps/bias"]}, {**TRAINED, "a": np.zeros(1)}, {**TRAINED, "x/y": np.zeros(1)},
+     {**TRAINED, "99999999999/gaps/bias": np.zeros(1)}, {**TRAINED, "2/gaps/bias": np.zeros(1)},
+     {**TRAINED, "²/gaps/bias": np.zeros(1)}, {**TRAINED, "gaps/bias": np.zeros(4)},
+     {**TRAINED, "lstm_1/kernel": np.zeros((FEATURES + 1, 16))},
+     {**TRAINED, "lstm_1/bias": np.zeros(())}, numbered(TRAINED, 2),
+     {name: array for name, array in TRAINED.items() if name != "gaps/kernel"}],
+)  # fmt: skip
+def test_what_is_no_network_for_the_job_is_refused(weights: dict[str, np.ndarray]) -> None:
+    with pytest.raises(TrainingError, match="the training left no network that fits: "):
+        fitted(weights)
 
 
 @given(content=st.binary(max_size=300))
