@@ -16,18 +16,20 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from instant_training import SETTINGS, InstantTraining, make_learning, make_terms
-from live_world import FIRST, OTHER, PAIR, SERIES, TRAINER, Bot, wait_for_learning
+from live_world import FIRST, OTHER, PAIR, SERIES, TRAINER, Bot, now_ms, wait_for_learning
 from oddities import Inputs, answers, bytes_changed, threads_watched
-from series import to_frame
+from series import STEP_MS, to_frame
 
 from lstm_model.bot.configuration import load_candles
 from lstm_model.bot.engine import WalkForwardEngine
+from lstm_model.bot.forecasting import with_columns
 from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP, compute_features
 from lstm_model.features.context import Contexts
 from lstm_model.learning.news import Complaints
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import CandleHistory
+from lstm_model.trading.analyzed import coming, forecast_facts, log_returns, opened_ms
 from lstm_model.trading.outlook import Outlook
 
 Frame = Any  # pandas.DataFrame, or hardly one
@@ -85,8 +87,8 @@ class CandleFrames(Inputs):
     def case(self, draw: random.Random) -> str:
         """Damage, show; the kind of the case."""
         self.cases += 1
-        frame = self.frame.iloc[-draw.choice([SHOWN, SHOWN, SHOWN, 1, 2, 60]) :].copy()
-        for _ in range(draw.choice([1, 1, 2, 4])):
+        frame = self.frame.iloc[-draw.choice([SHOWN] * 7 + [1, 2, 60]) :].copy()
+        for _ in range(draw.choice([0, 1, 1, 1, 2, 4])):
             frame = _damaged(frame, draw)
         places: dict[str, Callable[[Frame, random.Random], Any]] = {
             "features": self._features, "study": self._a_study, "bot": self._a_bot,
@@ -130,12 +132,16 @@ class CandleFrames(Inputs):
     def _a_bot(self, frame: Frame, draw: random.Random) -> None:
         """As a bot reads a frame, forecasts the newest candle of all pairs, then each pair."""
         engine, pair = self.bot.engine, f"N{self.cases}/USDT"
+        self.bot.recorder.tick(now_ms(FIRST + self.cases), STEP_MS)  # it has patience again
         with mock.patch.object(Complaints, "take", self._take):
             candles = engine.read(frame, pair)
             if candles is not None:
                 if not draw.randrange(3):
                     engine.foresee([candles])
-                _judge(engine.outlook(candles), candles)
+                outlook = engine.outlook(candles)
+                _judge(outlook, candles)
+                if not draw.randrange(3):
+                    _in_a_strategy(frame, candles, outlook)
         engine._history.forget_all_but([OTHER])
         engine._memory.follow([OTHER])
         engine._told_ms.clear()
@@ -162,6 +168,16 @@ class CandleFrames(Inputs):
         assert found is None or len(found)
         history.since(0)(OTHER)
         history.stored_until([OTHER])
+
+
+def _in_a_strategy(frame: Frame, candles: Candles, outlook: Outlook) -> None:
+    """The columns that a strategy gets, and what it reads of them."""
+    shown = with_columns(frame, candles, outlook)
+    assert len(shown) == len(frame)
+    assert opened_ms(shown) == (candles.date_ms[-1] if len(candles) else 0)
+    coming(shown, SETTINGS.horizon, candles.step_ms)
+    log_returns({OTHER: shown}, 30)
+    forecast_facts(shown, SETTINGS)
 
 
 def _is_of_then(candles: Candles) -> bool:

@@ -34,7 +34,7 @@ DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
 _STATIC = "StaticPairList"
 # What freqtrade's reading raises where a value is of another kind than it counts on.
-_STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError)
+_STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def settings_of(config: Config, timeframe: str | None = None) -> Settings:

@@ -25,7 +25,7 @@ from lstm_model.market.candles import Floats
 MOST_WIDENED = 3.0  # chosen: HAR widens no more than exp(3) times, and no less than exp(-3)
 _NOT_TRAINED = ("scaler", "mean")  # parts of a model that the training process never sees
 MOST_MEMBERS = 8  # chosen: more serve slower and gain nothing
-_NAME = re.compile(r"([2-9]/)?(lstm_[1-9]|gaps|mean|scale|scaler)/[a-z]+")  # what can be a weight's
+_NAME = re.compile(r"([2-9]/)?(lstm_[1-9]|gaps|scale)/[a-z]+")  # what training can leave
 _LEAST_GAP = 1e-4  # in units of volatility; ties between quantiles of a market that stands still
 
 
@@ -143,7 +143,7 @@ def check_shapes(weights: Mapping[str, NDArray[np.float32]]) -> None:
 def check_trained(weights: Mapping[str, NDArray[np.float32]], features: int, levels: int) -> None:
     """Refuse what a training process left that is no network of so many features and levels.
 
-    Scaler and mean, which it never sees, may be missing.
+    Nor are scaler and mean from there, which it never sees.
 
     Raises
     ------

@@ -186,7 +186,9 @@ def test_what_is_wrong_is_told_in_a_line(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("text", ["null", "[]", '"x"', "5", "{", "", b'{"a": "\xff"}', "{}"])
+@pytest.mark.parametrize(
+    "text", ["null", "[]", '"x"', "5", "{", "", b'{"a": "\xff"}', "{}", "[" * 9_999]
+)
 def test_a_file_that_is_no_configuration_is_named(text: str | bytes) -> None:
     Path("user_data").mkdir()
     Path("a.json").write_bytes(text if isinstance(text, bytes) else text.encode())

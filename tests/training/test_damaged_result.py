@@ -175,7 +175,8 @@ def test_networks_that_fit_the_job_are_taken(count: int) -> None:
 
 @pytest.mark.parametrize(
     "weights",
-    [{}, {"": WHOLE["gaps/bias"]}, {**TRAINED, "a": np.zeros(1)}, {**TRAINED, "x/y": np.zeros(1)},
+    [WHOLE | {"scaler/mean": np.zeros(1)}, {**TRAINED, "mean/bias": np.zeros((2, 1))},
+     {}, {"": WHOLE["gaps/bias"]}, {**TRAINED, "a": np.zeros(1)}, {**TRAINED, "x/y": np.zeros(1)},
      {**TRAINED, "99999999999/gaps/bias": np.zeros(1)}, {**TRAINED, "2/gaps/bias": np.zeros(1)},
      {**TRAINED, "²/gaps/bias": np.zeros(1)}, {**TRAINED, "gaps/bias": np.zeros(4)},
      {**TRAINED, "lstm_1/kernel": np.zeros((FEATURES + 1, 16))},
