@@ -96,7 +96,8 @@ def array_changed(array: np.ndarray, draw: random.Random) -> np.ndarray:
         lambda: np.concatenate([array, array]),
     ]  # fmt: skip
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return draw.choice(ways)()
     except (ValueError, IndexError):  # that one cannot be changed so
         return np.zeros(0)

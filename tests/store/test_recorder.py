@@ -639,7 +639,9 @@ def test_a_line_of_a_newer_release_is_read_without_what_it_knows_more(tmp_path: 
     path = tmp_path / f"{BOT}.spool"
     path.write_bytes(lines_of([fact.kind, fact.values | {"newer": 1.0}]))
     recorder = Recorder(Journal(tmp_path / "journal.sqlite", BOT), path, "5m")
-    recorder.start()
+    with locked(tmp_path / "journal.sqlite"):
+        recorder.start()
+        assert recorder.waiting() == [make_row()]
     assert recorder.settle(10.0)
     recorder.stop()
     assert written(tmp_path) == [make_row()]
