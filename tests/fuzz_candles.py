@@ -28,7 +28,7 @@ from lstm_model.features.closed_candle import WARM_UP, compute_features
 from lstm_model.features.context import Contexts
 from lstm_model.learning.news import Complaints
 from lstm_model.market.candles import Candles
-from lstm_model.market.history import CandleHistory
+from lstm_model.market.history import CandleHistory, until_now
 from lstm_model.trading.analyzed import coming, forecast_facts, log_returns, opened_ms
 from lstm_model.trading.outlook import Outlook
 
@@ -107,9 +107,10 @@ class CandleFrames(Inputs):
         return found
 
     def _features(self, frame: Frame, draw: random.Random) -> None:
-        candles = self._door(frame)
-        if candles is None:
+        found = self._door(frame)
+        if found is None:
             return
+        candles = until_now(found)  # as everybody does before holes are filled
         leading, known = (PAIR, OTHER), {c.pair: c for c in SERIES} | {OTHER: candles}
         leader = draw.choice(leading)
         seen = draw.choice([None, known.get])
