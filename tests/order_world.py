@@ -46,13 +46,17 @@ from lstm_model import LSTMRisk
 
 
 class Eager(LSTMRisk, IStrategy):
-    """Enters a pair every third minute, adds to it, and leaves after five."""
+    """Enters a pair every third minute, adds to it, and leaves after five.
+
+    An entry that waits follows the price, and so does the stop on the exchange.
+    """
 
     timeframe = "1m"
     can_short = CAN_SHORT
     minimal_roi = {"0": 100}
     stoploss = -0.05
     startup_candle_count = 5
+    use_custom_stoploss = True
     position_adjustment_enable = True
     max_entry_position_adjustment = 1
 
@@ -64,6 +68,12 @@ class Eager(LSTMRisk, IStrategy):
 
     def populate_exit_trend(self, dataframe, metadata):
         return dataframe
+
+    def custom_stoploss(self, *args, **kwargs):
+        return -0.03
+
+    def adjust_entry_price(self, *args, proposed_rate, **kwargs):
+        return proposed_rate
 
     def custom_exit(self, pair, trade, current_time, current_rate, current_profit, **kwargs):
         age_s = (current_time - trade.open_date_utc).total_seconds()
@@ -241,7 +251,7 @@ class World(FastForward):
         lost = [it for it in self._lost(pair) if it.filled or it in self.truth.open_orders]
         waits = [it for it in self.truth.open_orders if it.number in {o.number for o in lost}]
         beyond = abs(self._worth(pair) - owned * rate) - moving * rate
-        if self._is_smaller(pair, owned) or (beyond < 10.0 and not waits):
+        if not waits and (beyond < 10.0 or self._is_smaller(pair, owned)):
             self._before[pair] = len(lost)
             self._alone_ms.pop(pair, None)
             return

@@ -27,7 +27,7 @@ class Intent:
     side : 1 long, -1 short
     amount, rate : base currency, and quote per base
     time_ms : when; UTC milliseconds
-    orders : how many orders the trade had that it adds to; 0 for a new one
+    orders : how many entries and additions the trade had that it adds to; 0 for a new one
     """
 
     pair: str

@@ -243,7 +243,7 @@ def _was_so(one: Unowned, before: Unowned | None) -> bool:
 
 
 def _is_known(intent: Intent, owned: Owned) -> bool:
-    """Whether freqtrade knows of the order: a trade opened since, or another order of it."""
+    """Whether freqtrade knows of the order: a trade opened since, or another entry of it."""
     if intent.orders:
-        return not owned.orders or len(owned.orders) > intent.orders
+        return owned.entries > intent.orders
     return owned.since_ms >= intent.time_ms - 1000

@@ -59,6 +59,7 @@ class Owned:
     amount : their position, shorts below zero
     bought, sold : what their waiting orders, stops too, may have bought and sold since
     orders : ids of all orders of these trades
+    entries : how many of them enter or add
     since_ms : when the newest of them was opened
     """
 
@@ -67,6 +68,7 @@ class Owned:
     sold: float = 0.0
     orders: frozenset[str] = frozenset()
     since_ms: int = 0
+    entries: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from freqtrade.persistence import Trade
+from freqtrade.persistence import Order, Trade
 from pandas import DataFrame
 
 from lstm_model.bot.theirs import or_else
@@ -92,6 +92,11 @@ class Entry:
 def side_of(trade: Trade) -> int:
     """1 long, -1 short."""
     return -1 if trade.is_short else 1
+
+
+def entries_of(trade: Trade) -> int:
+    """How many orders of the trade enter or add, whatever became of them."""
+    return sum(order.ft_order_side == trade.entry_side for order in trade.orders)
 
 
 def sign(side: str) -> int:
@@ -189,10 +194,26 @@ def add(strategy: Any, trade: Trade, theirs: Any, rate: float, least: float, mos
             return None
     added = (amount if is_whole else room) * (trade.leverage or 1.0) / rate
     now_ms = time.time_ns() // 1_000_000
-    sent = Intent(trade.pair, side_of(trade), added, rate, now_ms, len(trade.orders))
+    sent = Intent(trade.pair, side_of(trade), added, rate, now_ms, entries_of(trade))
     if not or_else(strategy._lstm_may_send, False)(sent):
         return None
     return theirs if is_whole else (room, *tag) if tag else room
+
+
+def resend(
+    strategy: Any, theirs: Any, *, trade: Trade, order: Order, current_order_rate: float,
+    is_entry: bool, **_: Any,
+) -> Any:  # fmt: skip
+    """What freqtrade hears of an order that waits where a strategy's price for it is `theirs`.
+
+    What replaces an entry is written down as every entry is; while that must not be sent, the one
+    that waits stays as it is.
+    """
+    if not is_entry or not theirs or theirs == current_order_rate:
+        return theirs
+    now_ms, side = time.time_ns() // 1_000_000, side_of(trade)
+    sent = Intent(trade.pair, side, order.safe_remaining, theirs, now_ms, entries_of(trade))
+    return theirs if or_else(strategy._lstm_may_send, False)(sent) else current_order_rate
 
 
 def reduce(

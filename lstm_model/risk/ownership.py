@@ -11,7 +11,7 @@ from freqtrade.persistence import Trade
 
 from lstm_model.bot.configuration import Config, store_folder
 from lstm_model.orders.standing import Owned
-from lstm_model.risk.entry import side_of
+from lstm_model.risk.entry import entries_of, side_of
 from lstm_model.settings import Settings
 
 
@@ -31,9 +31,12 @@ def owned_by(trades: Iterable[Trade]) -> dict[str, Owned]:
 
 
 def newest_closed(pair: str) -> Owned | None:
-    """What is left of the pair's newest closed trade: when it was opened."""
+    """What is left of the pair's newest closed trade: when it was opened, and its entries."""
     found = Trade.get_trades_proxy(pair=pair, is_open=False)
-    return Owned(0.0, since_ms=max(map(_opened_ms, found))) if found else None
+    newest = max(found, key=_opened_ms, default=None)
+    if newest is None:
+        return None
+    return Owned(0.0, since_ms=_opened_ms(newest), entries=entries_of(newest))
 
 
 def _of(trade: Trade) -> Owned:
@@ -43,7 +46,8 @@ def _of(trade: Trade) -> Owned:
         for buys in (True, False)
     )
     ids = frozenset(str(order.order_id) for order in trade.orders)
-    return Owned(side_of(trade) * trade.amount, bought, sold, ids, _opened_ms(trade))
+    held = side_of(trade) * trade.amount
+    return Owned(held, bought, sold, ids, _opened_ms(trade), entries_of(trade))
 
 
 def _buys(trade: Trade, order: Any) -> bool:
@@ -56,7 +60,7 @@ def _together(one: Owned | None, other: Owned) -> Owned:
         return other
     return Owned(
         one.amount + other.amount, one.bought + other.bought, one.sold + other.sold,
-        one.orders | other.orders, max(one.since_ms, other.since_ms),
+        one.orders | other.orders, max(one.since_ms, other.since_ms), one.entries + other.entries,
     )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ class Safety:
         self._candle_ms, self._tell, self._shout = candle_ms, tell, shout
         self._stuck, self._exits = Stuck(), set[int]()
         self._seen, self._seen_ms = set[int](), dict[int, int]()
+        self._hears, self._stops = False, dict[int, int]()
         self._asked_ms, self._failed = 0, False
         self._then: dict[str, Owned] | None = None  # the trades when the exchange was asked
 
@@ -112,6 +113,7 @@ class Safety:
     def looked_at(self, trade: Trade) -> None:
         """freqtrade has come to ask whether to leave this trade."""
         self._seen.add(trade.id)
+        self._hears = True  # a strategy may answer `should_exit` without asking ours
 
     def exposures(self) -> Iterable[tuple[str, float]]:
         """By pair what is at stake beside the trades, quote currency, shorts below zero."""
@@ -149,17 +151,28 @@ class Safety:
 
     def _troubles(self, trades: Collection[Trade], now_ms: int, *, stops: bool) -> dict[int, str]:
         """By trade what was to be done of it since the loop before, and was not."""
-        exits, seen = self._exits, self._seen
+        exits, seen, placed = self._exits, self._seen, self._stops
         self._exits, self._seen = set(), set()
         self._seen_ms = {
-            it.id: now_ms if it.id in seen else self._seen_ms.get(it.id, now_ms) for it in trades
-        }
-        lately_ms = now_ms - _UNSEEN_MS
-        found = {
-            it.id: _trouble(it, it.id in exits, self._seen_ms[it.id] > lately_ms, stops)
+            it.id: now_ms if it.id in seen or not self._hears else self._seen_ms.get(it.id, now_ms)
             for it in trades
         }
+        # freqtrade takes the stop off for every addition; one that it has placed anew was taken.
+        self._stops = {it.id: _stops_of(it) for it in trades}
+        lately_ms = now_ms - _UNSEEN_MS
+        found = {
+            it.id: _trouble(
+                it, it.id in exits, self._seen_ms[it.id] > lately_ms,
+                stops and self._stops[it.id] <= placed.get(it.id, 0),
+            )
+            for it in trades
+        }  # fmt: skip
         return {trade_id: text for trade_id, text in found.items() if text}
+
+
+def _stops_of(trade: Trade) -> int:
+    """How many stops of the trade were on the exchange so far."""
+    return sum(order.ft_order_side == "stoploss" for order in trade.orders)
 
 
 def _trouble(trade: Trade, leaves: bool, seen: bool, stops: bool) -> str:
@@ -168,7 +181,7 @@ def _trouble(trade: Trade, leaves: bool, seen: bool, stops: bool) -> str:
     Parameters
     ----------
     leaves, seen : freqtrade was about to send an exit of it, and has come to it lately
-    stops : there is to be a stop on the exchange
+    stops : there is to be a stop on the exchange, and none was placed since the loop before
     """
     waiting = [it for it in trade.orders if it.ft_is_open]
     if any(it.order_id in _NOTHING for it in waiting):

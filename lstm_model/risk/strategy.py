@@ -79,6 +79,9 @@ class LSTMRisk(LSTMForecasts):
         self._lstm_stakes = Stakes(self)
         # A bot that trades with money has one, and before it is there, sends nothing.
         self._lstm_safety: Safety | Unready | None = unready(config)
+        if self._lstm_safety:
+            # Not a method of the class: freqtrade lets a strategy have this one or the two of it.
+            assign(self, "adjust_order_price", self._lstm_adjust_order_price)
         self._lstm_precision: dict[str, tuple[float | None, int]] = {}  # by pair, and ccxt's mode
         if (stop := self.lstm_settings.stop) is not None:
             self.lstm_sets_stop = stop == "forecast"
@@ -322,6 +325,11 @@ class LSTMRisk(LSTMForecasts):
         is theirs: that bounds its risk.
         """
         return self._lstm_stakes.of(entry)
+
+    def _lstm_adjust_order_price(self, **given: Any) -> Any:
+        """Theirs, as freqtrade would ask it; an entry that is sent again is written down first."""
+        theirs = type(self).adjust_order_price(self, **given)
+        return entries.resend(self, theirs, **given)
 
     def _lstm_may_stop(self) -> bool:
         """Whether the forecast's stop is in force: freqtrade must ask for it, too."""

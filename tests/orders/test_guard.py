@@ -162,20 +162,42 @@ def test_a_trade_opened_and_closed_at_once_is_no_refusal(book: Book) -> None:
     assert code(guard, now_ms=NOW_MS + 5_000) == ""
 
 
-def test_an_addition_is_known_by_the_orders_of_its_trade(book: Book) -> None:
+def of_trade(entries: int, orders: int, amount: float = 1.0) -> dict[str, Owned]:
+    ids = frozenset(str(number) for number in range(orders))
+    return {PAIR: Owned(amount, orders=ids, since_ms=NOW_MS - 10, entries=entries)}
+
+
+def test_an_addition_is_known_by_the_entries_of_its_trade(book: Book) -> None:
+    """A stop that freqtrade places anew is another order of the trade as well."""
     guard = opened(book)
-    before = Owned(1.0, orders=frozenset({"1", "2"}), since_ms=NOW_MS - 10)
-    guard.intend(intent(orders=2))
-    guard.judge({PAIR: before}, None, PAIRS, NOW_MS + 1)
+    guard.intend(intent(orders=1))
+    guard.judge(of_trade(1, 2), None, PAIRS, NOW_MS + 1)
     assert code(guard) == UNKNOWN_ORDER
-    more = Owned(1.0, bought=0.5, orders=frozenset({"1", "2", "3"}), since_ms=NOW_MS - 10)
-    guard.judge({PAIR: more}, None, PAIRS, NOW_MS + 2)
+    guard.judge(of_trade(1, 3), None, PAIRS, NOW_MS + 2)
+    assert code(guard) == UNKNOWN_ORDER
+    guard.judge(of_trade(2, 4), None, PAIRS, NOW_MS + 3)
+    assert code(guard) == ""
+    assert not guard.waiting
+
+
+def test_an_order_is_not_forgotten_with_the_trade_that_it_was_of(book: Book) -> None:
+    """freqtrade deletes a trade whose only entry was cancelled, also if the next one is lost."""
+    guard = opened(book)
+    guard.intend(intent(orders=1))
+    lost = Placed("7", PAIR, 1, 0.5, 99.0)
+    for seconds in (5, 15, 25):
+        asked_ms = NOW_MS + 1_000 * seconds
+        guard.judge({}, held(asked_ms, lost), PAIRS, asked_ms)
+        assert code(guard) == UNKNOWN_ORDER
+    for seconds in (35, 45, 55):
+        asked_ms = NOW_MS + 1_000 * seconds
+        guard.judge({}, held(asked_ms), PAIRS, asked_ms)
     assert code(guard) == ""
 
 
 def test_a_lost_addition_counts_beside_its_trade(book: Book) -> None:
     guard = opened(book)
-    trade = Owned(1.0, orders=frozenset({"1"}), since_ms=NOW_MS - 10)
+    trade = Owned(1.0, orders=frozenset({"1"}), since_ms=NOW_MS - 10, entries=1)
     guard.intend(intent(orders=1))
     for later in (1, LOOK_MS):
         guard.judge({PAIR: trade}, held(NOW_MS + later, BTC=1.5), PAIRS, NOW_MS + later)

@@ -14,6 +14,11 @@ from places import ROOT, TESTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
+# All wait, and what replaces them is lost while the same candle wants an entry anew.
+REPLACED: list[dict[str, Any]] = [
+    *({"minute": 1, "kind": "held", "pair": f"{coin}/USDT"} for coin in ("BTC", "SOL", "XRP")),
+    {"minute": 4, "kind": "order dropped", "calls": 3},
+]
 LOST = {"minute": 3, "kind": "order dropped", "calls": 3}
 
 
@@ -81,20 +86,21 @@ SCENARIOS = {
 CARELESS = {
     "spot": {"happenings": [LOST], "strategy": "Careless"},
     "futures": {"happenings": [{**LOST, "minute": 1}], "strategy": "Careless", "futures": True},
+    "spot, replaced": {"happenings": REPLACED, "strategy": "Careless"},
 }
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    scenarios = [*SCENARIOS.values(), *CARELESS.values()]
+    all_of = {**SCENARIOS, **CARELESS, "replaced": {"happenings": REPLACED}}
     done = subprocess.run(
         [sys.executable, str(TESTS / "order_world.py"), str(tmp_path_factory.mktemp("orders"))],
-        cwd=ROOT, env=environment(), input=json.dumps(scenarios), text=True, timeout=1_800,
+        cwd=ROOT, env=environment(), input=json.dumps([*all_of.values()]), text=True, timeout=1_800,
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4_000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return dict(zip([*SCENARIOS, *CARELESS], results, strict=True))
+    return dict(zip(all_of, results, strict=True))
 
 
 def test_every_kind_of_fault_is_played() -> None:
@@ -109,6 +115,15 @@ def test_what_is_lost_is_owned_or_told_and_nothing_is_sent_twice(
     assert played[name]["wrong"] == []
     assert played[name]["orders"] >= 9
     assert played[name]["trades"] >= 3
+
+
+def test_what_replaces_an_entry_is_not_sent_again_while_it_is_unknown(
+    played: dict[str, dict[str, Any]],
+) -> None:
+    """All three are lost and stay on the exchange: no pair is entered any more, and all is told."""
+    assert played["replaced"]["wrong"] == []
+    assert played["replaced"]["orders"] == 12
+    assert played["replaced"]["told"].count("on the exchange is an order") == 3
 
 
 @pytest.mark.parametrize("market", ["spot", "futures"])

@@ -11,10 +11,11 @@ import pytest
 from freqtrade.persistence import Order, Trade
 from pandas import DataFrame
 
-from lstm_model.orders.book import Book
+from lstm_model.orders.book import Book, Intent
 from lstm_model.orders.guard import Guard
 from lstm_model.orders.lookout import Lookout
 from lstm_model.orders.standing import Standing
+from lstm_model.risk import entry as entries
 from lstm_model.risk.safety import Safety
 
 PAIR, START_MS, LOOP_MS = "BTC/USDT", 1_700_000_000_000, 5_000
@@ -103,6 +104,24 @@ def test_a_trade_that_freqtrade_does_not_come_to_is_told_after_a_minute(
     assert bot.told("trade 7 cannot be looked at") == 1
 
 
+def test_a_strategy_that_answers_in_our_place_is_no_trouble(bot: Bot, trade: Trade) -> None:
+    """Its own `should_exit` asks nobody: that freqtrade comes to the trade is not heard."""
+    bot.loops(100, trade, looks=False)
+    assert bot.told("trade 7") == 0
+
+
+def test_a_stop_that_is_placed_anew_in_every_loop_is_no_trouble(bot: Bot, trade: Trade) -> None:
+    """freqtrade takes it off for each of several additions in a row."""
+    for number in range(10):
+        gone = order("stoploss", str(number))
+        gone.ft_is_open = False
+        trade.orders = [*trade.orders, gone]
+        for one in trade.orders:
+            one.ft_is_open = False
+        bot.loops(1, trade)
+    assert bot.told("trade 7") == 0
+
+
 def test_an_order_without_an_id_is_told_with_the_way_out(bot: Bot, trade: Trade) -> None:
     """freqtrade makes one of an answer that is no order, and asks for it for ever."""
     trade.orders = [order("stoploss", "None")]
@@ -116,3 +135,32 @@ def test_an_entry_that_waits_is_no_trouble(bot: Bot, trade: Trade) -> None:
     trade.amount, trade.orders = 0.0, [order("buy", "5000001")]
     bot.loops(30, trade, looks=False)
     assert bot.told("trade 7") == 0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_entry", "may", "answer", "written"),
+    [
+        (99.0, True, True, 99.0, 1),
+        (99.0, True, False, 98.0, 1),  # the one that waits stays
+        (98.0, True, True, 98.0, 0),
+        (None, True, True, None, 0),
+        (99.0, False, False, 99.0, 0),  # an exit is always free
+    ],
+    ids=["replaced", "refused", "kept", "cancelled", "exit"],
+)
+def test_an_entry_that_is_sent_again_is_written_down_first(
+    trade: Trade, theirs: float | None, is_entry: bool, may: bool, answer: float | None,
+    written: int,
+) -> None:  # fmt: skip
+    sent = list[Intent]()
+
+    def may_send(intent: Intent) -> bool:
+        sent.append(intent)
+        return may
+
+    waiting = order("buy", "5000001")
+    trade.orders = [waiting]
+    strategy = SimpleNamespace(_lstm_may_send=may_send)
+    given = {"trade": trade, "order": waiting, "current_order_rate": 98.0, "is_entry": is_entry}
+    assert entries.resend(strategy, theirs, **given, proposed_rate=99.0) == answer
+    assert [(it.pair, it.side, it.rate, it.orders) for it in sent] == [(PAIR, 1, 99.0, 1)] * written
