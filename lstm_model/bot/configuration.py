@@ -16,6 +16,7 @@ from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
 
 from lstm_model.bot import insides
+from lstm_model.bot.discretion import Discretion
 from lstm_model.bot.named import config_files, files_of, words_of
 from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
@@ -366,6 +367,8 @@ def in_a_line(error: BaseException) -> str:
     if type(cause).__name__ == "JSONDecodeError":  # below stands a part of the file, with secrets
         text = text.splitlines()[0]
     text = text.partition(insides.SEGMENT)[0]
+    part, path = getattr(cause, "instance", None), getattr(cause, "absolute_path", ())
+    text = Discretion.of_part(part, path).of(text)  # the schema's words hold what stands there
     if isinstance(error, KeyError):
         text = f"there is no {text}"
     return " ".join(text.split())
@@ -376,8 +379,9 @@ def _misshapen(files: Sequence[str]) -> str:
     try:
         with silent():
             found = insides.read_files(files)
-            if not isinstance(found.get("exchange", {}), dict):
-                return f"exchange must be a section in braces, found {found['exchange']!r}"
+            if not isinstance(part := found.get("exchange", {}), dict):
+                shown = Discretion.of_part(part, ["exchange"]).of(repr(part))
+                return f"exchange must be a section in braces, found {shown}"
             insides.check_schema({**found, "runmode": RunMode.UTIL_NO_EXCHANGE})
     except FreqtradeException as told:
         return in_a_line(told)

@@ -26,6 +26,7 @@ from lstm_model.commands.terminal import (
     days_option,
     of_bot,
     seed_option,
+    without_secrets,
     write_what_fits,
 )
 from lstm_model.errors import LstmModelError
@@ -44,12 +45,13 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except LstmModelError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(without_secrets(ctx, str(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on: click ends quietly
                 raise
             place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from None
+            text = without_secrets(ctx, f"{place}{error.strerror or error}")
+            raise click.ClickException(text) from None
 
 
 @click.group(cls=_Group)

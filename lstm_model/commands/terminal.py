@@ -7,6 +7,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +28,38 @@ MOST_MONEY = 1e15  # chosen: beyond, cents are lost in a float
 _FOLDER = click.Path(file_okay=False)
 _NAMED = 5  # chosen: as many versions, features or pairs as a sentence names
 
+
+def _noted(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Let whoever tells of an error know which configuration the command was about."""
+    ctx.meta[f"{__name__}.{param.name}"] = value
+    return value
+
+
+def without_secrets(ctx: click.Context, text: str) -> str:
+    """What is told of an error, without what the command's configuration keeps secret."""
+    configs = ctx.meta.get(f"{__name__}.configs")
+    if configs is None:  # it was about none
+        return text
+    from lstm_model.bot.configuration import read_config
+    from lstm_model.bot.discretion import Discretion
+    from lstm_model.bot.named import found_config
+
+    with suppress(OSError):  # a userdir that can be none
+        configs = configs or (str(found_config(ctx.meta.get(f"{__name__}.userdir"))),)
+    for file in set(configs) - {"-"}:  # what came from there cannot be read again
+        with suppress(ConfigError):  # a file that cannot be read, of which nothing is quoted
+            text = Discretion.of_part(read_config(Path(file)), ()).of(text)
+    return text
+
+
 # As freqtrade's commands have them, so that the same words name the same bot.
 config_option = click.option(
-    "-c", "--config", "configs", multiple=True, type=click.Path(dir_okay=False, allow_dash=True),
+    "-c", "--config", "configs", multiple=True, callback=_noted,
+    type=click.Path(dir_okay=False, allow_dash=True),
     help="freqtrade configuration; repeat to overlay.  [default: user_data/config.json, else "
     "config.json]",
 )  # fmt: skip
-userdir_option = click.option("--userdir", type=_FOLDER, help="user_data.")
+userdir_option = click.option("--userdir", type=_FOLDER, help="user_data.", callback=_noted)
 datadir_option = click.option(
     "-d", "--datadir", type=_FOLDER, help="Where freqtrade keeps candles."
 )

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lstm_model import machine
+from lstm_model.bot.discretion import Discretion
 from lstm_model.errors import ConfigError, LstmModelError
 from lstm_model.files import refuse_unwritable
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import Settings, parse_settings
-from lstm_model.setup.finding import Discretion, Finding, good, to_do
+from lstm_model.setup.finding import Finding, good, to_do
 
 Config = dict[str, Any]
 

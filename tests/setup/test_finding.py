@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_model.setup.finding import Discretion, Finding, State, good, to_do
+from lstm_model.bot.discretion import Discretion
+from lstm_model.setup.finding import Finding, State, good, to_do
 
 HOME = Path("/home/someone")
 # What is not told apart from words that have to be there.
@@ -38,6 +39,8 @@ def of(config: dict[str, Any], text: str) -> str:
         {"api_server": {"ws_token": ["other", "PLANTED"]}},
         {"external_message_consumer": {"producers": [{"name": "a", "ws_token": "PLANTED"}]}},
         {"webhook": {"url": "PLANTED"}},
+        {"exchange": {"secret": {"value": ["PLANTED"]}}},
+        {"exchange": {"keys": ["PLANTED"]}},
         {"discord": {"webhook_url": "PLANTED"}},
         {"db_url": "postgresql://me:PLANTED@host/db"},
         {"lstm": {"journal_url": "postgresql+psycopg://host/db?password=PLANTED"}},
@@ -94,5 +97,5 @@ def test_a_finding_is_a_line() -> None:
     assert str(to_do("x", "a\nb", "Do\tit")) == "x: a b. Do it"
     assert str(to_do("x", "Did you mean y?", "See z")) == "x: Did you mean y? See z"
     secret = Finding("x", State.NOTE, "PLANTED", "PLANTED")
-    told = Discretion({"key": "PLANTED"}, HOME).told(secret)
+    told = secret.without(Discretion({"key": "PLANTED"}, HOME))
     assert (told.text, told.todo, told.state) == ("***", "***", State.NOTE)
