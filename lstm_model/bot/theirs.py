@@ -54,6 +54,21 @@ def unasked(strategy: type, mixin: type) -> list[str]:
     ]
 
 
+def way_out(strategy: type, mixin: type) -> str:
+    """What to do about methods that are `unasked`.
+
+    Whoever has the mixin in front already cannot put it there once more: Python finds no order.
+    """
+    own, behind = "call super() of the same name", strategy.__bases__[1:]
+    if strategy.__bases__[0] is not mixin or not behind:
+        return own
+    name, others = strategy.__name__, ", ".join(base.__name__ for base in behind)
+    return (
+        f"{own}, or let {name} inherit from {others} alone and write "
+        f"class Safer({mixin.__name__}, {name})"
+    )
+
+
 def _knows_of_us(method: Any) -> bool:
     code = getattr(getattr(method, "__func__", method), "__code__", None)
     names = code.co_names if code else ()

@@ -21,7 +21,7 @@ from pandas import DataFrame
 
 from lstm_model.bot import insides
 from lstm_model.bot.forecasting import LSTMForecasts
-from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked
+from lstm_model.bot.theirs import Said, assign, hears_fills, or_else, unasked, way_out
 from lstm_model.orders.book import Intent
 from lstm_model.risk import entry as entries
 from lstm_model.risk.entry import TICK_SIZE, Entry, side_of, sign, tick_of
@@ -69,9 +69,8 @@ class LSTMRisk(LSTMForecasts):
         super().__init__(config=config)
         if alone := unasked(type(self), LSTMRisk):
             logger.warning(
-                "%s: LSTMRisk is not asked, so nothing of it is in force there; call super() of "
-                "the same name, or write class Safer(LSTMRisk, %s)",
-                ", ".join(alone), type(self).__name__,
+                "%s: LSTMRisk is not asked, so nothing of it is in force there; %s",
+                ", ".join(alone), way_out(type(self), LSTMRisk),
             )  # fmt: skip
         self._lstm_plans: dict[str, dict[str, Any]] = {}  # by pair, of a trade once filled
         self._lstm_told: dict[str, tuple[int, str]] = {}

@@ -21,7 +21,21 @@ from freqtrade.persistence import (
 )
 from freqtrade.persistence.custom_data import _CustomData
 from freqtrade.resolvers import StrategyResolver
-from test_theirs import CLOSE, COSTS, FULL, HEAD, NOW, PAIR, foretell, go_on, load, staked, stoploss
+from test_theirs import (
+    CLOSE,
+    COSTS,
+    FULL,
+    HEAD,
+    NOW,
+    PAIR,
+    Provider,
+    Wallets,
+    foretell,
+    go_on,
+    load,
+    staked,
+    stoploss,
+)
 from test_theirs import trade_of as trade
 
 from lstm_model.risk.entry import Entry
@@ -372,25 +386,77 @@ def test_where_no_move_can_pay_the_costs_there_is_no_entry_but_by_hand(tmp_path:
     assert denied == ["no_move"]
 
 
-def test_a_strategy_that_answers_in_our_place_is_told_so(
+STAKE = """
+    def custom_stake_amount(self, pair, current_time, current_rate, proposed_stake, min_stake,
+                            max_stake, leverage, entry_tag, side, **kwargs):
+        return 900.0
+"""
+ASKING = """
+    def custom_stake_amount(self, **kwargs):
+        return super().custom_stake_amount(**{**kwargs, "proposed_stake": 900.0})
+"""
+MIXED = """
+class Plain:
+    def custom_stake_amount(self, **kwargs): return 900.0
+
+class Other(Plain, Mine):
+    pass
+"""
+CHANGED = """
+class Other(Mine):
+    def custom_stake_amount(self, **kwargs): return 900.0
+"""
+
+
+def in_front() -> str:
+    """A strategy that lacks nothing but answers of its own, with the mixin in front."""
+    lines = HEAD.format(name="Mine", bases="LSTMRisk, IStrategy").splitlines()
+    return "\n".join(line for line in lines if "populate_indicators" not in line) + "\n"
+
+
+def resolved(folder: Path, name: str, text: str) -> Any:
+    """The strategy of a file with this text, as freqtrade loads it."""
+    folder.mkdir()
+    (folder / "own.py").write_text(text)
+    strategy = StrategyResolver.load_strategy(
+        {"strategy": name, "strategy_path": str(folder), "user_data_dir": folder,
+         "timeframe": "5m", "runmode": RunMode.BACKTEST, "exchange": {"name": "binance"},
+         "stake_currency": "USDT", "stake_amount": 100.0, "trading_mode": "futures", "lstm": {}}
+    )  # fmt: skip
+    strategy.dp, strategy.wallets, strategy._lstm_open = Provider(), Wallets(), lambda: None
+    foretell(strategy)
+    return strategy
+
+
+def test_a_strategy_that_answers_in_our_place_is_told_what_it_can_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Both ways that are told are gone, and each leads to what it promises."""
     caplog.set_level(logging.WARNING)
-    own = tmp_path / "alone"
-    own.mkdir()
-    body = FULL.replace("use_custom_stoploss = True", "use_custom_stoploss = False")
-    text = HEAD.format(name="Alone", bases="LSTMRisk, IStrategy") + body
-    (own / "alone.py").write_text(text)
-    StrategyResolver.load_strategy(
-        {"strategy": "Alone", "strategy_path": str(own), "user_data_dir": own, "timeframe": "5m",
-         "runmode": RunMode.BACKTEST, "exchange": {"name": "binance"}, "stake_currency": "USDT",
-         "stake_amount": 100.0, "trading_mode": "futures", "lstm": {}}
-    )  # fmt: skip
-    assert "Alone.custom_stake_amount" in caplog.text
-    assert "class Safer(LSTMRisk, Alone)" in caplog.text
+    mine = in_front()
+    assert staked(resolved(tmp_path / "alone", "Mine", mine + STAKE)) == 900.0
+    assert "Mine.custom_stake_amount: LSTMRisk is not asked" in caplog.text
+    assert caplog.text.rstrip().endswith(
+        "; call super() of the same name, or let Mine inherit from IStrategy alone and write class "
+        "Safer(LSTMRisk, Mine)"
+    )
     caplog.clear()
-    load(tmp_path, FULL)  # behind the mixin it is asked
-    assert "LSTMRisk is not asked" not in caplog.text
+    bounded = staked(resolved(tmp_path / "asking", "Mine", mine + ASKING))
+    alone = HEAD.format(name="Mine", bases="IStrategy") + STAKE
+    safer = f"{alone}\nclass Safer(LSTMRisk, Mine):\n    pass\n"
+    assert staked(resolved(tmp_path / "safer", "Safer", safer)) == bounded < 900.0
+    assert "LSTMRisk is not asked" not in caplog.text  # behind the mixin it is asked
+
+
+@pytest.mark.parametrize("others", [MIXED, CHANGED])
+def test_where_no_second_class_would_do_the_same_only_super_is_told(
+    others: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    mine = in_front()
+    resolved(tmp_path / "own", "Other", mine + others)
+    assert "custom_stake_amount: LSTMRisk is not asked" in caplog.text
+    assert caplog.text.rstrip().endswith("; call super() of the same name")
 
 
 def test_dates_of_any_unit_find_the_entrys_candle(tmp_path: Path) -> None:
