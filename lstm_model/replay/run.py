@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,6 +29,7 @@ from lstm_model.market.candles import FLOW, Records, timeframe_ms
 from lstm_model.market.flow_store import FlowStore, merge
 from lstm_model.practice.incidents import Incident, with_incidents
 from lstm_model.practice.scenario import (
+    INVENTED,
     Scenario,
     klines_flow,
     open_scenario,
@@ -46,6 +48,7 @@ from lstm_model.store.models import copy_learnt
 _MOST_PARTS = 300  # chosen: about a day of 5m candles
 # freqtrade takes these before any file.
 _BEFORE_FILES = ("FREQTRADE__EXCHANGE__", "FREQTRADE__DRY_RUN", "FREQTRADE__TRADING_MODE")
+_OF_A_BOT = re.compile(r"Run `freqtrade download-data[^`]*`\.?")  # into the folder of a replay
 _TELLING = ("telegram", "api_server", "webhook", "discord", "external_message_consumer")
 
 
@@ -166,7 +169,7 @@ class Replay:
         try:
             finished = forward.run()
         except FreqtradeException as error:
-            text = configuration.in_a_line(error)
+            text = _OF_A_BOT.sub(_more_history(self.wish), configuration.in_a_line(error))
             raise ConfigError(f"{text} (more in {self.files.log})") from None
         finally:
             if finished is None and not forward.equity:  # it never began
@@ -304,6 +307,13 @@ def _check_account(config: dict[str, Any], pairs: Sequence[str]) -> None:
             f"--orders: {', '.join(named)} in the environment would stand before the practice "
             "account's keys and address: unset them"
         )
+
+
+def _more_history(wish: Wish) -> str:
+    """How the bot of a replay comes to older candles: its own folder is written by the replay."""
+    if wish.data in INVENTED:
+        return f"Give a larger --days-before than {wish.days_before}."
+    return f"They are to be in {wish.history or wish.data}, or where --history says."
 
 
 def _name(wish: Wish, strategy: str) -> str:

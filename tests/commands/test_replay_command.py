@@ -72,6 +72,20 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_replay(user: Path) 
     assert "it is not writable" in told
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # freqtrade's, in the pandas of now
+def test_too_little_history_of_an_invented_market_is_cured_by_more_of_it() -> None:
+    """The bot, which cannot know, would have it downloaded into a folder of the replay."""
+    told = refused("--to", "2024-07-01T01:00")
+    assert "no 5m candles of BTC/USDT before" in told
+    assert "are wanted. Give a larger --days-before than 1. (more in " in told
+    assert "download-data" not in told
+
+
+def test_and_of_recorded_candles_by_older_ones_beside_them() -> None:
+    wish = run.Wish("their/data", 0, 1, ("config.json",))
+    assert run._more_history(wish) == "They are to be in their/data, or where --history says."
+
+
 @pytest.mark.usefixtures("no_market")
 def test_models_in_the_folder_that_is_made_anew_are_refused(user: Path) -> None:
     store = user / "week" / "live"
