@@ -26,7 +26,7 @@ _INSTALLED: tuple[Check, ...] = (
 def examine(subject: Subject) -> Iterator[Finding]:
     """Everything that is found, without secrets, each as soon as it is known."""
     checks = (
-        *_INSTALLED, _reading, _strategy, _backtests, _telegram, _store, _journal, _candles,
+        *_INSTALLED, _reading, _strategy, _money, _backtests, _telegram, _store, _journal, _candles,
         _exchange,
     )  # fmt: skip
     for check in checks:
@@ -61,6 +61,13 @@ def _strategy(subject: Subject) -> Iterator[Finding]:
         from lstm_model.setup.configured import check_strategy
 
         yield from check_strategy(subject.config, subject.settings)
+
+
+def _money(subject: Subject) -> Iterator[Finding]:
+    if subject.config is not None:
+        from lstm_model.setup.configured import check_money
+
+        yield from check_money(subject.config, subject.settings)
 
 
 def _backtests(subject: Subject) -> Iterator[Finding]:

@@ -580,6 +580,55 @@ def test_a_library_that_cannot_be_imported_ends_no_other_check(user: User, libra
     assert "ok   Python" in done.stdout
 
 
+# ---------------------------------------------------------------- money
+
+
+KEYS = {"key": "PLANTED-1", "secret": "PLANTED-2"}
+ON = {"entry": "limit", "exit": "limit", "stoploss": "market", "stoploss_on_exchange": True}
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ({}, "exchange.key and exchange.secret are empty"),
+        ({"key": "", "secret": ""}, "exchange.key and exchange.secret are empty"),
+        ({"key": "PLANTED-1"}, "exchange.secret is empty"),
+        ({"apiKey": None, "secret": "PLANTED-2"}, "exchange.key is empty"),
+    ],
+)
+def test_money_without_keys_is_something_to_do(
+    user: User, keys: dict[str, Any], missing: str
+) -> None:
+    user.configure(dry_run=False, exchange={**COMPLETE["exchange"], **keys}, order_types=ON)
+    [found] = to_be_done(user.examined())
+    assert (found.name, found.text) == ("money", f"dry_run is false and {missing}")
+    assert "a file of their own, named by one more -c" in found.todo
+    code, text = told(user, "-c", str(user.file))
+    assert (code, "PLANTED" in text, "1 thing(s) to do" in text) == (1, False, True)
+
+
+@pytest.mark.parametrize("form", [KEYS, {"ccxt_config": {"apiKey": "x", "secret": "y"}}])
+def test_money_with_keys_and_stops_on_the_exchange_is_good(
+    user: User, form: dict[str, Any]
+) -> None:
+    user.configure(dry_run=False, exchange={**COMPLETE["exchange"], **form}, order_types=ON)
+    findings = user.examined()
+    assert to_be_done(findings) == []
+    assert only(findings, "money").state == State.GOOD
+    assert "stops" not in by_name(findings)
+
+
+def test_stops_that_the_bot_keeps_to_itself_are_remarked_where_there_is_money(user: User) -> None:
+    """The strategy's count where the configuration names none."""
+    for off in ({}, {"order_types": {**ON, "stoploss_on_exchange": False}}):
+        user.configure(dry_run=False, exchange={**COMPLETE["exchange"], **KEYS}, **off)
+        found = only(user.examined(), "stops")
+        assert found.state == State.NOTE
+        assert "order_types.stoploss_on_exchange is off" in found.text
+    user.configure(order_types=ON)
+    assert not {"money", "stops"} & by_name(user.examined()).keys()  # a dry run
+
+
 # ---------------------------------------------------------------- secrets and the network
 
 
