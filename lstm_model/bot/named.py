@@ -46,7 +46,7 @@ def how_to_have_one(userdir: str | None) -> str:
 
 def files_of(config: Mapping[str, Any]) -> str:
     """The files that a configuration was read from, for a text about what is wrong in it."""
-    return ", ".join(_files(config)) or "the configuration"
+    return ", ".join(files_in_order(config)) or "the configuration"
 
 
 def words_of(config: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def words_of(config: Mapping[str, Any]) -> str:
     userdir, datadir = (Path(config.get(name, "")) for name in ("user_data_dir", "datadir"))
     usual_data = userdir / "data" / exchange.lower()
     return words(
-        _files(config),
+        files_in_order(config),
         None if userdir in (Path(), Path.cwd() / _FOLDER) else str(userdir),
         None if datadir in (Path(), usual_data) else str(datadir),
     )
@@ -89,6 +89,6 @@ def static_pairs(command: str) -> str:
     )
 
 
-def _files(config: Mapping[str, Any]) -> list[str]:
-    """In the order in which the later one wins; freqtrade notes them in the other."""
+def files_in_order(config: Mapping[str, Any]) -> list[str]:
+    """Those that it was read from, the one that wins last; freqtrade notes them the other way."""
     return [str(file) for file in reversed(config.get("config_files") or ())]

@@ -16,6 +16,7 @@ from freqtrade.persistence import Trade
 from lstm_model.bot import insides
 from lstm_model.bot.assembly import opened_exchange
 from lstm_model.bot.configuration import Config, configured_pairs, in_a_line, settings_of, silent
+from lstm_model.bot.named import files_in_order
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.orders.book import Book, Intent
 from lstm_model.orders.standing import NOTHING, Owned, Standing, Unowned, excess, unowned
@@ -132,7 +133,7 @@ def opened(config: Config) -> Iterator[Account]:
     ConfigError
         It trades with no money, or its exchange cannot be asked.
     """
-    files = {"config": config["config_files"], "user_data_dir": str(config["user_data_dir"])}
+    files = {"config": files_in_order(config), "user_data_dir": str(config["user_data_dir"])}
     try:
         with silent():
             config = insides.set_up_bot(files)
