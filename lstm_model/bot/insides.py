@@ -298,12 +298,14 @@ def stored_trades(folder: Path, form: str | None, pair: str, mode: TradingMode) 
 @contextmanager
 def database(url: str) -> Iterator[None]:
     """Read a bot's trades outside the bot."""
-    init_db(url)
+    before = getattr(Trade, "session", None)
     try:
+        init_db(url)
         yield
     finally:
-        Trade.session.remove()
-        Trade.session.get_bind().dispose()
+        if getattr(Trade, "session", None) is not before:  # also where its tables cannot be made
+            Trade.session.remove()
+            Trade.session.get_bind().dispose()
 
 
 def has_database() -> bool:

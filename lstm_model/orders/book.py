@@ -7,7 +7,7 @@ without it nothing was sent either.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class Page:
     kept: Mapping[str, float] = field(default_factory=dict)
     keeps: bool = True
 
+    def first_looks(self, pairs: Collection[str]) -> list[str]:
+        """Those of `pairs` of which what is held, on spot, becomes the user's own by a look."""
+        return [it for it in pairs if self.keeps and it not in self.kept and it not in self.intents]
+
 
 class Book:
     """The page on disk of one bot; two processes may write it, each change whole.
@@ -111,8 +115,30 @@ class Book:
             If it cannot be written.
         """
         with exclusive(self.path.with_suffix(".lock")):
-            page = replace(self.read(), **parts)
-            write_atomically(self.path, json.dumps({"form": _FORM, **asdict(page)}).encode())
+            return self._write(replace(self.read(), **parts))
+
+    def settle(self, pair: str, intent: Intent | None, kept: float | None = None) -> Page:
+        """What became of a pair's order is known: nothing waits for that any more.
+
+        Parameters
+        ----------
+        intent : as it was seen; a newer one stays
+        kept : what is held and none of the bot's business from now on, base currency
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read or written.
+        """
+        with exclusive(self.path.with_suffix(".lock")):
+            page = self.read()
+            intents = {it.pair: it for it in page.intents.values() if it != intent}
+            refusals = {name: known for name, known in page.refusals.items() if name != pair}
+            own = page.kept if kept is None else {**page.kept, pair: kept}
+            return self._write(replace(page, intents=intents, refusals=refusals, kept=own))
+
+    def _write(self, page: Page) -> Page:
+        write_atomically(self.path, json.dumps({"form": _FORM, **asdict(page)}).encode())
         return page
 
     def set_aside(self) -> Path:

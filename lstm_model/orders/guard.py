@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from lstm_model.errors import StoreError
 from lstm_model.orders.book import Book, Intent, Page, Refusals
-from lstm_model.orders.standing import NOTHING, Owned, Standing, Unowned, excess, nearer, unowned
+from lstm_model.orders.standing import NOTHING, Owned, Standing, Unowned, left_alone, unexplained
 from lstm_model.trading.sizing import REFUSED, UNKNOWN_ACCOUNT, UNKNOWN_ORDER
 
 # All chosen.
 _LATE_MS = 10_000  # an exchange may take so long to show what it has accepted
-_IN_FLIGHT_MS = 120_000  # an order sent by another thread has its answer by then
+IN_FLIGHT_MS = 120_000  # an order sent by another thread has its answer by then
 _MOST_PAUSES = 64  # candles that a pair waits after many refusals in a row
 _TOLD_AFTER = 3  # refusals in a row that the user hears of
 
@@ -118,8 +118,6 @@ class Guard:
     ) -> None:  # fmt: skip
         """Compare the trades with the newest answer; once a loop, between orders.
 
-        An answer is older than the trades are: what these or those explain is explained.
-
         Parameters
         ----------
         owned : the open trades by pair
@@ -138,11 +136,7 @@ class Guard:
             self._judged_ms, self._failure = standing.asked_ms, ""
             looked = {*pairs, *owned, *then, *self._page.intents}
             self._keep(standing, (then, owned), looked)
-            before, rest = (
-                {one.key: one for one in unowned(standing, known, self._page.kept, looked)}
-                for known in (then, owned)
-            )
-            self._compare({key: one for key, one in rest.items() if _was_so(one, before.get(key))})
+            self._compare(unexplained(standing, then, owned, self._page.kept, looked))
             for intent in self.waiting:
                 if self._came_to_nothing(intent, standing, now_ms):
                     self._settle(intent, came_true=False, now_ms=now_ms)
@@ -151,16 +145,12 @@ class Guard:
         self, standing: Standing, both: Collection[Mapping[str, Owned]], pairs: Collection[str]
     ) -> None:  # fmt: skip
         """What a spot account holds of a pair at the first look is the user's own; never grows."""
-        kept, news = dict(self._page.kept), []
-        for pair in pairs:
-            held = standing.held.get(pair, 0.0)
-            extra = nearer(*(excess(held, owned.get(pair, NOTHING)) for owned in both))
-            if pair in kept:
-                kept[pair] = nearer(kept[pair], extra)
-            elif self._keeps and self._page.keeps and pair not in self._page.intents:
-                kept[pair] = extra
-                if extra > standing.least.get(pair, 0.0):
-                    news.append(f"{extra:.8g} of {pair}")
+        first = self._page.first_looks(pairs) if self._keeps else ()
+        kept = left_alone(standing, both, self._page.kept, pairs, first)
+        news = [
+            f"{kept[pair]:.8g} of {pair}" for pair in first
+            if kept[pair] > standing.least.get(pair, 0.0)
+        ]  # fmt: skip
         if kept != self._page.kept:
             self._write(kept=kept)
         if news:
@@ -185,7 +175,7 @@ class Guard:
     def _came_to_nothing(self, intent: Intent, standing: Standing, now_ms: int) -> bool:
         """Whether the exchange has shown twice, some time apart, that there is nothing."""
         mine = self._threads.get(intent.pair, threading.get_ident()) == threading.get_ident()
-        if not mine and now_ms - intent.time_ms < _IN_FLIGHT_MS:
+        if not mine and now_ms - intent.time_ms < IN_FLIGHT_MS:
             return False
         if standing.asked_ms <= intent.time_ms or any(it.pair == intent.pair for it in self.found):
             self._clear_ms.pop(intent.pair, None)
@@ -227,7 +217,7 @@ class Guard:
 
     def _opened(self) -> Page:
         try:
-            return self._book.read()
+            page = self._book.read()
         except StoreError as error:
             aside = self._book.set_aside()
             self.news.append(
@@ -235,11 +225,7 @@ class Guard:
                 "blocks its pair now, also what is your own: see `freqtrade-lstm orders`"
             )
             return self._book.change(keeps=False)
-
-
-def _was_so(one: Unowned, before: Unowned | None) -> bool:
-    """Whether the trades of before did not explain it either."""
-    return before is not None and one.amount * before.amount > 0.0
+        return page if self._book.path.exists() else self._book.change()  # it tells of a bot
 
 
 def _is_known(intent: Intent, owned: Owned) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _FEE = 0.003  # chosen: share of an amount that a fee taken in the base currency may have made away
 
@@ -160,6 +160,69 @@ def unowned(
                 amount = order.side * order.amount
                 price = order.rate or rate
                 yield Unowned(pair, amount, price, order.id, order.reduces, order.conditional)
+
+
+def unexplained(
+    standing: Standing,
+    then: Mapping[str, Owned],
+    now: Mapping[str, Owned],
+    kept: Mapping[str, float],
+    pairs: Collection[str],
+) -> dict[str, Unowned]:
+    """By key what neither the trades before the answer nor those after it explain.
+
+    An answer is from a moment between: what these or those explain is explained.
+    """
+    before, rest = (
+        {one.key: one for one in unowned(standing, owned, kept, pairs)} for owned in (then, now)
+    )
+    return {key: one for key, one in rest.items() if _was_so(one, before.get(key))}
+
+
+def _was_so(one: Unowned, before: Unowned | None) -> bool:
+    """Whether the trades of before did not explain it either."""
+    return before is not None and one.amount * before.amount > 0.0
+
+
+def shown_by_both(before: Mapping[str, Unowned], now: Mapping[str, Unowned]) -> dict[str, Unowned]:
+    """By key what two looks both show, and no more of it than the smaller of them.
+
+    Examples
+    --------
+    >>> one, other = (Unowned("BTC/USDT", amount, 100.0) for amount in (1.0, 1.5))
+    >>> shown_by_both({one.key: one}, {other.key: other})["BTC/USDT position"].amount
+    1.0
+    """
+    return {
+        key: replace(one, amount=nearer(before[key].amount, one.amount))
+        for key, one in now.items()
+        if _was_so(one, before.get(key))
+    }
+
+
+def left_alone(
+    standing: Standing,
+    both: Collection[Mapping[str, Owned]],
+    kept: Mapping[str, float],
+    pairs: Collection[str],
+    first: Collection[str] = (),
+) -> dict[str, float]:
+    """By pair what is the user's own; it never grows.
+
+    Parameters
+    ----------
+    both : the open trades before and after the answer
+    first : those of `pairs` of which all that no trade explains is the user's, if nothing is known
+    """
+    own = dict(kept)
+    for pair in pairs:
+        held = standing.held.get(pair, 0.0)
+        extra = nearer(*(excess(held, owned.get(pair, NOTHING)) for owned in both))
+        if pair in own:
+            own[pair] = nearer(own[pair], extra)
+        elif pair in first:
+            own[pair] = extra
+    return own
 
 
 def _is_missing(extra: float, held: float, known: Owned) -> bool:

@@ -219,6 +219,55 @@ class Database:
         )
 
 
+class Foreign:
+    """A database that another program made, whose name comes from its configuration.
+
+    Raises
+    ------
+    StoreError
+        For a URL that cannot be understood.
+
+    Examples
+    --------
+    >>> Foreign("postgresql://me:secret@host/trades?password=secret").shown
+    'postgresql://me:***@host/trades'
+    >>> Foreign("sqlite://").is_missing
+    True
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = make_url(url)
+            self._url.get_dialect()
+        except (ArgumentError, ValueError):  # whose text may hold the password
+            raise StoreError("the URL of the database of trades names none that is known") from None
+        self.shown = self._url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is in memory, or a file that is not there; a server is asked by its use."""
+        if self._url.get_backend_name() != "sqlite":
+            return False
+        name = (self._url.database or "").removeprefix("file:").partition("?")[0]
+        return not Path(name).is_file()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """What fails of it in between is told in a line, without its secrets.
+
+        Raises
+        ------
+        StoreError
+            It cannot be used.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, ImportError) as error:
+            problem = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+            line = _without_secrets(self._url, problem).strip().partition("\n")[0]
+            raise StoreError(f"the database {self.shown} cannot be used: {line}") from None
+
+
 def _file_url(path: Path) -> URL:
     """Not by text: in a URL, `?` begins a query."""
     return URL.create("sqlite", database=str(path))

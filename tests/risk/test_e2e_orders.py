@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from live_bot import LiveBot
 
 from lstm_model.accounts.exchange import TradingExchange
 from lstm_model.accounts.faults import DROPPED, UNKNOWN_FATE, Fault, Refused
+from lstm_model.orders.guard import IN_FLIGHT_MS
 from lstm_model.practice.synthetic import synthetic_market
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -57,6 +59,7 @@ def test_a_lost_answer_makes_no_second_order(
         sent(bot, exchange, "BTC/USDT")  # the other pair is free
         bot.wait_for(lambda: bot.rows("trades"))
 
+        wait_until_it_can_be_settled(bot)
         settled = run_lstm("orders", *bot.options, "-p", "SOL/USDT", "--settle", "close", "--yes")
         assert settled.code == 0, settled.text
         assert exchange.truth.balances.get("SOL", Decimal(0)) < Decimal("0.01")
@@ -88,6 +91,12 @@ def test_what_the_account_held_before_is_left_alone(
         bot.wait_for(lambda: not bot.rows("trades")[0]["is_open"])
         # Of what is left alone freqtrade pays the entry's fee, where that is in the base currency.
         assert Decimal("2.999") < exchange.truth.balances["SOL"] < Decimal("3.01")
+
+
+def wait_until_it_can_be_settled(bot: GuardedBot) -> None:
+    """The answer to an order may come late, and its trade with it."""
+    due_ms = bot.pending()["SOL/USDT"]["time_ms"] + IN_FLIGHT_MS
+    time.sleep(max(0.0, due_ms / 1000.0 - time.time()))
 
 
 def entered(bot: LiveBot, pair: str) -> None:
