@@ -161,6 +161,7 @@ DOCUMENTED = ("strategy", "persistence", "enums", "exceptions")
 DRIVES = {  # the replay and the comparison run freqtrade's own bot and backtest
     "lstm_model.replay.fast_forward": {"loggers", "persistence.custom_data", "rpc", "worker"},
     "lstm_model.replay.backtest": {"mixins", "optimize.backtesting"},
+    "lstm_model.replay.logs": {"rpc"},
     "lstm_model.replay.proof": {"persistence.pairlock"},
     "lstm_model.rivals.variant": {"optimize.backtesting", "util"},
 }
