@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo      download, train, backtest, replay and paper-trade on a practice exchange (3 to 5 min)"
-	@echo "make test      lint and the test suite; make long: futures and real orders, which take minutes"
+	@echo "make test      lint and the test suite; make long: futures, real orders, the demo, the wheel"
 	@echo "make fast      the fast tests alone"
 	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep; newest: the newest"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"
@@ -34,10 +34,10 @@ demo: install
 	$(BIN)/freqtrade-lstm demo
 
 test: install lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 long: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m long
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m long
 
 fast: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"

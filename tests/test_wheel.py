@@ -84,6 +84,7 @@ def test_no_test_and_no_data_is_in_them(built: Path) -> None:
     assert ends <= {".py", ".typed", ".json", ".jinja", ".css", ".md", ".toml", ".cfg", ".in", ""}
 
 
+@pytest.mark.long
 def test_a_user_of_it_can_begin(installed: Path, tmp_path: Path) -> None:
     said = run(installed, tmp_path, "freqtrade-lstm", "--version")
     assert said.split()[-1] == lstm_model.__version__

@@ -65,6 +65,7 @@ def test_who_closes_the_terminal_ends_the_bot_that_the_demo_has_started(tmp_path
 
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("futures", [False, True])
 def test_a_demo_ends_with_trades_and_the_life_of_one(tmp_path: Path, futures: bool) -> None:
     folder = tmp_path / "demo"
