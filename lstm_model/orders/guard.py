@@ -52,6 +52,7 @@ class Guard:
         self._suspects: dict[str, Unowned] = {}  # seen once
         self._found: dict[str, Unowned] = {}  # seen twice
         self._judged_ms, self._failure = 0, "the exchange was not asked yet"
+        self._settled = False  # somebody has changed the book since the last answer
         self.news: deque[str] = deque(maxlen=100)
         self._page = self._opened()
 
@@ -69,7 +70,7 @@ class Guard:
     @property
     def in_doubt(self) -> bool:
         """Whether another look would tell more than the last."""
-        return bool(self._page.intents or self._suspects or self._failure)
+        return bool(self._page.intents or self._suspects or self._failure or self._settled)
 
     def exposures(self) -> Iterator[tuple[str, float]]:
         """By pair what is at stake beside the trades, quote currency, shorts below zero."""
@@ -127,13 +128,14 @@ class Guard:
         """
         then = owned if then is None else then
         with self._lock:
-            self._page = self._reread()
+            before, self._page = self._page, self._reread()
+            self._settled |= self._page != before  # by hand
             for intent in self.waiting:
                 if _is_known(intent, owned.get(intent.pair, NOTHING)):
                     self._settle(intent, came_true=True, now_ms=now_ms)
             if standing is None or standing.asked_ms <= self._judged_ms:
                 return
-            self._judged_ms, self._failure = standing.asked_ms, ""
+            self._judged_ms, self._failure, self._settled = standing.asked_ms, "", False
             looked = {*pairs, *owned, *then, *self._page.intents}
             self._keep(standing, (then, owned), looked)
             self._compare(unexplained(standing, then, owned, self._page.kept, looked))

@@ -162,6 +162,20 @@ def test_a_trade_opened_and_closed_at_once_is_no_refusal(book: Book) -> None:
     assert code(guard, now_ms=NOW_MS + 5_000) == ""
 
 
+def test_what_is_settled_by_hand_is_looked_at_at_once(book: Book) -> None:
+    guard = opened(book)
+    guard.intend(intent())
+    for later in (1, LOOK_MS):
+        guard.judge({}, held(NOW_MS + later, BTC=0.5), PAIRS, NOW_MS + later)
+    Book(book.path).settle(PAIR, intent())
+    guard.judge({}, None, PAIRS, NOW_MS + 2 * LOOK_MS)
+    assert guard.in_doubt
+    assert code(guard) == UNKNOWN_ORDER
+    guard.judge({}, held(NOW_MS + 3 * LOOK_MS), PAIRS, NOW_MS + 3 * LOOK_MS)
+    assert not guard.in_doubt
+    assert code(guard) == ""
+
+
 def of_trade(entries: int, orders: int, amount: float = 1.0) -> dict[str, Owned]:
     ids = frozenset(str(number) for number in range(orders))
     return {PAIR: Owned(amount, orders=ids, since_ms=NOW_MS - 10, entries=entries)}

@@ -84,7 +84,7 @@ SCENARIOS = {
     **{f"futures: {name}": {"happenings": them, "futures": True} for name, them in FUTURES.items()},
 }
 CARELESS = {
-    "spot": {"happenings": [LOST], "strategy": "Careless"},
+    "spot": {"happenings": [{**LOST, "minute": 1}], "strategy": "Careless"},
     "futures": {"happenings": [{**LOST, "minute": 1}], "strategy": "Careless", "futures": True},
     "spot, replaced": {"happenings": REPLACED, "strategy": "Careless"},
 }
