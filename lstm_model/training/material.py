@@ -180,7 +180,7 @@ class Material:
         candle_ms, oldest = timeframe_ms(self.timeframe), np.datetime64(OLDEST_MS, "ms")
         end = np.datetime64(self.boundary_ms, "ms").astype("datetime64[D]")
         days = self.settings.train_candles * candle_ms // DAY_MS + 1
-        begin = max(end - days, oldest.astype("datetime64[D]"))
+        begin = max(end - np.timedelta64(days, "D"), oldest.astype("datetime64[D]"))
         return (
             f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
             f"train on; about {days} days are wanted. Run `freqtrade download-data{self.words} "
