@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from freqtrade.persistence import Order, Trade
@@ -386,7 +386,3 @@ class LSTMRisk(LSTMForecasts):
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _now_ms() -> int:
-    return _ms(datetime.now(UTC))
