@@ -151,7 +151,7 @@ class BackgroundLearning:
         more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
         self._tell(
             f"The exchange gives no new candles of {named}{more}: the learner's step of "
-            f"{minute(due_ms)} is made without them; a backtest that gets them makes it with them"
+            f"{minute(due_ms)} is made without them; a backtest makes it with those that come late"
         )
 
     def _lacks_candles(self, due_ms: int, now_ms: int) -> bool:

@@ -252,7 +252,7 @@ class Learning:
         for pair, start_ms in since_ms.items():
             known = run.known(pair)
             if known is not None:
-                yield known.between(start_ms - before_ms, end_ms)
+                yield known.known_at(start_ms - before_ms, end_ms)
 
     def _originate(self, boundary_ms: int, run: Run) -> tuple[State, list[Event]]:
         material = self.maker.material(boundary_ms, run.known, run.panels)

@@ -17,7 +17,7 @@ from lstm_model.model.dataset import Panel, build_panel
 from lstm_model.scoring.evaluation import Outcomes
 from lstm_model.settings import Settings
 
-_USUAL = 0.05  # chosen: of a step's moments; so many are missing on usual days
+_USUAL = 0.05  # chosen: of a step's moments; so many are missing on usual days, of all or of one
 
 
 class Matured(NamedTuple):
@@ -74,6 +74,6 @@ def missing(series: Sequence[Candles], since_ms: int, until_ms: int) -> str:
     parts = [f"none of {lacking} of {wanted} moments"] if lacking > _USUAL * wanted else []
     for candles in series:
         end_ms = int(candles.date_ms[-1]) + candle_ms if len(candles) else since_ms
-        if end_ms < until_ms - candle_ms:  # one may be late
+        if end_ms < until_ms - candle_ms * max(1.0, _USUAL * wanted):  # one may be late
             parts.append(f"those of {candles.pair} end at {utc_minute(end_ms)}")
     return ", ".join(parts)

@@ -229,6 +229,23 @@ class Candles:
         start, stop = np.searchsorted(self.date_ms, (start_ms, end_ms))
         return self.rows(int(start), int(stop))
 
+    def known_at(self, start_ms: int, boundary_ms: int) -> Self:
+        """Candles that open in `[start_ms, boundary_ms)`, until the last that was traded in.
+
+        freqtrade fills holes with candles in which nothing was traded, but only once there is a
+        later one: of a pair that is halted at the boundary a bot has none, a backtest has them.
+
+        Examples
+        --------
+        >>> price, volume = np.ones(5), np.array([2.0, 0.0, 2.0, 0.0, 0.0])
+        >>> candles = Candles("A/B", 1, np.arange(5), price, price, price, price, volume)
+        >>> candles.known_at(1, 5).date_ms.tolist(), candles.known_at(0, 2).date_ms.tolist()
+        ([1, 2], [0])
+        """
+        within = self.between(start_ms, boundary_ms)
+        traded = np.flatnonzero(within.volume != 0.0)
+        return within.rows(0, int(traded[-1]) + 1 if len(traded) else 0)
+
     def then(self, newer: Self) -> Self:
         """These candles, continued by `newer`; from its first candle on only `newer` counts."""
         if not len(newer):

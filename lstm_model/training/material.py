@@ -64,7 +64,7 @@ class Material:
         """What `known` has of the pairs; those with too few candles are left out."""
         start_ms = boundary_ms - reach_ms(settings, timeframe, len(pairs))
         found = [known(pair) for pair in pairs]
-        recent = [c.between(start_ms, boundary_ms) for c in found if c is not None]
+        recent = [c.known_at(start_ms, boundary_ms) for c in found if c is not None]
         enough = WARM_UP + settings.lookback + settings.horizon
         usable = [candles for candles in recent if len(candles) > enough]
         return cls(settings, timeframe, pairs, boundary_ms, usable, panels, words)

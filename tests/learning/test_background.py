@@ -962,6 +962,39 @@ def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_ser
     bot.stop()
 
 
+def halted(candles: Candles, first: int, stop: int) -> Candles:
+    """As freqtrade has them once there is a later candle: those of the halt without a trade."""
+    rows, price = slice(first, stop), candles.close[first - 1]
+    names = ("open", "high", "low", "close")
+    columns = {name: getattr(candles, name).copy() for name in (*names, "volume")}
+    for name in names:
+        columns[name][rows] = price
+    columns["volume"][rows] = 0.0
+    return replace(candles, **columns)
+
+
+@pytest.mark.parametrize(
+    "stop", [BOUNDARY, BOUNDARY + 1, BOUNDARY + LAG // 2 + 2, BOUNDARY + PERIOD + LAG]
+)
+def test_a_halt_over_a_boundary_leaves_the_bot_the_steps_of_a_backtest_that_knows_its_end(
+    tmp_path: Path, training: InstantTraining, stop: int
+) -> None:
+    """Until the pair is traded again the bot lacks candles that freqtrade then makes up."""
+    first = BOUNDARY - 3
+    series = [SERIES[0], halted(SERIES[1], first, stop)]
+    bot = Bot(tmp_path / "live", [SERIES[0], series[1].between(0, boundary_ms(first))]).start()
+    bot.look(FIRST)
+    bot.listen(FIRST)
+    for row in range(first - 2, BOUNDARY + 2 * PERIOD + LAG):
+        if row == stop:
+            bot.series[OTHER] = series[1]
+        bot.look(row)
+        bot.listen(row)
+    bot.stop()
+    past = chain(tmp_path / "past", series, ORIGIN, BOUNDARY + 2 * PERIOD)
+    assert bot.steps == addresses(past, BOUNDARY + 2 * PERIOD)
+
+
 @pytest.mark.parametrize("lag", [2, 3])
 def test_beside_a_halted_pair_a_step_has_a_candle_to_be_made_in_however_short_the_lag(
     tmp_path: Path, lag: int
