@@ -83,7 +83,7 @@ def exchange(
 ) -> None:  # fmt: skip
     """Serve a practice market in Binance's dialect on 127.0.0.1 until interrupted.
 
-    It prints the command by which a bot trades there.
+    It prints the commands by which a bot gets its candles and trades there.
     """
     from lstm_model.accounts.exchange import TradingExchange, run_account
     from lstm_model.accounts.overlay import live_bot_overlay
@@ -106,7 +106,7 @@ def exchange(
         console.print(f"Serving on {url}. Let a bot trade there, in another terminal:")
         usual = url.replace(f":{urlsplit(url).port}", f":{DEFAULT_PORT}")
         spot, futures = (
-            practice_commands(bot_overlay(url, mode), bot_overlay(usual, mode))
+            practice_commands(bot_overlay(url, mode), bot_overlay(usual, mode), days)
             for mode in ("spot", "futures")
         )
         console.print(*(f"  {command}" for command in spot), sep="\n", markup=False)
@@ -122,7 +122,7 @@ def exchange(
     def open_for_orders(url: str) -> None:
         console.print(f"Serving on {url}, with {account:g} USDT of play money. Trade with them:")
         told = live_bot_overlay(url, mode)
-        commands = practice_commands(told, told)
+        commands = practice_commands(told, told, days)
         console.print(*(f"  {command}" for command in commands), sep="\n", markup=False)
 
     money = {"USDT": f"{account:.2f}"}

@@ -31,6 +31,7 @@ from lstm_model.written import is_newer, signature, signed
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
 _TIMEFRAME = "5m"  # of our strategies
+_PRACTICE = "data/practice"  # candles of a practice exchange, in the user's folder
 _ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
 _MOST_DAYS = 6_000  # chosen: no exchange has older candles
 _FEW = ("BTC", "ETH", "SOL")  # to train on where a list of pairs is made by the running bot
@@ -128,16 +129,21 @@ def next_commands(userdir: Path) -> list[str]:
     ]
 
 
-def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any], days: int) -> list[str]:
     """The commands by which a bot in this folder trades on a practice exchange.
+
+    Its candles come into a folder of their own: freqtrade would join them to those of the exchange
+    that it takes this one for.
 
     Parameters
     ----------
     overlay : the configuration that leads there; a command writes it where no file says the same
     usual : the same of an exchange on the usual port, of which a checkout has a file
+    days : of history that the exchange has
     """
     userdir = Path("user_data")
-    own = _Theirs.of(userdir).path
+    theirs = _Theirs.of(userdir)
+    own = theirs.path
     made = [] if own else [f"freqtrade create-userdir --userdir {userdir}",
                            f"freqtrade-lstm init --userdir {userdir}"]  # fmt: skip
     port, usual_port = (_port(each) for each in (overlay, usual))
@@ -150,8 +156,12 @@ def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any]) -> l
         if _says(shipped, usual):
             text = f"sed s/:{usual_port}/:{port}/ {shipped}"
         made.append(f"{text} > {file}")
-    configs = f"-c {own or userdir / CONFIG_FILE} -c {file}"
-    return [*made, f"freqtrade trade {configs} --strategy LSTMStrategy"]
+    words = f"-c {own or userdir / CONFIG_FILE} -c {file} --datadir {userdir / _PRACTICE}"
+    return [
+        *made,
+        f"freqtrade download-data {words} --timeframes {theirs.timeframe} --days {days}",
+        f"freqtrade trade {words} --strategy LSTMStrategy",
+    ]
 
 
 def _port(overlay: Mapping[str, Any]) -> int | None:

@@ -34,6 +34,7 @@ from lstm_model.setup.scaffold import (
 from lstm_model.written import signature, signed
 
 MAIN, _, EXAMPLE = STRATEGY_FILES
+APART = "--datadir user_data/data/practice"  # invented candles are not to join real ones
 
 
 def theirs(pairs: Sequence[str] = ("BTC/USDT",), **others: object) -> str:
@@ -97,13 +98,12 @@ def test_a_bot_is_led_to_a_practice_exchange_by_the_file_that_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert practice_commands(USUAL, USUAL) == [
-        "freqtrade trade -c config.json -c user_data/config-loopback.json --strategy LSTMStrategy"
-    ]
-    futures = "user_data/config-loopback-futures.json"
-    assert practice_commands(FUTURES, FUTURES) == [
-        f"freqtrade trade -c config.json -c {futures} --strategy LSTMStrategy"
-    ]
+    for overlay, mode in ((USUAL, ""), (FUTURES, "-futures")):
+        words = f"-c config.json -c user_data/config-loopback{mode}.json {APART}"
+        assert practice_commands(overlay, overlay, 30) == [
+            f"freqtrade download-data {words} --timeframes 5m --days 30",
+            f"freqtrade trade {words} --strategy LSTMStrategy",
+        ]
 
 
 @pytest.mark.parametrize("is_shipped", [True, False])
@@ -117,7 +117,7 @@ def test_where_none_leads_there_it_is_written_first(
     shipped.write_text(json.dumps(USUAL, indent=4) if is_shipped else theirs())
     for name in has:
         Path(name).write_text(theirs())
-    *before, write, trade = practice_commands(OTHER, USUAL)
+    *before, write, download, trade = practice_commands(OTHER, USUAL, 30)
     assert write.split()[0] == ("sed" if is_shipped else "echo")
     assert [line.split()[:2] for line in before] == (
         [] if has else [["freqtrade", "create-userdir"], ["freqtrade-lstm", "init"]]
@@ -126,8 +126,10 @@ def test_where_none_leads_there_it_is_written_first(
     file = "user_data/config-loopback-9000.json"
     assert json.loads(Path(file).read_text()) == OTHER
     own = has[0] if has else "user_data/config.json"
-    assert trade == f"freqtrade trade -c {own} -c {file} --strategy LSTMStrategy"
-    assert practice_commands(OTHER, USUAL) == [*before, trade]
+    words = f"-c {own} -c {file} {APART}"
+    assert download == f"freqtrade download-data {words} --timeframes 5m --days 30"
+    assert trade == f"freqtrade trade {words} --strategy LSTMStrategy"
+    assert practice_commands(OTHER, USUAL, 30) == [*before, download, trade]
     config = load_config([*has, file], {"timeframe": "5m"} | ({"stake_currency": "USDT"}))
     assert config["exchange"]["ccxt_config"]["urls"]["api"]["public"] == (
         "http://127.0.0.1:9000/api/v3"
