@@ -21,6 +21,8 @@ ROOT = Path("/")
 _UNBOUND = 2**60  # version 1 of cgroups writes "no limit" as a number beyond any memory
 _FEWEST_WAITING = 2  # with one, a read that waits for another could wait for ever
 _NOTICED_S = 0.02  # chosen: of those that rest, all saw within 1 ms that they are too many
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_LARGE = 1_000_000  # chosen: bytes; arrays of a candle's are smaller, those of a step are larger
 _COUNTING = threading.Lock()  # who reads the numbers that another has lowered would keep them
 _CACHE = ("inactive_file", "active_file", "slab_reclaimable")  # what the kernel takes back first
 
@@ -103,6 +105,20 @@ def give_memory_back() -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # glibc alone has it
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_large_apart() -> None:
+    """Have each large piece of memory lie for itself, so that it goes back when it is freed.
+
+    glibc does so at first, but whenever one of up to 32 MB is freed it puts those of that size
+    among the small ones from then on. What is small and stays between them then keeps ever more
+    from going back. Other C libraries are left alone.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # glibc alone has it
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, _LARGE)
+            library.mallopt(_TRIM_THRESHOLD, _LARGE)
 
 
 def _end_threads(pyarrow: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -237,6 +240,30 @@ def test_what_a_thread_has_freed_is_given_back() -> None:
     give_memory_back()
     assert held - megabytes() > 50.0
     assert len(kept) == 100
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("apart", [False, True])
+def test_large_pieces_that_are_freed_leave_no_holes_among_small_ones(apart: bool) -> None:
+    """In a process of its own: what is asked of the C library is for good."""
+    script = f"""
+        import numpy as np
+        from lstm_model.machine import keep_large_apart
+        from memory import megabytes
+        if {apart}:
+            keep_large_apart()
+        np.ones(30_000_000, np.uint8)  # glibc learns from it
+        before = megabytes()
+        pieces = [(np.ones(5_000_000, np.uint8), np.ones(9_000, np.uint8)) for _ in range(20)]
+        left = [small for _, small in pieces]
+        del pieces
+        print(megabytes() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=True, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (float(done.stdout) < 10.0) is apart, done.stdout
 
 
 def test_what_pyarrow_has_freed_is_given_back() -> None:
