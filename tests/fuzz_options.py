@@ -12,7 +12,7 @@ from unittest import mock
 
 from oddities import Inputs, answers, bytes_changed, odd, tree_changed
 
-from lstm_model.bot import assembly, configuration
+from lstm_model.bot import assembly, configuration, reading
 from lstm_model.bot.named import files_of, words_of
 from lstm_model.settings import Settings, parse_settings
 
@@ -112,7 +112,7 @@ class Options(Inputs):
         variables = _variables(draw, sorted(self.section)) if not draw.randrange(3) else {}
         overrides = {"user_data_dir": str(self.root / "user_data")}
         with mock.patch.dict(os.environ, variables):
-            answers(lambda: configuration.read_config(self.path))
+            answers(lambda: reading.read_config(self.path))
             found = answers(lambda: configuration.load_config([str(self.path)], overrides))
         if found is not None:
             _read(found, [])

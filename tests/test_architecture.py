@@ -45,7 +45,7 @@ KNOWS = {  # library: the only modules that import it; numpy, pandas and pydanti
     "tensorflow": "fitting.fused fitting.graph fitting.network",
     "keras": "fitting.fused fitting.graph fitting.network",
     "freqtrade": "bot.assembly bot.configuration bot.flow_source bot.forecasting "
-                 "bot.insides bot.theirs "
+                 "bot.insides bot.reading bot.theirs "
                  "risk.entry risk.inventory risk.ownership risk.safety "
                  "risk.stakes risk.stops risk.strategy "
                  "replay.backtest replay.fast_forward replay.logs replay.run replay.proof "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from places import ROOT
 from pydantic import ValidationError
 
-from lstm_model.bot.configuration import read_config
+from lstm_model.bot.reading import read_config
 from lstm_model.durations import LASTING
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms

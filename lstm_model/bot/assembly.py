@@ -17,13 +17,11 @@ from lstm_model.bot.configuration import (
     Config,
     configured_pairs,
     flow_store,
-    in_a_line,
     journal_of,
     lineage,
     load_candles,
     no_pairs,
     settings_of,
-    silent,
     spool_path,
     store_folder,
     taker_fee,
@@ -34,6 +32,7 @@ from lstm_model.bot.engine import WalkForwardEngine
 from lstm_model.bot.funding import Funding
 from lstm_model.bot.live import SHOWN_CANDLES, LiveEngine
 from lstm_model.bot.named import files_of, words_of
+from lstm_model.bot.reading import in_a_line, silent
 from lstm_model.durations import LASTING, in_words, least_recent_candles, least_train_candles
 from lstm_model.errors import ConfigError
 from lstm_model.learning.chain import Learning

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,8 @@ from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
 
 from lstm_model.bot import insides
-from lstm_model.bot.discretion import Discretion
 from lstm_model.bot.named import config_files, files_of, words_of
+from lstm_model.bot.reading import STUMBLES, in_a_line, read_config, silent, stumbled
 from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.files import DAMAGE
@@ -34,8 +33,6 @@ STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
 PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
 _STATIC = "StaticPairList"
-# What freqtrade's reading raises where a value is of another kind than it counts on.
-_STUMBLES = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def settings_of(config: Config, timeframe: str | None = None) -> Settings:
@@ -245,32 +242,6 @@ def spool_path(config: Config, settings: Settings, database: str) -> Path:
     return store_folder(config, settings) / "spool" / name
 
 
-def read_config(*paths: Path) -> Config:
-    """Configuration files with those that they add and the environment's variables, as they stand.
-
-    Raises
-    ------
-    ConfigError
-        What freqtrade has against it.
-    """
-    try:
-        with silent():
-            return insides.read_files(list(map(str, paths)))
-    except (FreqtradeException, *_STUMBLES) as error:
-        text = insides.AT_OFFSET.sub(lambda at: _line(paths[-1], int(at[1])), in_a_line(error))
-        raise ConfigError(f"{', '.join(map(str, paths))} cannot be read: {text}") from None
-
-
-def _line(path: Path, offset: int) -> str:
-    """Where in a file freqtrade's reading ended, or that it was not in this one."""
-    try:
-        insides.read_file(str(path))
-    except (FreqtradeException, *_STUMBLES):
-        before = path.read_text(encoding="utf-8")[:offset]
-        return f"in line {before.count(chr(10)) + 1}"
-    return "in a file that it adds"
-
-
 def load_config(files: Sequence[str], overrides: Config) -> Config:
     """Read freqtrade configuration files as freqtrade does, without starting it.
 
@@ -290,8 +261,8 @@ def load_config(files: Sequence[str], overrides: Config) -> Config:
             for path in map(Path, args["config"]):
                 read_config(path)
         raise ConfigError(in_a_line(error)) from None
-    except _STUMBLES as error:
-        raise ConfigError(_stumbled(args["config"], error)) from None
+    except STUMBLES as error:
+        raise ConfigError(stumbled(args["config"], error)) from None
     if not config["exchange"].get("name"):
         raise ConfigError('the configuration names no exchange: set "name" in section "exchange"')
     if not config.get("timeframe"):
@@ -314,7 +285,7 @@ def load_strategy(config: Config) -> Any:
     except FreqtradeException as error:
         text = in_a_line(error)
         if insides.NO_STRATEGY in text:
-            text += " --strategy takes the name of the class, --strategy-path its folder."
+            text += " --strategy takes the name of the class, --strategy-path its folder"
         raise ConfigError(f"strategy {name} cannot be used: {text}") from None
 
 
@@ -346,55 +317,3 @@ def _strategy_timeframe(config: Config) -> str:
     if not timeframe:
         raise ConfigError(f'{needed}, and the strategy neither: set it, e.g. to "5m"')
     return str(timeframe)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Nothing is logged: freqtrade tells what it reads, and what is wrong over many lines."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def in_a_line(error: BaseException) -> str:
-    """What freqtrade says, and of which key where its schema says it."""
-    cause = error.__context__
-    place = getattr(cause, "json_path", "$").removeprefix("$").removeprefix(".")
-    text = f"{place}: {getattr(cause, 'message', error)}" if place else str(error)
-    if type(cause).__name__ == "JSONDecodeError":  # below stands a part of the file, with secrets
-        text = text.splitlines()[0]
-    text = text.partition(insides.SEGMENT)[0]
-    part, path = getattr(cause, "instance", None), getattr(cause, "absolute_path", ())
-    text = Discretion.of_part(part, path).of(text)  # the schema's words hold what stands there
-    if isinstance(error, KeyError):
-        text = f"there is no {text}"
-    return " ".join(text.split())
-
-
-def _misshapen(files: Sequence[str]) -> str:
-    """What of these files has another shape than a configuration; empty if freqtrade finds none."""
-    try:
-        with silent():
-            found = insides.read_files(files)
-            if not isinstance(part := found.get("exchange", {}), dict):
-                shown = Discretion.of_part(part, ["exchange"]).of(repr(part))
-                return f"exchange must be a section in braces, found {shown}"
-            insides.check_schema({**found, "runmode": RunMode.UTIL_NO_EXCHANGE})
-    except FreqtradeException as told:
-        return in_a_line(told)
-    except _STUMBLES as error:
-        return f"every file must be one section in braces ({in_a_line(error)})"
-    return ""
-
-
-def _stumbled(files: Sequence[str], error: BaseException) -> str:
-    """Why freqtrade could not go on with these files."""
-    if isinstance(error, OSError):
-        return f"{error.filename or files[-1]}: {error.strerror or error}"
-    problem = in_a_line(error)
-    if "-" not in files:  # what came from there cannot be read again
-        problem = _misshapen(files) or problem
-    return f"{', '.join(files)} cannot be used: {problem}"

@@ -9,6 +9,7 @@ in the same test.
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ Search = Callable[..., tuple[type | None, Path | None]]
 # What it says where its errors alone tell what is wrong.
 AT_OFFSET = re.compile(r"at offset (\d+)")  # of a file that is no JSON
 SEGMENT = "Please verify the following segment of your configuration"  # and it shows the segment
+READER = "freqtrade.data.history.datahandlers.arrowdatahandler"  # the name of its log
 NO_STRATEGY = "Impossible to load"
 NO_CANDLES = "No data found"
 NO_BACKTEST = "do not support backtesting"  # of what makes or filters the list of pairs
@@ -257,6 +259,17 @@ def funding_rates(provider: Any, pair: str, *, live: bool) -> tuple[Ints, Floats
 
 
 # ---------------------------------------------------------------- candles on disk
+
+
+class _WithoutTrace(logging.Filter):
+    """Of a file that cannot be read freqtrade logs what it holds, and a trace nobody needs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
+
+
+logging.getLogger(READER).addFilter(_WithoutTrace())
 
 
 def stored_candles(

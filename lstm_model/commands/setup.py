@@ -47,8 +47,9 @@ def trainer(folder: str | None, python: str | None, **named: Any) -> None:
         console.print(f"{found.python}, Python {found.release}, trains.", markup=False)
         return
     wanted = Path(folder) if folder else _store_of(*_bot_of(**named)) / interpreter.FOLDER
-    console.print(f"Installing TensorFlow, about 1 GB, into {wanted} ...", markup=False)
-    made, version = environment.install(wanted, python)
+    made, version = environment.install(
+        wanted, python, lambda line: console.print(line, markup=False)
+    )
     console.print(
         f"{made.python} trains: TensorFlow {version} on Python {made.release}.", markup=False
     )

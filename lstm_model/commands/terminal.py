@@ -40,9 +40,9 @@ def without_secrets(ctx: click.Context, text: str) -> str:
     configs = ctx.meta.get(f"{__name__}.configs")
     if configs is None:  # it was about none
         return text
-    from lstm_model.bot.configuration import read_config
     from lstm_model.bot.discretion import Discretion
     from lstm_model.bot.named import found_config
+    from lstm_model.bot.reading import read_config
 
     with suppress(OSError):  # a userdir that can be none
         configs = configs or (str(found_config(ctx.meta.get(f"{__name__}.userdir"))),)

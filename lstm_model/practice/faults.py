@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -14,6 +13,7 @@ _PAIRS = {"silence": "every_s:for_s", "slow_reader": "every_s:for_s",
           "duplicates": "fraction:within_s", "reorder": "fraction:within_s"}  # fmt: skip
 _FRACTIONS = ("gaps", "malformed", "rest_429", "rest_5xx", "rest_hole")
 _SECONDS = ("drop", "disconnect", "oversized", "slow_client")
+_LONGEST_S = 1e8  # chosen: three years
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ class Faults:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f'fault "{name}": a fraction in [0, 1] is needed, not {value}')
         for name, value in seconds:
-            if not math.isfinite(value) or (value < 0.0 and name != "skew"):
-                raise ConfigError(f'fault "{name}": seconds from 0 on are needed, not {value}')
+            least = -_LONGEST_S if name == "skew" else 0.0
+            if not least <= value <= _LONGEST_S:
+                span = f"from {least:g} to {_LONGEST_S:g}"
+                raise ConfigError(f'fault "{name}": seconds {span} are needed, not {value}')
 
 
 def parse_faults(specs: Sequence[str]) -> Faults:

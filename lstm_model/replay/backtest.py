@@ -22,7 +22,7 @@ from freqtrade.persistence import CustomDataWrapper, LocalTrade, PairLocks, Trad
 from pandas import DataFrame
 
 from lstm_model.bot import insides
-from lstm_model.bot.configuration import in_a_line
+from lstm_model.bot.reading import in_a_line
 from lstm_model.errors import ConfigError
 from lstm_model.replay.accounts import Account, Lock
 from lstm_model.replay.forecasts import opens_of

@@ -21,6 +21,7 @@ from pandas import DataFrame
 
 from lstm_model.accounts.contracts import ASSET
 from lstm_model.bot import configuration
+from lstm_model.bot.reading import in_a_line
 from lstm_model.errors import ConfigError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import leader_of
@@ -169,7 +170,7 @@ class Replay:
         try:
             finished = forward.run()
         except FreqtradeException as error:
-            text = _OF_A_BOT.sub(_more_history(self.wish), configuration.in_a_line(error))
+            text = _OF_A_BOT.sub(_more_history(self.wish), in_a_line(error))
             raise ConfigError(f"{text} (more in {self.files.log})") from None
         finally:
             if finished is None and not forward.equity:  # it never began

@@ -17,7 +17,8 @@ from freqtrade.persistence import Trade
 
 from lstm_model.bot import insides
 from lstm_model.bot.assembly import opened_exchange
-from lstm_model.bot.configuration import Config, configured_pairs, in_a_line, settings_of, silent
+from lstm_model.bot.configuration import Config, configured_pairs, settings_of
+from lstm_model.bot.reading import in_a_line, silent
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.orders.book import Book, Intent, Page
 from lstm_model.orders.guard import IN_FLIGHT_MS

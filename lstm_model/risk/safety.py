@@ -10,7 +10,8 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import Trade
 
 from lstm_model.bot import insides
-from lstm_model.bot.configuration import Config, silent
+from lstm_model.bot.configuration import Config
+from lstm_model.bot.reading import silent
 from lstm_model.errors import StoreError
 from lstm_model.learning.news import as_markdown
 from lstm_model.market.candles import timeframe_ms

@@ -25,9 +25,9 @@ from freqtrade.strategy import IStrategy
 from freqtrade.util import get_dry_run_wallet
 
 from lstm_model.bot import insides
-from lstm_model.bot.configuration import in_a_line
 from lstm_model.bot.forecasting import LSTMForecasts
 from lstm_model.bot.named import STATIC_FILE, static_pairs, words
+from lstm_model.bot.reading import in_a_line
 from lstm_model.bot.theirs import or_else
 from lstm_model.errors import ConfigError
 from lstm_model.market.candles import timeframe_ms

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +24,9 @@ _IMPORT_S = 120.0  # chosen: on a slow disk it takes 20 s
 _IMPORT = "import tensorflow, pydantic; print(tensorflow.__version__)"
 
 
-def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
+def install(
+    folder: Path, python: str | None, tell: Callable[[str], object]
+) -> tuple[Interpreter, str]:
     """Make the environment, or mend the one that is there, and look whether it can train.
 
     What `venv` and `pip` say goes to the terminal.
@@ -34,6 +36,7 @@ def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
     folder : where; made when missing. It may be one of ours that was left unfinished
     python : the interpreter it is of, a path or a name on PATH; None: one that TensorFlow is
         known to exist for, this one if it is
+    tell : gets a line when it begins
 
     Returns
     -------
@@ -52,6 +55,7 @@ def install(folder: Path, python: str | None) -> tuple[Interpreter, str]:
         )
     base, own = _base(python), str(program_of(folder))
     _clear(folder, base)
+    tell(f"Installing TensorFlow, about 1 GB, into {folder} ...")
     _run([base.python, "-m", "venv", str(folder)], "to make the environment")
     _run([own, "-m", "pip", "install", "--no-input", *NEEDS], "to install TensorFlow")
     found = Interpreter.at(own)

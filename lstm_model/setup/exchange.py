@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from lstm_model.bot import assembly, configuration
+from lstm_model.bot import assembly
+from lstm_model.bot.reading import silent
 from lstm_model.errors import ConfigError
 from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
@@ -22,7 +23,7 @@ def check_exchange(
 ) -> Iterator[Finding]:
     """Clock and trade stream, by a connection like the bot's own, without what could sign."""
     try:
-        with configuration.silent():  # freqtrade logs the options of the exchange, keys among them
+        with silent():  # freqtrade logs the options of the exchange, keys among them
             found = asyncio.run(_asked(config, settings, offline))
         yield from found
     except ConfigError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from lstm_model.bot import assembly, configuration
+from lstm_model.bot.reading import silent
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
@@ -59,7 +60,7 @@ class _Shelf:
 
     def _read(self, pair: str) -> Candles | None:
         try:
-            with configuration.silent():  # what it warns of is told below
+            with silent():  # what it warns of is told below
                 found = self._maker.history.of(pair)
                 if found is None and configuration.has_candle_file(self._config, pair):
                     self._damaged[pair] = f"the file of {pair} is damaged or empty"
@@ -75,7 +76,7 @@ class _Shelf:
 
     @cached_property
     def _material(self) -> Material:
-        with configuration.silent():
+        with silent():
             return self._maker.material(self._now_ms, self._of)
 
     @property

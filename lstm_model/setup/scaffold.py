@@ -142,8 +142,8 @@ def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any], days
     days : of history that the exchange has
     """
     userdir = Path("user_data")
-    theirs = _Theirs.of(userdir)
-    own = theirs.path
+    own = _own_config(userdir)
+    timeframe = _as_it_stands(own).get("timeframe", _TIMEFRAME) if own else _TIMEFRAME
     made = [] if own else [f"freqtrade create-userdir --userdir {userdir}",
                            f"freqtrade-lstm init --userdir {userdir}"]  # fmt: skip
     port, usual_port = (_port(each) for each in (overlay, usual))
@@ -159,7 +159,7 @@ def practice_commands(overlay: Mapping[str, Any], usual: Mapping[str, Any], days
     words = f"-c {own or userdir / CONFIG_FILE} -c {file} --datadir {userdir / _PRACTICE}"
     return [
         *made,
-        f"freqtrade download-data {words} --timeframes {theirs.timeframe} --days {days}",
+        f"freqtrade download-data {words} --timeframes {timeframe} --days {days}",
         f"freqtrade trade {words} --strategy LSTMStrategy",
     ]
 
@@ -221,17 +221,18 @@ class _Theirs(NamedTuple):
     def of(cls, userdir: Path) -> _Theirs:
         from lstm_model.bot import configuration
 
-        places = (userdir / CONFIG_FILE, Path(CONFIG_FILE))  # as freqtrade looks for it
-        path = next((place for place in places if place.exists() or place.is_symlink()), None)
+        path = _own_config(userdir)
         if path is None:  # ours will be theirs
             return cls(None, None, _TIMEFRAME, True, True, tuple(_everywhere({})), (), "")
-        config = _as_it_stands(path)
+        config = _readable(path)
         exchange, section = _braces(config, "exchange"), _braces(config, "lstm")
         listed = exchange.get("pair_whitelist")
         exchange["pair_whitelist"] = list(map(str, listed if isinstance(listed, list) else ()))
         config["exchange"] = exchange
         pairs = tuple(configuration.configured_pairs({"exchange": exchange}, ()))
-        few = tuple(section.get("train_pairs") or (() if section else _everywhere(config)))
+        named = section.get("train_pairs")  # `days` refuses what is none
+        few = tuple(named if isinstance(named, list) else ())
+        few = few or (() if section else tuple(_everywhere(config)))
         is_made = configuration.makes_pairs(config)
         return cls(
             path, config.get("lstm"), config.get("timeframe", _TIMEFRAME), "timeframe" in config,
@@ -257,12 +258,26 @@ class _Theirs(NamedTuple):
         return () if leader is None or leader in plain else (leader,)
 
 
-def _as_it_stands(path: Path) -> dict[str, Any]:
-    """Their configuration; empty where freqtrade cannot read it, which it will say."""
-    from lstm_model.bot.configuration import read_config
+def _own_config(userdir: Path) -> Path | None:
+    """Their configuration, where freqtrade looks for it."""
+    places = (userdir / CONFIG_FILE, Path(CONFIG_FILE))
+    return next((place for place in places if place.exists() or place.is_symlink()), None)
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """Their configuration; one that cannot be read is not to be written over."""
+    from lstm_model.bot.reading import read_config
 
     try:
         return read_config(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. Mend it, or move it away; nothing was changed") from None
+
+
+def _as_it_stands(path: Path) -> dict[str, Any]:
+    """The same; empty where freqtrade cannot read it, which it will say."""
+    try:
+        return _readable(path)
     except ConfigError:
         return {}
 

@@ -18,6 +18,7 @@ from lstm_model.store.lineage import Lineage, head_record, lineages
 from lstm_model.store.models import ModelStore
 
 _ANSWER_S = 15.0  # chosen: longer than a driver waits for a connection and for a statement
+_FOLDERS = ("models", "steps", "lineages", "spool")
 _LOCK_S = 2.0  # chosen: a bot holds SQLite's lock for milliseconds
 
 
@@ -48,6 +49,9 @@ def check_store(config: Config, settings: Settings) -> Iterator[Finding]:
 
 
 def _refused(root: Path) -> str:
+    for place in (root, *(root / name for name in _FOLDERS)):
+        if place.exists() and not place.is_dir():
+            return f"{place} is a file, where a folder is needed: move it away"
     try:
         refuse_unwritable(root.resolve())
     except StoreError as error:

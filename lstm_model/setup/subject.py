@@ -91,7 +91,7 @@ def _read(
 
 def _as_they_stand(files: Sequence[str], userdir: str | None) -> tuple[Config, list[Finding]]:
     """What the files say together, and which of them cannot be read."""
-    from lstm_model.bot.configuration import read_config
+    from lstm_model.bot.reading import read_config
 
     if "-" in files:
         return {}, [to_do("config", "it is read several times", "Name a file, not -")]

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from series import STEP_MS, make_candles, same_bits, to_frame
 
+from lstm_model.bot import insides
 from lstm_model.bot.configuration import load_candles
 from lstm_model.errors import DataError
 from lstm_model.market.candles import Candles
@@ -157,3 +158,14 @@ def test_a_pair_without_a_file_is_no_fault(
     written(tmp_path, WHOLE)
     assert load_candles(config_of(tmp_path), "ETH/USDT") is None
     assert not any("damaged" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"ARROW1\0\0" + bytes(100)])
+def test_a_file_that_is_none_is_named_without_a_trace(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (path := tmp_path / "BTC_USDT-5m.feather").write_bytes(content)
+    assert load_candles(config_of(tmp_path), PAIR) is None
+    assert [record for record in caplog.records if record.name == insides.READER]
+    assert str(path) in caplog.text
+    assert "Traceback" not in caplog.text

@@ -163,7 +163,10 @@ WRONG = [
     ({"timeframe": None}, "timeframe: None is not of type 'string'"),
     ({"timeframe": 5}, "timeframe: 5 is not of type 'string'"),
     ({"trading_mode": "x"}, "trading_mode: 'x' is not one of"),
-    ({"user_data_dir": 5}, "a.json cannot be used: .* not '?int"),
+    (
+        {"user_data_dir": 5},
+        "a.json cannot be used: user_data_dir must be the path of a folder, found",
+    ),
     ({"user_data_dir": "no/such"}, "create-userdir"),
     ({"add_config_files": 5}, "'int' object is not iterable"),
     ({"add_config_files": ["no.json"]}, 'no.json" not found'),

@@ -283,6 +283,15 @@ def test_a_damaged_card_is_named_and_has_to_be_cared_for_where_it_serves(
     assert "card.json was changed" in found.text
 
 
+@pytest.mark.parametrize("name", ["", "models", "steps", "lineages", "spool"])
+def test_a_file_in_the_place_of_a_folder_is_to_be_moved_away(user: User, name: str) -> None:
+    place = user.folder / "lstm" / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("")
+    found = {each.name: each.text for each in to_be_done(user.examined())}
+    assert found["store"] == f"{place} is a file, where a folder is needed: move it away"
+
+
 def test_what_another_bot_lost_is_a_warning(user: User) -> None:
     store, _ = user.store()
     publish_and_serve(store, "kraken-spot-1h", 1)

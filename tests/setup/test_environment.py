@@ -57,7 +57,7 @@ def test_an_environment_that_it_has_not_made_is_left_as_it_is(tmp_path: Path) ->
     (tmp_path / "mine").write_text("mine")
     for folder in (tmp_path, Path(sys.prefix)):
         with pytest.raises(TrainingError, match="was not made by this command"):
-            install(folder, None)
+            install(folder, None, print)
     assert (tmp_path / "mine").read_text() == "mine"
 
 
@@ -67,7 +67,7 @@ def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path, name: str) -
     (tmp_path / name).write_text("mine")
     folder = tmp_path / name if "/" in name else tmp_path
     with pytest.raises(TrainingError, match="nothing was changed"):
-        install(folder, None)
+        install(folder, None, print)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
@@ -76,9 +76,9 @@ def test_where_no_python_is_known_to_tensorflow_it_is_said_how_to_get_one(
 ) -> None:
     monkeypatch.setattr("lstm_model.setup.environment.NAMES", ("python3.9",))
     with pytest.raises(TrainingError, match=r"python3\.13-venv"):
-        install(alone / "new", None)
+        install(alone / "new", None, print)
     with pytest.raises(TrainingError, match=r"--python python3\.99 is no Python that runs"):
-        install(alone / "new", "python3.99")
+        install(alone / "new", "python3.99", print)
     assert not (alone / "new").exists()
 
 
@@ -88,10 +88,10 @@ def test_an_installation_that_fails_says_that_it_can_go_on(
     monkeypatch.setattr("lstm_model.setup.environment.NEEDS", ("no-such-thing-at-all==1",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(TrainingError, match=r"to install TensorFlow failed: .* goes on"):
-        install(tmp_path / "new", sys.executable)
+        install(tmp_path / "new", sys.executable, print)
     assert Interpreter.at(str(program_of(tmp_path / "new"))) is not None
     (tmp_path / "new" / "left of another").mkdir()
     program_of(tmp_path / "new").unlink()
     with pytest.raises(TrainingError, match=r"to install TensorFlow failed: .* goes on"):
-        install(tmp_path / "new", sys.executable)
+        install(tmp_path / "new", sys.executable, print)
     assert not (tmp_path / "new" / "left of another").exists()

@@ -5,7 +5,8 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from freqtrade.enums import RunMode
 from places import ROOT
 
 from lstm_model import __version__
-from lstm_model.bot.configuration import check_startable, load_config, read_config
+from lstm_model.bot.configuration import check_startable, load_config
+from lstm_model.bot.reading import read_config
 from lstm_model.commands.main import main
 from lstm_model.errors import ConfigError, DataError, StoreError, TrainingError
 from lstm_model.practice.overlay import bot_overlay
@@ -178,7 +180,8 @@ def test_a_file_of_a_newer_version_and_a_link_are_left_as_they_are(
 def test_a_dangling_link_of_theirs_is_left(tmp_path: Path) -> None:
     link = tmp_path / CONFIG_FILE
     link.symlink_to(tmp_path / "gone")
-    assert {action.path.parent.name for action in scaffold(tmp_path)} == {"strategies"}
+    with pytest.raises(ConfigError, match="cannot be read"):
+        scaffold(tmp_path)
     assert not (tmp_path / "gone").exists()
     link.unlink()
     link.write_text(theirs())
@@ -219,8 +222,8 @@ def test_who_has_a_config_gets_an_example_of_our_section(tmp_path: Path, text: s
 
 @pytest.mark.parametrize(
     "text",
-    ["null", "[1, 2]", "5", '"x"', "broken", "", "{}", '{"timeframe": "5m"}', '{"exchange": []}',
-     '{"exchange": {}}', '{"exchange": {"name": ""}}', '{"pairlists": [5], "stake_currency": 7}'],
+    ["{}", '{"timeframe": "5m"}', '{"exchange": []}', '{"exchange": {}}',
+     '{"exchange": {"name": ""}}', '{"pairlists": [5], "stake_currency": 7}'],
 )  # fmt: skip
 def test_a_config_that_nothing_can_be_downloaded_by_has_to_become_whole_first(
     tmp_path: Path, text: str
@@ -231,6 +234,44 @@ def test_a_config_that_nothing_can_be_downloaded_by_has_to_become_whole_first(
     assert next_commands(tmp_path) == [
         f"freqtrade new-config -c {config}", f"freqtrade-lstm init --userdir {tmp_path}"
     ]  # fmt: skip
+
+
+def _text(config: Path, text: str) -> None:
+    config.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        *(
+            (partial(_text, text=text), "")
+            for text in ("null", "[1, 2]", "5", '"x"', "", "[" * 5_000)
+        ),
+        (partial(_text, text='{\n"exchange": {},,}'), "in line 2"),
+        (partial(_text, text='{"add_config_files": ["config.json"]}'), ""),
+        (lambda config: config.write_bytes("{}".encode("utf-16")), ""),
+        (Path.mkdir, ""),
+        (lambda config: config.symlink_to("nowhere"), ""),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_refused_and_nobody_is_told_to_write_over_it(
+    tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    make(config := tmp_path / CONFIG_FILE)
+    before = sorted(tmp_path.rglob("*"))
+    for act in (scaffold, next_commands):
+        with pytest.raises(ConfigError, match=r"^[^\n]*Mend it, or move it away[^\n]*$") as caught:
+            act(tmp_path)
+        assert str(caught.value).startswith(f"{config} cannot be read: ")
+        assert said in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("pairs", [5, True, "BTC/USDT", {"a": 1}])
+def test_pairs_to_train_on_that_are_none_are_refused(tmp_path: Path, pairs: object) -> None:
+    (tmp_path / CONFIG_FILE).write_text(theirs(lstm={"train_pairs": pairs}))
+    with pytest.raises(ConfigError, match="train_pairs"):
+        scaffold(tmp_path)
 
 
 DYNAMIC = theirs(
