@@ -7,7 +7,6 @@ all three end here.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from lstm_model.errors import DataError
 
 _MOST = 2**63  # what a database's integers do not reach
+_LARGEST = 1e100  # chosen: no price, return or edge comes near, and its square is finite
 _SHOWN = 60  # characters of a value that is refused
 
 
@@ -255,14 +255,14 @@ def _shown(value: Any) -> str:
 
 
 def _finite(value: Any) -> float | None:
-    """The number; None if it is none, or not finite."""
+    """The number; None if it is none, or so large that it cannot be reckoned with."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)
     except OverflowError:  # JSON and Python have numbers of any length
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST else None
 
 
 _READ = {"forecast": forecast_row, "decision": decision_row, "verdict": verdict_row}
@@ -303,4 +303,4 @@ def _text(value: Any) -> str:
 
 
 def _are_finite(numbers: Mapping[Any, float | None]) -> bool:
-    return all(math.isfinite(value) for value in numbers.values() if value is not None)
+    return all(abs(value) <= _LARGEST for value in numbers.values() if value is not None)

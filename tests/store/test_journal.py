@@ -29,7 +29,7 @@ from lstm_model.store.journal import DecisionRow, Journal, JournalRow, VerdictRo
 STEP_MS = 300_000
 SECRET = "s3cret/p@ss"  # noqa: S105 - planted, to see that no message shows it
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite = st.floats(-1e100, 1e100)
 rows = st.builds(
     JournalRow,
     pair=st.sampled_from(["BTC/USDT", "ETH/USDT:USDT"]),
@@ -500,6 +500,7 @@ NO_FORECASTS = (
     {"quantiles": None}, {"quantiles": "[1, [2]]"}, {"quantiles": "7"}, {"quantiles": "[null]"},
     {"quantiles": "[NaN]"}, {"quantiles": "[true]"}, {"quantiles": "[" * 50_000}, {"far": "{}"},
     {"far": "[1" + 400 * "0" + "]"}, {"far": b"7"}, {"version": b"a1"},
+    {"quantiles": "[-1e308, 1e308]"}, {"mean": 1e300},
 )  # fmt: skip
 
 
