@@ -367,6 +367,13 @@ def test_how_often_the_price_went_further_than_a_reach_is_told_for_every_span(us
         assert worst == "-" if span > 1 else float(worst[:-1]) >= float(below[:-1])
 
 
+def test_a_side_that_no_row_knows_has_no_share() -> None:
+    """Rows written by hand may know how far down, and not how far up."""
+    nothing, fifths = np.full(1_000, np.nan), np.arange(1_000) % 5
+    assert [*coverage_cli._shares(nothing, fifths, 1_000)] == ["-", "-"]
+    assert [*coverage_cli._shares(np.zeros(1_000), fifths, 1_000)] == ["0.0%", "0.0%"]
+
+
 def test_a_span_that_was_not_forecast_is_not_judged(user: User) -> None:
     candles = market("BTC/USDT")
     user.downloaded(candles)
