@@ -228,7 +228,7 @@ def _shares(missed: Floats, fifths: Ints, apart: int) -> Iterator[str]:
     """The share of all that are known, and of the fifth where it is largest."""
     known = np.isfinite(missed)
     worst = [missed[known & (fifths == number)] for number in range(5)]
-    enough = apart >= _ENOUGH_APART and known.any()
+    enough = apart >= _ENOUGH_APART and bool(known.any())
     yield f"{missed[known].mean():.1%}" if enough else "-"
     enough = apart >= 5 * _ENOUGH_APART and all(map(len, worst))
     yield f"{max(float(part.mean()) for part in worst):.1%}" if enough else "-"
