@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,10 @@ EMULATOR = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(EMULATOR is None, reason="qemu-user is not installed"),
+    pytest.mark.skipif(
+        EMULATOR is None or platform.machine() != "x86_64",
+        reason="needs qemu-user, and a Python for x86-64",
+    ),
 ]
 
 
