@@ -150,11 +150,15 @@ class Running:
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End it by a signal; its exit code."""
+        """End it by a signal; its exit code. One that goes on says where all its threads are."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
             return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes the threads' stacks
+            self.process.wait(60)
+            raise AssertionError(f"it went on after {number.name}:\n{self.text[-20_000:]}") from None
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -201,5 +205,5 @@ def run_lstm(
 
 
 def environment() -> dict[str, str]:
-    """Ours, with a terminal so wide that no log line is broken."""
-    return {**os.environ, "COLUMNS": "250"}
+    """Ours, with a terminal so wide that no log line is broken, and stacks when it is aborted."""
+    return {**os.environ, "COLUMNS": "250", "PYTHONFAULTHANDLER": "1"}

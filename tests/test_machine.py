@@ -266,6 +266,38 @@ def test_large_pieces_that_are_freed_leave_no_holes_among_small_ones(apart: bool
     assert (float(done.stdout) < 10.0) is apart, done.stdout
 
 
+def test_a_signal_that_comes_while_garbage_is_collected_is_heard() -> None:
+    """Python drops what is raised in a finalizer, where a collection's first Python code runs."""
+    script = """
+        import os, signal
+        from lstm_model.machine import collect_garbage
+
+        class Loop:  # as an event loop that nobody has closed
+            def __init__(self):
+                self.own = self
+
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                sum(range(10_000))
+
+        def end(number, frame):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, end)
+        Loop()
+        try:
+            collect_garbage()
+            sum(range(10_000))
+        except KeyboardInterrupt:
+            print("heard")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=True, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
 def test_what_pyarrow_has_freed_is_given_back() -> None:
     """A file of candles that was read in a thread: none of it is in use, and it is still held."""
     pyarrow = pytest.importorskip("pyarrow")

@@ -28,7 +28,7 @@ from lstm_model.durations import DAY_MS
 from lstm_model.errors import LstmModelError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.learning.news import News, as_markdown
-from lstm_model.machine import give_memory_back, keep_large_apart
+from lstm_model.machine import collect_garbage, give_memory_back, keep_large_apart
 from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
 from lstm_model.settings import Settings
 from lstm_model.trading.analyzed import Coming, coming, opened_ms, outline
@@ -190,7 +190,7 @@ class LSTMForecasts(IStrategy):  # type: ignore[misc]
             self._lstm_freeze_ms = now_ms + DAY_MS
             keep_large_apart()
             gc.unfreeze()
-            gc.collect()
+            collect_garbage()
             give_memory_back()  # a start takes more than what is left of it
             gc.freeze()
 
