@@ -158,7 +158,9 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)  # faulthandler writes the threads' stacks
             self.process.wait(60)
-            raise AssertionError(f"it went on after {number.name}:\n{self.text[-20_000:]}") from None
+            raise AssertionError(
+                f"it went on after {number.name}:\n{self.text[-20_000:]}"
+            ) from None
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)

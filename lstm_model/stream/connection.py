@@ -292,7 +292,7 @@ class Line:
 
     def _guarded(self, handle: Callable[[Any], None]) -> Callable[[Any], None]:
         """An error in ccxt's handler would end its receive loop without anybody hearing of it."""
-        feed = self._feed
+        feed, ccxt_parses = self._feed, customs_of(self._exchange.id).parse is None
 
         def guarded(message: Any) -> None:
             feed.begin_frame()
@@ -303,6 +303,8 @@ class Line:
             if not self.subscribed.is_set() and message.type in _DATA:
                 self.subscribed.set()
             feed.end_frame()
+            if ccxt_parses:  # at once: of frames that pile up the next may make another cache
+                self.adopt()
 
         return guarded
 

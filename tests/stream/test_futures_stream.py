@@ -46,6 +46,8 @@ def voids_since(exchange: LoopbackExchange, stream: TradeStream) -> int:
 def assert_whole(exchange: LoopbackExchange, stream: TradeStream) -> None:
     """All trades are there, nothing else, and nobody heard of anything missing."""
     tape, first = stream.tapes[PAIR], ids_of(stream, PAIR)[0]
+    now_ms = exchange.market.now_ms()
+    until(lambda: tape.last_time_ms > now_ms)  # by then every loss of before is known
     until(lambda: set(due(exchange, first)) <= set(ids_of(stream, PAIR)))
     until(lambda: not tape.gaps())
     wanted = set(future_of(exchange).ids(0, len(future_of(exchange).trades)).tolist())

@@ -27,15 +27,16 @@ BOT = """
 
     from test_trainer import make_job
     from lstm_model.errors import TrainingError
-    from lstm_model.training.trainer import Trainer
+    from lstm_model.training import trainer
 
+    trainer._LOOK_S = float(sys.argv[3])
     try:
-        Trainer().run(make_job(), Path(sys.argv[2]), background=False)
+        trainer.Trainer().run(make_job(), Path(sys.argv[2]), background=False)
     except TrainingError as error:
         print(error)
     print("the bot lives with", len(own))
 """
-AT_ONCE = 'taken = b"x" * 4_000_000_000'  # nobody can look in between
+AT_ONCE = 'taken = b"x" * 4_000_000_000'
 SLOWLY = """
 import os, time
 taken = []
@@ -63,25 +64,26 @@ def box() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("greed", "said"),
+    ("greed", "look_s", "said"),
     [
         (
             AT_ONCE,
+            3_600.0,  # nobody looks in between, however slow this machine is
             r"ended by SIGKILL, the kernel ended 1 process\(es\) for want of memory meanwhile",
         ),
-        (SLOWLY, r"only \d+ MB were left; it was ended before the kernel ends the bot"),
+        (SLOWLY, 0.25, r"only \d+ MB were left; it was ended before the kernel ends the bot"),
     ],
     ids=["at once", "slowly"],
 )
 def test_the_training_is_ended_and_the_bot_lives_and_says_so(
-    box: Path, tmp_path: Path, greed: str, said: str
+    box: Path, tmp_path: Path, greed: str, look_s: float, said: str
 ) -> None:
     for name, text in (("keras", "import tensorflow"), ("tensorflow", greed)):
         (tmp_path / "path" / name).mkdir(parents=True)
         (tmp_path / "path" / name / "__init__.py").write_text(text)
     path = os.pathsep.join(map(str, (tmp_path / "path", ROOT, TESTS, TESTS / "training")))
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(BOT), str(box), str(tmp_path / "job")],
+        [sys.executable, "-c", textwrap.dedent(BOT), str(box), str(tmp_path / "job"), str(look_s)],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
