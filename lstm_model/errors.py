@@ -50,7 +50,8 @@ def explained(problem: Any, known: Collection[str], gone: Mapping[str, str] = _N
             return f'option "{name}" is gone: {gone[name]}. Remove it'
         return f'unknown option "{name}".' + _suggestion(name, known)
     found = "" if not problem["loc"] else f", found {problem['input']!r}"
-    return f"{name or 'options'}: {problem['msg'].removeprefix('Value error, ')}{found}"
+    said = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    return f"{name or 'options'}: {said}{found}"
 
 
 def _suggestion(name: str, known: Collection[str]) -> str:

@@ -280,8 +280,10 @@ class Settings(BaseModel):
 
     @field_validator("levels", "train_pairs", mode="before")
     @classmethod
-    def _accept_json_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    def _accept_list(cls, value: Any) -> Any:
+        # Of JSON, or with commas between, as an environment variable has it.
+        listed = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        return tuple(listed) if isinstance(listed, list) else listed
 
     @field_validator("levels")
     @classmethod
@@ -294,11 +296,11 @@ class Settings(BaseModel):
             raise ValueError("must rise strictly and lie between 0 and 1")
         return levels
 
-    @field_validator("learn_from", mode="before")
+    @field_validator("learn_from", "store_dir", "train_python", mode="before")
     @classmethod
     def _accept_number(cls, value: Any) -> Any:
         # An environment variable of freqtrade's that looks like a number arrives as one.
-        return str(value) if type(value) is int else value
+        return str(value) if type(value) in (int, float) else value
 
     @field_validator("learn_from")
     @classmethod
@@ -323,11 +325,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _let_a_step_come_before_the_model_is_stale(self) -> Self:
-        if self.stale_model_candles <= self.step_candles:
-            raise ValueError(
-                f"stale_model_candles must exceed step_candles = {self.step_candles}, found "
-                f"{self.stale_model_candles}"
-            )
+        age, step = self.stale_model_candles, self.step_candles
+        if age <= step:
+            raise ValueError(f"stale_model_candles must exceed step_candles = {step}, found {age}")
         return self
 
     @property

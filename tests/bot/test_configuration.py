@@ -94,6 +94,24 @@ def test_variables_of_the_environment_count(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.horizon, config["timeframe"]) == (3, "1h")
 
 
+def test_a_text_that_freqtrade_takes_for_a_number_is_a_text_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("user_data").mkdir()
+    write("config.json", timeframe="5m")
+    monkeypatch.setenv("FREQTRADE__LSTM__STORE_DIR", "2026")
+    monkeypatch.setenv("FREQTRADE__LSTM__TRAIN_PYTHON", "3.11")
+    monkeypatch.setenv("FREQTRADE__LSTM__TRAIN_PAIRS", "ETH/USDT, BTC/USDT")
+    settings = settings_of(load_config([], {}))
+    assert (settings.store_dir, settings.train_python) == ("2026", "3.11")
+    assert settings.train_pairs == ("ETH/USDT", "BTC/USDT")
+
+
+def test_what_should_be_a_list_is_called_one() -> None:
+    with pytest.raises(ConfigError, match="train_pairs: Input should be a list, found 5"):
+        settings_of({"timeframe": "5m", "lstm": {"train_pairs": 5}})
+
+
 STRATEGY = """
 from freqtrade.strategy import IStrategy
 
