@@ -130,7 +130,10 @@ def midnight_ms(day: str) -> int:
     >>> midnight_ms("19700102") == DAY_MS
     True
     """
-    return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp() * 1000)
+    try:
+        return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise ValueError("must be a day like 20240131") from None
 
 
 def in_words(time_ms: int) -> str:

@@ -102,10 +102,17 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
+            f"cannot write {path} ({error.strerror}): {how_to_place(error)} and leave room on "
             'the disk, or choose another folder: "store_dir" in the "lstm" section for models, '
             "--datadir for order flow"
         ) from None
+
+
+def how_to_place(error: OSError) -> str:
+    """What to do where a file or its folder could not be made."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "move away what is in the place of its folder"
+    return "make its folder writable"
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -116,10 +123,15 @@ def refuse_unwritable(path: Path) -> None:
     StoreError
         It, or what it would be made in, is not writable or no folder.
     """
-    there = next(place for place in (path, *path.parents) if place.exists())
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     is_place, effective = there == path or there.is_dir(), os.access in os.supports_effective_ids
-    if not is_place or not os.access(there, os.W_OK, effective_ids=effective):
-        why = "it is not writable" if is_place else "it is no folder"
+    if not there.exists():
+        why = "it is a link to what is not there"
+    elif not is_place:
+        why = "it is no folder"
+    else:
+        why = "" if os.access(there, os.W_OK, effective_ids=effective) else "it is not writable"
+    if why:
         raise StoreError(f"cannot write {path} because of {there}: {why}; name another place")
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lstm_model.durations import LASTING, in_candles, midnight_ms
 from lstm_model.errors import ConfigError, explained
+from lstm_model.pairs import Pair
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _FIVE_MINUTES_MS = 300_000
@@ -151,7 +152,7 @@ class Settings(BaseModel):
     test_fraction: float = Field(
         0.07, ge=0.01, lt=0.5, description="Newest share, never trained on: scores and calibration."
     )
-    train_pairs: tuple[str, ...] | None = Field(
+    train_pairs: tuple[Pair, ...] | None = Field(
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
     )
     train_threads: int = Field(
@@ -280,8 +281,7 @@ class Settings(BaseModel):
 
     @field_validator("levels", "train_pairs", mode="before")
     @classmethod
-    def _accept_list(cls, value: Any) -> Any:
-        # Of JSON, or with commas between, as an environment variable has it.
+    def _accept_json_or_commas(cls, value: Any) -> Any:
         listed = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
         return tuple(listed) if isinstance(listed, list) else listed
 

@@ -15,7 +15,7 @@ from places import TESTS
 from source import MODULES, ROOT, TEXTS, functions, imports, ours, outside, room_of
 
 # What every room may import.
-GROUND = ("errors", "durations", "settings", "files", "machine", "releases", "written")
+GROUND = ("errors", "durations", "pairs", "settings", "files", "machine", "releases", "written")
 ROOMS = {  # a room imports from these alone
     "market": "",
     "store": "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from lstm_model.errors import ConfigError, DataError
 from lstm_model.files import DAMAGE
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
+from lstm_model.pairs import PLAIN_PAIR
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.spool import spool_name
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 Config = insides.Config
 STRATEGY = "LSTMStrategy"  # where neither an option nor the configuration names one
 DEFAULT_FEE_FRACTION = 0.001  # Binance spot without discounts
-PLAIN_PAIR = re.compile(r"[\w.-]+/[\w.:-]+")
 _STATIC = "StaticPairList"
 
 
@@ -76,8 +75,7 @@ def configured_pairs(config: Config, whitelist: Sequence[str]) -> list[str]:
 
 def training_pairs(config: Config, settings: Settings, whitelist: Sequence[str]) -> list[str]:
     """The pairs to pool: those of the settings, else all that are configured."""
-    named = settings.train_pairs
-    return list(named) if named and _are_plain(named) else configured_pairs(config, whitelist)
+    return list(settings.train_pairs or configured_pairs(config, whitelist))
 
 
 def _patterns(config: Config) -> list[str]:

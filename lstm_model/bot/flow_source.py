@@ -14,7 +14,6 @@ from freqtrade.exceptions import DDosProtection, FreqtradeException, Operational
 from lstm_model.bot import insides
 from lstm_model.bot.assembly import opened_exchange
 from lstm_model.bot.configuration import (
-    PLAIN_PAIR,
     Config,
     flow_store,
     parsed_timerange,
@@ -25,6 +24,7 @@ from lstm_model.errors import ConfigError, DataError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.market.flow_history import FlowSpan, Klines, download, flow_of_trades_frame, span_of
+from lstm_model.pairs import PLAIN_PAIR
 
 _DAY_MS = 86_400_000
 _SETTLE_MS = 60_000  # chosen: how far our clock may be ahead of the exchange's

@@ -90,7 +90,7 @@ def compare(
         console.print(part)
     if report is not None:
         report.write_text(render_page(rivalry), encoding="utf-8")
-        console.print(f"Report: {report}", markup=False)
+        console.print(f"Report: {report}")
 
 
 def _check(config: dict[str, Any], options: dict[str, Any]) -> None:

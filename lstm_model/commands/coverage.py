@@ -52,11 +52,10 @@ def coverage(config: dict[str, Any], days: int) -> None:
     console.print(
         f"{matured:,} of {made:,} forecasts {asked.span} have come true in the candles of "
         f"{asked.config['datadir']}" + (f", until {utc_minute(newest_ms)}." if newest_ms else "."),
-        markup=False,
     )
     download = f"freqtrade download-data{words_of(asked.config)} --timeframes {asked.timeframe}"
     for line in _remarks(judged, download):
-        console.print(line, markup=False)
+        console.print(line)
     if matured:
         console.print(f"{_level(settings):.0%} interval of {settings.horizon} candles' return:")
         console.print(_scores([pair for pair in judged if pair.matured], settings))

@@ -161,7 +161,7 @@ class Demo:
                         timer.cancel()
                         timer = _ending(child, minutes * 60.0)
                     if (shown := _worth_showing(line)) is not None:
-                        self._console.print(shown, markup=False)
+                        self._console.print(shown)
             finally:
                 timer.cancel()
         self._expect(child, "trade", (0, 130))
@@ -281,7 +281,7 @@ def run_demo(
         console.print(demo.summary())
     for line in last_words(market, demo.replayed_trades):
         console.print(line)
-    console.print(f"The replay in one page, with pictures: {demo.report}", markup=False)
+    console.print(f"The replay in one page, with pictures: {demo.report}")
 
 
 def refuse_another_market(folder: Path, market: str) -> None:

@@ -97,10 +97,10 @@ def exchange(
         raise click.UsageError("--futures says what kind of account it is: give --account too.")
     faults = parse_faults(specs)
     check_free(port)  # before a market is prepared for it
-    console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...", markup=False)
+    console.print(f"Preparing market {market!r} (seed {seed}, {days} days) ...")
     opened = open_market(market, seed, days)
     if specs:
-        console.print("What goes wrong: " + ", ".join(specs), markup=False)
+        console.print("What goes wrong: " + ", ".join(specs))
 
     def ready(url: str) -> None:
         console.print(f"Serving on {url}. Let a bot trade there, in another terminal:")
@@ -109,10 +109,10 @@ def exchange(
             practice_commands(bot_overlay(url, mode), bot_overlay(usual, mode), days)
             for mode in ("spot", "futures")
         )
-        console.print(*(f"  {command}" for command in spot), sep="\n", markup=False)
+        console.print(*(f"  {command}" for command in spot), sep="\n")
         console.print("Or on its futures, long and short:")
         others = [command for command in futures if command not in spot]
-        console.print(*(f"  {command}" for command in others), sep="\n", markup=False)
+        console.print(*(f"  {command}" for command in others), sep="\n")
 
     if account is None:
         run_exchange(opened, port=port, ready=ready, faults=faults)
@@ -123,7 +123,7 @@ def exchange(
         console.print(f"Serving on {url}, with {account:g} USDT of play money. Trade with them:")
         told = live_bot_overlay(url, mode)
         commands = practice_commands(told, told, days)
-        console.print(*(f"  {command}" for command in commands), sep="\n", markup=False)
+        console.print(*(f"  {command}" for command in commands), sep="\n")
 
     money = {"USDT": f"{account:.2f}"}
     run_account(TradingExchange(opened, money, mode, port=port, faults=faults), open_for_orders)
@@ -142,7 +142,7 @@ def train(config: dict[str, Any]) -> None:
         step = assembly.train_now(
             config,
             lambda p: bar.update(task, completed=p.fraction, description=describe(p)),
-            lambda line: console.print(line, markup=False),
+            console.print,
             time.time_ns() // 1_000_000,
         )
         bar.update(task, completed=1.0, description="Training done")

@@ -151,9 +151,7 @@ def prune(bot: _Bot, keep: int | None) -> None:
     removed = bot.store.prune(keep, versions_in_use(bot.store.root))
     for version in removed:
         console.print(f"Removed {version}")
-    console.print(
-        f"{len(removed)} removed, {len(bot.store.cards())} kept in {bot.store.root}", markup=False
-    )
+    console.print(f"{len(removed)} removed, {len(bot.store.cards())} kept in {bot.store.root}")
 
 
 @models.command()
@@ -171,7 +169,7 @@ def log(bot: _Bot, last: int) -> None:
     if not decisions:
         console.print(f"No decisions about lineage {bot.lineage.name} yet.")
     for decision in reversed(decisions):
-        console.print(f"{utc_minute(decision.at_ms)}  {decision.text}", markup=False)
+        console.print(f"{utc_minute(decision.at_ms)}  {decision.text}")
 
 
 def _list(bot: _Bot, last: int) -> None:
@@ -182,7 +180,6 @@ def _list(bot: _Bot, last: int) -> None:
         console.print(
             f"No models in {bot.store.root}. Run `freqtrade-lstm train{words_of(bot.config)}` or a "
             "backtest.",
-            markup=False,
         )
         return
     record, pinned = bot.newest_step(), bot.lineage.pinned

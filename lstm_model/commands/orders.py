@@ -46,7 +46,7 @@ def orders(
     files = named_configs(configs, userdir)
     with opened(load_config(files, userdir, **named), files, db_url) as account:
         if pair:
-            console.print(f"{pair}: looking twice, {PAUSE_S:g} s apart ...", markup=False)
+            console.print(f"{pair}: looking twice, {PAUSE_S:g} s apart ...")
         if settle == "keep" and pair:
             own = account.keep(pair)
             console.print(f"{pair}: {own:.8g} beyond the trades are left alone from now on.")
@@ -61,14 +61,14 @@ def _close(account: Any, pair: str, *, yes: bool) -> None:
     agreed = account.unclaimed(pair)
     steps = _steps(agreed)
     for step in steps or ["nothing is to be cancelled or closed"]:
-        console.print(f"{pair}: {step}.", markup=False)
+        console.print(f"{pair}: {step}.")
     if steps and not yes:
         click.confirm(
             f"Send these orders? No trade in {account.trades} explains what they settle.",
             abort=True,
         )
     for step in account.close(pair, agreed):
-        console.print(f"{pair}: {step}.", markup=False)
+        console.print(f"{pair}: {step}.")
 
 
 def _steps(agreed: Sequence[Any]) -> list[str]:

@@ -147,10 +147,10 @@ def replay(report: Path | None, note: str | None, life: bool, **options: Any) ->
     prepared = _prepared(_wish(**options))
     facts = _replayed(prepared, report, note)
     for line in life_lines(facts) if life else ():
-        console.print(line, markup=False)
+        console.print(line)
     files = prepared.files
-    console.print(f"Everything is in {files.folder}, e.g.", markup=False)
-    console.print(f"  freqtrade show-trades --db-url sqlite:///{files.database}", markup=False)
+    console.print(f"Everything is in {files.folder}, e.g.")
+    console.print(f"  freqtrade show-trades --db-url sqlite:///{files.database}")
     if _was_stopped(prepared, facts):
         sys.exit(_INTERRUPTED)
 
@@ -208,10 +208,10 @@ def _check_journal(config: dict[str, Any], days: int) -> int:
         console.print(f"No forecast was made in the last {days} days.")
         return 1
     for kind, findings in sorted(found.items()):
-        console.print(f"{len(findings):,} {kind}", markup=False)
+        console.print(f"{len(findings):,} {kind}")
         for finding in findings[:_NAMED] if kind != "equal" else []:
             row = finding.row
-            console.print(f"  {row.pair} {utc_minute(row.candle_ms)}: {finding.text}", markup=False)
+            console.print(f"  {row.pair} {utc_minute(row.candle_ms)}: {finding.text}")
     sound = any(found[kind] for kind in ("equal", "late step", "late leader"))
     return 0 if sound and not found["differs"] else 1
 
@@ -232,10 +232,10 @@ def _replayed(prepared: Replay, report: Path | None, note: str | None = None) ->
     facts = facts_of(prepared, ran)
     facts = replace(facts, notes=[*([note] if note else []), *facts.notes])
     for line in summary_lines(facts):
-        console.print(line, markup=False)
+        console.print(line)
     if report is not None:
         report.write_text(render_html(facts), encoding="utf-8")
-        console.print(f"Report: {report}", markup=False)
+        console.print(f"Report: {report}")
     return facts
 
 

@@ -28,8 +28,8 @@ def init(userdir: Path) -> None:
     from lstm_model.setup.scaffold import next_commands, scaffold
 
     for action in scaffold(userdir):
-        console.print(str(action), markup=False)
-    console.print("Run next:", *next_commands(userdir), sep="\n  ", markup=False)
+        console.print(str(action))
+    console.print("Run next:", *next_commands(userdir), sep="\n  ")
 
 
 @click.command()
@@ -44,21 +44,16 @@ def trainer(folder: str | None, python: str | None, **named: Any) -> None:
 
     if folder is None:
         found = _trainer_of(*_bot_of(**named))
-        console.print(f"{found.python}, Python {found.release}, trains.", markup=False)
+        console.print(f"{found.python}, Python {found.release}, trains.")
         return
     wanted = Path(folder) if folder else _store_of(*_bot_of(**named)) / interpreter.FOLDER
-    made, version = environment.install(
-        wanted, python, lambda line: console.print(line, markup=False)
-    )
-    console.print(
-        f"{made.python} trains: TensorFlow {version} on Python {made.release}.", markup=False
-    )
+    made, version = environment.install(wanted, python, console.print)
+    console.print(f"{made.python} trains: TensorFlow {version} on Python {made.release}.")
     if folder and wanted == interpreter.IMAGE:
         return
     if _trainer_of(*_bot_of(**named)).python != made.python:
         option = f'"train_python": {json.dumps(made.python)}'
-        console.print(f"Another comes first; for this one, put {option} into the lstm section.",
-                      markup=False)  # fmt: skip
+        console.print(f"Another comes first; for this one, put {option} into the lstm section.")
 
 
 def _bot_of(
@@ -109,7 +104,7 @@ def doctor(
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
-        console.print(_summary(found), markup=False)
+        console.print(_summary(found))
     sys.exit(any(finding.state == State.TODO for finding in found))
 
 

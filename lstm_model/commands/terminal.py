@@ -20,7 +20,7 @@ from lstm_model.files import refuse_unwritable
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 MOST_DAYS = 36_500  # chosen: no market is a hundred years old
 MOST_INVENTED_DAYS = 730  # of the practice exchange

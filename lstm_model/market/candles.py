@@ -70,7 +70,7 @@ def timeframe_ms(timeframe: str) -> int:
     >>> timeframe_ms("5m")
     300000
     """
-    match = re.fullmatch(r"([1-9]\d*)([mhd])", str(timeframe))
+    match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", str(timeframe))
     if not match:
         raise DataError(f'timeframe "{timeframe}" is not usable: give one like "5m", "1h" or "1d"')
     return int(match[1]) * _UNIT_MS[match[2]]

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.files import lock, write_atomically
+from lstm_model.files import how_to_place, lock, write_atomically
 from lstm_model.market.candles import FLOW, Floats, Ints, Records, timeframe_ms, utc_text
 
 # Chosen: three days of 5m candles; reading so many back at every append takes a fraction of a
@@ -256,7 +256,7 @@ def _exclusive(path: Path) -> Iterator[BinaryIO]:
             yield handle
     except OSError as error:
         raise StoreError(
-            f"cannot write {path} ({error.strerror}): make its folder writable and leave room on "
+            f"cannot write {path} ({error.strerror}): {how_to_place(error)} and leave room on "
             "the disk"
         ) from None
 

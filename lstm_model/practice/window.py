@@ -55,7 +55,7 @@ class Window:
                 "is not; give a shorter timeframe that divides it"
             )
         if not 0 <= self.start_ms < self.end_ms:
-            raise ConfigError(f"a window must end after it starts, found {self}")
+            raise ConfigError(f"a window starts after 1970 and ends later, found {self}")
         if self.startup_candles < 0:
             raise ConfigError(f"startup_candles must be at least 0, found {self.startup_candles}")
 

@@ -94,6 +94,11 @@ class Leavings:
         self.log, self.messages = self.folder / "bot.log", self.folder / "messages.jsonl"
         self.overlay = self.folder / "replay.json"
 
+    def strange(self) -> list[str]:
+        """What lies where a replay would write, though there is none: somebody else's."""
+        kept = self.whole, self.live, self.backtest, self.database, self.messages
+        return [] if self.overlay.exists() else [path.name for path in kept if path.exists()]
+
 
 class _Over(BaseException):
     """The window has come to its end."""

@@ -366,6 +366,8 @@ def _check_room(files: Leavings, wish: Wish) -> None:
             f"the models of {wish.models} lie in the folder of the replay, which is made anew: "
             "give another --folder"
         )
+    if other := ", ".join(files.strange()):
+        raise ConfigError(f"{files.folder} holds {other}, of no replay: give another --folder")
     if files.overlay.exists() and not wish.overwrite:
         raise ConfigError(
             f"{files.folder} holds a replay already: give --overwrite to replace it, or another "

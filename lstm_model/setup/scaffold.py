@@ -21,7 +21,7 @@ from lstm_model.durations import DAY_MS
 from lstm_model.errors import ConfigError, StoreError, TrainingError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.features.context import REACH_DAYS, leader_of
-from lstm_model.files import write_atomically
+from lstm_model.files import how_to_place, write_atomically
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import default_of, parse_settings
 from lstm_model.setup.options import example_section
@@ -336,9 +336,7 @@ def _place(path: Path, content: bytes) -> Action:
         beside = (path.with_name(name) for name in names)  # freqtrade loads none of these
         return Action(next(p for p in beside if _write_or_compare(p, content)), "beside", path)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path} ({error.strerror}): make its folder writable"
-        ) from None
+        raise StoreError(f"cannot write {path} ({error.strerror}): {how_to_place(error)}") from None
 
 
 def _write_or_compare(path: Path, content: bytes) -> Literal["written", "kept"] | None:

@@ -49,11 +49,11 @@ def check_store(config: Config, settings: Settings) -> Iterator[Finding]:
 
 
 def _refused(root: Path) -> str:
-    for place in (root, *(root / name for name in _FOLDERS)):
-        if place.exists() and not place.is_dir():
-            return f"{place} is a file, where a folder is needed: move it away"
     try:
-        refuse_unwritable(root.resolve())
+        for place in (root, *(root / name for name in _FOLDERS)):
+            if place.exists() and not place.is_dir():
+                return f"{place} is a file, where a folder is needed: move it away"
+            refuse_unwritable(place.absolute())
     except StoreError as error:
         return str(error)
     return ""
@@ -86,13 +86,21 @@ def check_journal(config: Config, settings: Settings) -> Iterator[Finding]:
     except LstmModelError as error:
         yield to_do("journal", str(error), "")
         return
-    problem = "" if journal.is_missing else _asked(journal)
+    problem = _unwritable(journal) if journal.is_missing else _asked(journal)
     if problem:
         yield to_do("journal", problem, "")
     elif journal.is_missing:
         yield good("journal", f"none yet at {journal.place}; a bot makes it")
     else:
         yield good("journal", f"{journal.place} answers")
+
+
+def _unwritable(journal: Journal) -> str:
+    try:
+        journal.check_place()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _asked(journal: Journal) -> str:

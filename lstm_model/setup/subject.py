@@ -122,7 +122,7 @@ def _userdir(userdir: Path) -> Finding:
             f"Run `freqtrade create-userdir --userdir {quoted}`, or name yours with --userdir",
         )  # fmt: skip
     try:
-        refuse_unwritable(userdir.resolve())
+        refuse_unwritable(userdir.absolute())
     except LstmModelError:
         return to_do(
             "user_data", f"{userdir} is not writable",

@@ -28,7 +28,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
-from lstm_model.errors import StoreError
+from lstm_model.errors import DataError, StoreError
+from lstm_model.files import refuse_unwritable
 
 _BACKENDS = ("sqlite", "postgresql")
 _STATEMENT_MS = 10_000  # chosen: far above a batch of facts, below a candle
@@ -77,6 +78,11 @@ class Database:
         """Whether nothing was ever written here; a server is asked by the first query."""
         return self._is_file and not Path(self.url.database or "").exists()
 
+    def check_place(self) -> None:
+        """Raise a `StoreError` if a file that is missing could not be made where it belongs."""
+        if self._is_file:
+            refuse_unwritable(Path(self.url.database or "").absolute())
+
     @property
     def shown(self) -> str:
         """Where it is, without password and query: drivers accept passwords in both."""
@@ -111,6 +117,8 @@ class Database:
             raise self._error(f"no driver, {error}; install it", error) from None
         except DBAPIError as error:
             raise self._error(str(error.orig), error) from None
+        except DataError as error:
+            raise StoreError(f"the forecast journal {self.shown}: {error}") from None
         except (SQLAlchemyError, OSError, ValueError, TypeError, OverflowError) as error:
             raise self._error(str(error), error) from None
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from lstm_model.errors import StoreError
+from lstm_model.errors import DataError, StoreError
 from lstm_model.store import journal_tables
 from lstm_model.store.database import AwayError, Database
 from lstm_model.store.journal_rows import (
@@ -55,6 +55,7 @@ _FORECAST_COLUMNS = tuple(column.name for column in FORECAST.c)[1:]  # without t
 _MADE = ("candle_ms", "created_ms", "version")  # the order of forecasts
 _DECISION_COLUMNS = tuple(column.name for column in DECISION.c)
 _VERDICT_COLUMNS = tuple(column.name for column in VERDICT.c)[1:]
+_NAMING = ("pair", "candle_ms", "at_ms", "version", "reason")  # which row it is, for a human
 
 
 class Journal:
@@ -161,6 +162,10 @@ class Journal:
                 f"there is no journal at {self.place} yet: a bot writes it in a dry run "
                 "or live (backtests do not); if yours does, name its configuration and --userdir"
             )
+
+    def check_place(self) -> None:
+        """Raise a `StoreError` if a file that is missing could not be made where it belongs."""
+        self._database.check_place()
 
     @property
     def is_missing(self) -> bool:
@@ -361,7 +366,16 @@ def _cut(
 
 def _built(build: Callable[[dict[str, Any]], Row], names: Sequence[str]) -> Callable[..., Row]:
     """Makes a row of what a query found, in the order of these columns."""
-    return lambda *found: build(dict(zip(names, found, strict=True)))
+
+    def made(*found: Any) -> Row:
+        values = dict(zip(names, found, strict=True))
+        try:
+            return build(values)
+        except DataError as error:
+            key = ", ".join(f"{name} {values[name]}" for name in _NAMING if name in values)
+            raise DataError(f"{error}, in the row of {key}: correct or delete that row") from None
+
+    return made
 
 
 def _columns(source: Any, names: Sequence[str]) -> list[Any]:

@@ -88,9 +88,10 @@ class Lineage:
         if self._held is not None:
             return
         path = self._path.with_suffix(".lock")
-        was_there = path.exists() and not self._path.exists()
+        is_lost = path.exists() and not self._path.exists()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._begin()
             handle = path.open("a+b", buffering=0)
             try:
                 self._lock(handle)
@@ -98,7 +99,7 @@ class Lineage:
             finally:
                 if self._held is None:
                     handle.close()
-        if was_there:
+        if is_lost:
             self.lost = f"{self._path} is not there, which says what was learnt: {_ANEW}"
 
     def release(self) -> None:
@@ -164,7 +165,7 @@ class Lineage:
     def _state(self) -> _State:
         content = content_of(self._path)
         if content is None:
-            return _State(head=None, champions=(), pinned=None)
+            return _NOTHING
         try:
             return _State.model_validate_json(content)
         except ValidationError:
@@ -175,6 +176,12 @@ class Lineage:
                 "models are kept, and the learning begins anew"
             ) from None
 
+    def _begin(self) -> None:
+        """Write the file if there is none: one that is missing later was lost."""
+        with exclusive(self._path.parent / ".lock"):
+            if not self._path.exists():
+                write_atomically(self._path, _content(_NOTHING))
+
     def _begun_anew(self) -> _State:
         """Keep the damaged file under another name."""
         aside = self._path.with_name(f"{self.name}.damaged-{secrets.token_hex(4)}")
@@ -182,7 +189,7 @@ class Lineage:
             self._path.rename(aside)
         self.lost = f"{self._path} was damaged and is kept as {aside.name}: {_ANEW}"
         logger.warning("%s", self.lost)
-        return _State(head=None, champions=(), pinned=None)
+        return _NOTHING
 
     def _change(self, change: Callable[[_State], dict[str, Any]]) -> None:
         # Not the lock of the bot: the command line pins while that one is held.
@@ -191,7 +198,7 @@ class Lineage:
             new = old.model_copy(update=change(old))
             if new == old:
                 return
-            write_atomically(self._path, canonical(new.model_dump(mode="json")) + b"\n")
+            write_atomically(self._path, _content(new))
             if self.changed_ns() == before_ns:  # the clock of a file system ticks in milliseconds
                 os.utime(self._path, ns=(before_ns + 1, before_ns + 1))
 
@@ -277,6 +284,13 @@ class _State(BaseModel):
     head: Annotated[str, Field(pattern=f"^{ADDRESS_PATTERN}$")] | None
     champions: tuple[Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")], ...]
     pinned: Annotated[str, Field(pattern=f"^{VERSION_PATTERN}$")] | None
+
+
+_NOTHING = _State(head=None, champions=(), pinned=None)  # what a bot has learnt at first
+
+
+def _content(state: _State) -> bytes:
+    return canonical(state.model_dump(mode="json")) + b"\n"
 
 
 def _owner(handle: BinaryIO) -> str:

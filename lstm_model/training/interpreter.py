@@ -64,7 +64,7 @@ class Interpreter(NamedTuple):
         if (path := shutil.which(os.path.expanduser(python))) is None:
             return None
         path = os.path.abspath(path)
-        with suppress(OSError, subprocess.SubprocessError, ValueError):
+        with suppress(OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError):
             done = subprocess.run(  # noqa: S603 - the user names it, or it is one of ours
                 [path, "-c", _LOOK], capture_output=True, text=True, timeout=_PATIENCE_S,
                 env=None if path == sys.executable else environment_of_another(), check=True,

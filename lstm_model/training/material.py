@@ -184,7 +184,8 @@ class Material:
         return (
             f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
             f"train on; about {days} days are wanted. Run `freqtrade download-data{self.words} "
-            f"--timeframes {self.timeframe} --timerange {str(begin).replace('-', '')}-`."
+            f"--timeframes {self.timeframe} --timerange {str(begin).replace('-', '')}-"
+            f"{' --pairs ' + ' '.join(self.pairs) if self.pairs else ''}`."
         )
 
 

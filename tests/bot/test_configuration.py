@@ -112,6 +112,17 @@ def test_what_should_be_a_list_is_called_one() -> None:
         settings_of({"timeframe": "5m", "lstm": {"train_pairs": 5}})
 
 
+@pytest.mark.parametrize("text", ["BTC/USDT;ETH/USDT", "null", '["BTC/USDT"', ",", "", ".*/USDT"])
+def test_what_is_no_pair_is_not_left_out_silently(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    Path("user_data").mkdir()
+    write("config.json", timeframe="5m")
+    monkeypatch.setenv("FREQTRADE__LSTM__TRAIN_PAIRS", text)
+    with pytest.raises(ConfigError, match=r"train_pairs.\d: must be called like \"BTC/USDT\""):
+        settings_of(load_config([], {}))
+
+
 STRATEGY = """
 from freqtrade.strategy import IStrategy
 

@@ -121,6 +121,13 @@ def write_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
+def test_what_somebody_wrote_into_the_journal_is_shown_as_it_is(user: User) -> None:
+    user.judged((PAIRS[0], 1, "[/x]"), (PAIRS[0], 2, ":smile:"))
+    told = user.told("reasons")
+    assert "[/x]" in told
+    assert ":smile:" in told
+
+
 def market(pair: str, count: int = 900) -> Candles:
     start_ms = NEWEST_MS - (count - 1) * STEP_MS
     return make_candles(count, pair=pair, seed=len(pair) + ord(pair[0]), start_ms=start_ms)

@@ -97,6 +97,19 @@ def test_models_in_the_folder_that_is_made_anew_are_refused(user: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_market")
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
+def test_a_folder_with_somebody_elses_files_is_refused_and_left_alone(
+    user: Path, words: tuple[str, ...]
+) -> None:
+    (user / "mine" / "live").mkdir(parents=True)
+    (user / "mine" / "trades.sqlite").write_text("precious")
+    told = refused("--folder", "mine", *words)
+    assert f"{user / 'mine'} holds live, trades.sqlite, of no replay: give another" in told
+    assert (user / "mine" / "trades.sqlite").read_text() == "precious"
+    assert {path.name for path in (user / "mine").iterdir()} == {"live", "trades.sqlite"}
+
+
+@pytest.mark.usefixtures("no_market")
 @pytest.mark.parametrize("folder", ["closed/here", "closed/a/b", "file", "file/below"])
 def test_a_folder_that_cannot_be_written_is_refused_before_the_replay(
     user: Path, folder: str
@@ -128,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_replay(
         ({"dry_run_wallet": -1}, [], "must be above 0, found -1"),
         ({}, ["--strategy", "Nowhere"], "strategy Nowhere cannot be used: Impossible to load"),
         ({}, ["-c", "-"], "several times: give a file, not -"),
-        ({}, ["-t", "99999999999999999999d"], "d\" is unknown; give one of"),
+        ({}, ["-t", "99999999999999999999d"], "d\" is not usable: give one like"),
         ({"exit_pricing": None}, [], "exit_pricing: None is not of type 'object'"),
         ({"exit_pricing": ...}, [], "'exit_pricing' is a required property"),
         ({"stake_amount": ...}, [], "'stake_amount' is a required property"),
@@ -157,8 +170,8 @@ def test_a_timeframe_that_only_the_strategy_names_is_replayed(
 
 def test_a_start_that_failed_leaves_the_folder_free_and_what_was_there(user: Path) -> None:
     folder = user / "here"
-    (folder / "live").mkdir(parents=True)
-    (folder / "live" / "mine").write_text("mine")
+    (folder / "notes").mkdir(parents=True)
+    (folder / "notes" / "mine").write_text("mine")
     Path("user_data/strategies/late.py").write_text(LATE)
     words = ["--folder", "here", "--strategy", "Late"]
     for _ in range(2):
@@ -170,8 +183,8 @@ def test_a_start_that_failed_leaves_the_folder_free_and_what_was_there(user: Pat
         told = done.stderr
         assert (done.returncode, told.count("\n")) == (1, 1), told
         assert f"nobody is at home (more in {folder / 'bot.log'})" in told
-        assert {path.name for path in folder.iterdir()} == {"live", "bot.log"}
-        assert (folder / "live" / "mine").read_text() == "mine"
+        assert {path.name for path in folder.iterdir()} == {"notes", "bot.log"}
+        assert (folder / "notes" / "mine").read_text() == "mine"
 
 
 LATE = """

@@ -39,7 +39,9 @@ def test_a_timeframe_has_a_length(timeframe: str, length: int) -> None:
     assert timeframe_ms(timeframe) == length
 
 
-@pytest.mark.parametrize("timeframe", ["", "5", "m", "0m", "5s", "1w", "1M", "-1h", "5m "])
+@pytest.mark.parametrize(
+    "timeframe", ["", "5", "m", "0m", "5s", "1w", "1M", "-1h", "5m ", "1000000m"]
+)
 def test_an_unusable_timeframe_is_named(timeframe: str) -> None:
     with pytest.raises(DataError, match=f'timeframe "{timeframe}" is not usable'):
         timeframe_ms(timeframe)

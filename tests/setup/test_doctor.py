@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_told(user: User) -> None:
     with permissions_count(), unwritable(user.folder):
         findings = user.examined()
     store = only(findings, "store")
-    assert [found.name for found in to_be_done(findings)] == ["user_data", "store"]
+    assert [found.name for found in to_be_done(findings)] == ["user_data", "store", "journal"]
     assert store.text.endswith("it is not writable; name another place")
     assert store.todo == ""
 
@@ -290,6 +290,18 @@ def test_a_file_in_the_place_of_a_folder_is_to_be_moved_away(user: User, name: s
     place.write_text("")
     found = {each.name: each.text for each in to_be_done(user.examined())}
     assert found["store"] == f"{place} is a file, where a folder is needed: move it away"
+
+
+@pytest.mark.parametrize("target", ["nowhere/store", "itself"])
+@pytest.mark.parametrize("name", ["lstm", "lstm/models", "lstm/journal.sqlite"])
+def test_a_link_to_what_is_not_there_is_told(user: User, name: str, target: str) -> None:
+    """As of a disk that is not mounted."""
+    place = user.folder / name
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(place if target == "itself" else user.folder / target)
+    kind = "journal" if name.endswith("sqlite") else "store"
+    told = [found.text for found in to_be_done(user.examined()) if found.name == kind]
+    assert told[0].startswith(f"cannot write {place} because of {place}: it is a link to what is")
 
 
 def test_what_another_bot_lost_is_a_warning(user: User) -> None:

@@ -395,6 +395,13 @@ def test_who_learns_sets_a_damaged_lineage_aside_and_begins_anew(
     assert [found.name for found in lineages(tmp_path)] == [NAME]
 
 
+def test_a_first_training_that_was_ended_had_learnt_nothing_to_lose(tmp_path: Path) -> None:
+    for _ in range(2):
+        bot = Lineage(tmp_path, NAME)
+        with acquired(bot):
+            assert (bot.lost, bot.head, bot.champions, bot.pinned) == ("", None, [], None)
+
+
 def test_who_learns_is_told_that_its_lineage_is_gone_and_not_that_it_is_new(
     tmp_path: Path,
 ) -> None:
@@ -440,11 +447,12 @@ def test_lineages_lists_what_was_written_by_name(tmp_path: Path) -> None:
         Lineage(tmp_path, name).advance(OLD, f"of-{name}")
     (tmp_path / "lineages" / "not ours.json").write_text("{}")
     (tmp_path / "lineages" / ".tmp-c.json-0").write_text("{}")
-    with acquired(Lineage(tmp_path, "never-written")):
+    with acquired(Lineage(tmp_path, "begun")):
         found = lineages(tmp_path)
     assert [(bot.name, bot.root, bot.champions) for bot in found] == [
         ("a", tmp_path, ["of-a"]),
         ("b", tmp_path, ["of-b"]),
+        ("begun", tmp_path, []),
     ]
 
 

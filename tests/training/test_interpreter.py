@@ -155,7 +155,10 @@ def test_of_one_that_is_named_and_cannot_train_it_is_said_why(
     assert str(caught.value).startswith(f"train_python = {named} {said.format(named=named)}")
 
 
-@pytest.mark.parametrize("content", [None, "", "#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n"])
+@pytest.mark.parametrize(
+    "content", [None, "", *(f"#!/bin/sh\n{line}\n" for line in ("exit 1", "exit 0", "echo hello",
+                                                               "echo 5", "echo '[1, 2, 3]'"))],
+)  # fmt: skip
 def test_what_is_no_python_is_named(tmp_path: Path, content: str | None) -> None:
     named = tmp_path / "mine"
     if content is not None:

@@ -224,7 +224,8 @@ def test_material_is_gathered_from_what_is_known_then(tmp_path: Path) -> None:
 def test_no_history_says_which_command_downloads_it(maker: ModelMaker, kind: str) -> None:
     early = maker.material(START_MS + 10 * STEP_MS)
     with pytest.raises(
-        DataError, match=r"no 5m candles of BTC/USDT, ETH/USDT .*--timerange 202311\d\d-"
+        DataError,
+        match=r"no 5m candles of BTC/USDT, ETH/USDT .* 202311\d\d- --pairs BTC/USDT ETH/USDT`",
     ):
         getattr(maker, kind)(early)
 
