@@ -218,7 +218,7 @@ def test_no_candles_are_asked_for_that_are_older_than_any_market(tmp_path: Path)
     with standing_in(lambda folder: userdir(folder, daily), tmp_path):
         told = call(["train"]).stderr
     command = "freqtrade download-data -c user_data/config.json --timeframes 1d --timerange"
-    assert f"`{command} 20090103-`" in told
+    assert f"`{command} 20090103- --pairs BTC/USDT`" in told
 
 
 def test_no_number_is_without_bounds() -> None:

@@ -267,7 +267,7 @@ def test_a_config_that_cannot_be_read_is_refused_and_nobody_is_told_to_write_ove
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("pairs", [5, True, "BTC/USDT", {"a": 1}])
+@pytest.mark.parametrize("pairs", [5, True, "BTC", {"a": 1}, [""], [".*/USDT"]])
 def test_pairs_to_train_on_that_are_none_are_refused(tmp_path: Path, pairs: object) -> None:
     (tmp_path / CONFIG_FILE).write_text(theirs(lstm={"train_pairs": pairs}))
     with pytest.raises(ConfigError, match="train_pairs"):
