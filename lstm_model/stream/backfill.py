@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
 _BINANCE_METHODS = {
     "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
 }  # fmt: skip
+_PAGE_TRIES = 5  # chosen: of one page; one in ten refused, all of them are once in 100,000 pages
 _LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket
 
 
@@ -222,10 +223,11 @@ class Backfill:
         while True:
             wait_s = 0.0
             try:
+                asked = _left_of(track, span)
                 async with self._limit:
-                    told = await self._ask(track, span)
-                if told and span.first_id is not None and self._rest.leaves_out(track.pair):
-                    track.tape.whole(span.first_id, span.last_id or span.first_id)
+                    told = await self._ask(track, asked)
+                if told and asked.first_id is not None and self._rest.leaves_out(track.pair):
+                    track.tape.whole(asked.first_id, asked.last_id or asked.first_id)
                 if told is not None or backoff.tries >= _LATE_TRIES:
                     return _settle(track, span, whole=told is not False)
             except Refusal as refusal:
@@ -283,7 +285,7 @@ class Backfill:
         for _ in range(_MOST_PAGES):
             params = {"fetchTradesMethod": self._method(track, "HistoricalTrades")}
             try:
-                page = await self._rest.trades(track.pair, None, {**params, "fromId": first_id})
+                page = await self._page(track, None, {**params, "fromId": first_id})
             except Refusal as refusal:
                 if refusal.unauthorized:
                     self._rest.has_key = False  # the next try goes without
@@ -301,7 +303,7 @@ class Backfill:
         whole_ms = window_ms
         for _ in range(_MOST_PAGES):
             params = {"until": cursor_ms + window_ms} if window_ms else {}
-            page = await self._rest.trades(track.pair, cursor_ms, params)
+            page = await self._page(track, cursor_ms, params)
             trades = self._records(page)
             times, full = trades["time_ms"], len(page) >= self._full_page
             if full and len(times) and window_ms > 1 and times[0] > cursor_ms + 1:
@@ -316,6 +318,20 @@ class Backfill:
                 cursor_ms, window_ms = cursor_ms + max(1, window_ms), whole_ms
             else:
                 return
+
+    async def _page(
+        self, track: Track, since_ms: int | None, params: Mapping[str, Any]
+    ) -> list[RawTrade]:
+        """One page of many, asked for again where it is refused for now: who began anew with the
+        first would never come to the end of a gap of hundreds of pages."""
+        backoff = self._backoff()
+        while True:
+            try:
+                return await self._rest.trades(track.pair, since_ms, params)
+            except Refusal as refusal:
+                if not refusal.passing or backoff.tries >= _PAGE_TRIES:
+                    raise
+                await asyncio.sleep(max(refusal.wait_s, backoff.next_s()))
 
     async def _newest_page(self, track: Track) -> list[RawTrade]:
         if self._rest.customs.route != "binance":
@@ -353,6 +369,15 @@ class Backfill:
             f"{utc_text(end_ms)} "
             f"could not be recovered; coverage {coverage:.4f}"
         )
+
+
+def _left_of(track: Track, span: Gap) -> Gap:
+    """What of a span is open still, by ids; a try before may have come far."""
+    left = [gap for gap in track.tape.gaps() if _inside(gap, span)]
+    if span.first_id is None or not left:
+        return span
+    ends_ms = max(gap.end_ms for gap in left)
+    return Gap(left[0].first_id, left[-1].last_id, left[0].start_ms, ends_ms)
 
 
 def _settle(track: Track, span: Gap, *, whole: bool) -> list[Gap]:

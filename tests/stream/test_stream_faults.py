@@ -225,6 +225,24 @@ def test_rest_that_refuses_for_a_while_is_asked_again(
     assert stream.tapes[PAIR].counts.missing == 0
 
 
+def test_a_long_gap_is_filled_though_pages_of_it_are_refused() -> None:
+    """Of a machine that stood still: who begins anew at each refusal never comes to its end."""
+    market, faults = busy_market(2_000.0, PAIRS[:1]), Faults(rest_5xx=0.4)
+    with LoopbackExchange(market, faults=faults) as exchange, following(exchange, [PAIR]) as stream:
+        until_fresh(stream)
+        tape = stream.tapes[PAIR]
+        exchange.break_down()
+        until(lambda: not stream.freshness(PAIR).fresh)
+        begun_ms = exchange.market.now_ms()
+        until(lambda: exchange.market.now_ms() > begun_ms + 6_000)
+        exchange.recover()
+        until(lambda: tape.counts.recovered > 0)
+        until(lambda: not tape.gaps(), 20.0)
+        assert tape.counts.missing == 0
+        assert tape.counts.recovered > 10_000
+        assert not [told for told in stream.news if "could not be recovered" in told]
+
+
 def test_rest_that_refuses_for_ever_is_given_up(exchange: LoopbackExchange) -> None:
     timing = replace(QUICK, patience_s=0.5)
     with following(exchange, timing=timing) as stream:
