@@ -10,9 +10,10 @@ interface on 127.0.0.1, at even distances.
 
 Once a minute: resident memory, threads and open files of the bot's process, the memory of its
 training process. Loop times are freqtrade's own, from its debug log, to 10 ms: how long an
-iteration took before it slept. Lost trades: of every candle of which the bot has stored order flow,
-the exchange's trades less the bot's. Those of candles in which it was reloaded, or just before, and
-those that the exchange gave neither by websocket nor REST are counted apart.
+iteration took before it slept. Lost trades: of every candle from the first to the last of which the
+bot has stored order flow, the exchange's trades less the bot's. Those of candles in which it was
+reloaded, or just before, and those that the exchange gave neither by websocket nor REST are counted
+apart.
 Slopes are of the time after the first quarter. Freqtrade's REST server alone leaves a thread and
 six files whenever it is started anew (two event loops that nobody closes); what it leaves is
 measured in a process of its own and taken off, once a reload. Status 1 if the bot ended, wrote a
@@ -339,17 +340,19 @@ class Count:
     def of(
         cls, user: User, exchange: Exchange, pair: str, since_ms: int, reloads_ms: Sequence[int]
     ) -> Count:
-        """Of the candles that began after `since_ms`."""
+        """Of the candles that began after `since_ms`, from the first to the last one stored."""
         flow = FlowStore(user.userdir / "data" / "binance" / "flow").read(pair, TIMEFRAME)
         flow = flow[flow["date_ms"] >= since_ms]
-        opens_ms = flow["date_ms"]
+        opens_ms = np.arange(*flow["date_ms"][[0, -1]] + (0, STEP_MS), STEP_MS)
+        stored = np.zeros(len(opens_ms), np.int64)  # of which nothing was known, nothing is stored
+        stored[np.searchsorted(opens_ms, flow["date_ms"])] = flow["trades"]
         sent, gone = np.array(exchange.ask((pair, opens_ms.tolist())), np.int64).reshape(-1, 2).T
-        lacking = np.maximum(sent - gone - flow["trades"].astype(np.int64), 0)
+        lacking = np.maximum(sent - gone - stored, 0)
         excused = np.zeros(len(flow), np.bool_)
         for at_ms in reloads_ms:
             excused |= (opens_ms - STEP_MS < at_ms) & (at_ms < opens_ms + STEP_MS)
         return cls(
-            pair, len(flow), int(flow["trades"].sum()), int(sent.sum()), int(gone.sum()),
+            pair, len(opens_ms), int(stored.sum()), int(sent.sum()), int(gone.sum()),
             int(lacking[excused].sum()), int(lacking[~excused].sum()),
         )  # fmt: skip
 

@@ -89,7 +89,7 @@ def following(
         stream.stop()
 
 
-def until(true: Callable[[], bool], limit_s: float = 8.0) -> None:
+def until(true: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Wait for something, but not for ever."""
     end_s = time.monotonic() + limit_s
     while not true():
