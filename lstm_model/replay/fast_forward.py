@@ -96,7 +96,8 @@ class Leavings:
 
     def strange(self) -> list[str]:
         """What lies where a replay would write, though there is none: somebody else's."""
-        kept = self.whole, self.live, self.backtest, self.database, self.messages
+        stores = [path for path in (self.live, self.backtest) if not (path / "models").is_dir()]
+        kept = *stores, self.whole, self.database, self.messages
         return [] if self.overlay.exists() else [path.name for path in kept if path.exists()]
 
 
