@@ -36,7 +36,7 @@ _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
 _BINANCE_METHODS = {
     "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
 }  # fmt: skip
-_PAGE_TRIES = 5  # chosen: again, of one page; where one in ten is refused, one in a million is given up
+_PAGE_TRIES = 5  # chosen: again; where one in ten is refused, one page in a million is given up
 _LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket
 
 
