@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ from lstm_model.practice.overlay import loopback_overlay
 from lstm_model.practice.scenario import Scenario, klines_flow, write_candles
 from lstm_model.replay.books import Books, Terms, open_account
 from lstm_model.replay.disturbances import FullDisk, LockedJournal
-from lstm_model.replay.logs import Messages, log_config, log_kept
+from lstm_model.replay.logs import Messages, log_config, log_into, log_kept
 from lstm_model.replay.looks import held_in, next_look
 from lstm_model.replay.pacing import Pace
 from lstm_model.replay.standing import Moment, standing
@@ -367,7 +366,7 @@ class FastForward:
         }  # fmt: skip
         self.files.folder.mkdir(parents=True, exist_ok=True)
         self.files.overlay.write_text(json.dumps(overlay, indent=4))
-        logging.config.dictConfig(log_config(self.files.log))
+        log_into(self.files.log)
 
 
 def download(scenario: Scenario, folder: Path, until_ms: int) -> None:

@@ -15,6 +15,7 @@ from freqtrade.rpc import RPCHandler
 
 # Of the certificate of an exchange with an account, which is its own, in a time that is past.
 _KNOWN = ("Unverified HTTPS request is being made to host '127.0.0.1'", "System time is way off")
+_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 _NOT_FOR_PEOPLE = {"new_candle", "analyzed_df", "whitelist"}
 
 
@@ -36,14 +37,25 @@ def log_kept() -> Iterator[None]:
         root.setLevel(level)
 
 
+def log_into(path: Path) -> None:
+    """Write down in `path` what is said from here on, and nowhere else.
+
+    Not by `logging.config`, which closes the handlers of the whole process, and with absl's, which
+    TensorFlow brings, the stream behind it: a notebook's, or a test's.
+    """
+    root = logging.getLogger()
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter(_FORMAT))
+    root.handlers[:] = [file]
+    root.setLevel(logging.INFO)
+
+
 def log_config(path: Path) -> dict[str, Any]:
-    """Everything the bot says, into its log."""
+    """The same, for the configuration of freqtrade, which begins its log anew."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "standard": {"format": "%(asctime)s - %(name)s - %(levelname)s - %(message)s"}
-        },
+        "formatters": {"standard": {"format": _FORMAT}},
         "handlers": {
             "file": {
                 "class": "logging.FileHandler", "formatter": "standard", "filename": str(path),

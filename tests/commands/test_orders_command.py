@@ -85,7 +85,7 @@ def test_a_close_says_what_it_sends_and_where_trades_are_before_it_asks(
     result = called(files, *settle, typed="n\n")
     assert result.exit_code == 1
     said, _, _ = result.output.partition("Send these orders?")
-    assert f"cancel order {lost.number}, -0.5 at {price}" in said
+    assert f"cancel order {lost.number}, -0.5 at {float(price):.8g}, worth " in said
     assert "sell 1.998 at the market's price, worth " in said
     assert url_of(tmp_path) in result.output.replace("\n", "")
     assert exchange.truth.balances["SOL"] == Decimal("1.998")
