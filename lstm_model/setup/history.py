@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
+import numpy as np
+
 from lstm_model.bot import assembly, configuration
 from lstm_model.bot.reading import silent
 from lstm_model.durations import least_train_candles
@@ -55,7 +57,8 @@ class _Shelf:
 
     def findings(self) -> Iterator[Finding]:
         """What is missing, each with the command that gets it; without any, what there is."""
-        found = [*self._absent(), *self._short(), *self._old(), *self._unseen(), *self._flowless()]
+        looks = self._absent, self._short, self._old, self._unsound, self._unseen, self._flowless
+        found = [finding for look in looks for finding in look()]
         yield from found or [self._whole()]
 
     def _read(self, pair: str) -> Candles | None:
@@ -125,6 +128,18 @@ class _Shelf:
             oldest = utc_minute(min(ends[pair] for pair in old))
             text = f"those of {_some(old)} end at {oldest}, and the learner waits for newer ones"
             yield warning(_NAME, text, self._download(old))
+
+    def _unsound(self) -> Iterator[Finding]:
+        """Prices that cannot be, in candles in which something was traded."""
+        wrong = {pair: c.date_ms[~c.sound() & (c.volume != 0.0)] for pair, c in self._known.items()}
+        if bad := [pair for pair, opened_ms in wrong.items() if len(opened_ms)]:
+            opened_ms = np.concatenate([wrong[pair] for pair in bad])
+            text = (
+                f"{len(opened_ms):,} of {_some(bad)}, the first of {utc_minute(opened_ms.min())}, "
+                "have prices that cannot be (none, 0, or a low above the close): "
+                "nothing is learnt from the candles around them"
+            )
+            yield warning(_NAME, text, self._download(bad, "--erase"))
 
     def _unseen(self) -> Iterator[Finding]:
         without = defaultdict[str, list[Unknown]](list)

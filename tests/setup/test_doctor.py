@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from doctor_world import (
@@ -410,6 +411,21 @@ def test_what_is_missing_of_some_is_a_warning_with_the_command_that_gets_it(
     named = "SOL/USDT" if "SOL" in part else "ETH/USDT"
     assert command_of(found.todo).endswith(f"--pairs {named} {more}".strip())
     assert told(user, "-c", str(user.file))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("close", 0.0), ("high", float("inf")), ("open", -1.0), ("low", 1e9)]
+)
+def test_prices_that_cannot_be_are_counted(user: User, column: str, value: float) -> None:
+    path = user.candles / "ETH_USDT-1h.feather"
+    frame = pd.read_feather(path)
+    frame.loc[2_000:2_002, column] = value
+    frame.to_feather(path)
+    found = only(user.examined(), "candles")
+    assert found.state == State.WARNING
+    first = f"{frame.date[2_000]:%Y-%m-%d %H:%M}"
+    assert f"3 of ETH/USDT, the first of {first}, have prices that cannot be" in found.text
+    assert command_of(found.todo).endswith("--pairs ETH/USDT --erase")
 
 
 def test_too_few_candles_of_all_have_to_be_downloaded(user: User) -> None:
