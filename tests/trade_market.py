@@ -20,7 +20,7 @@ from lstm_model.practice.tape_market import (
     wall_clock_ms,
 )
 from lstm_model.settings import Settings
-from lstm_model.stream.backfill import Timing
+from lstm_model.stream.timing import Timing
 from lstm_model.stream.trade_stream import TradeStream
 
 PAIRS = ("AAA/USDT", "BBB/USDT", "CCC/USDT")

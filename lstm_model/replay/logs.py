@@ -40,8 +40,8 @@ def log_kept() -> Iterator[None]:
 def log_into(path: Path) -> None:
     """Write down in `path` what is said from here on, and nowhere else.
 
-    Not by `logging.config`, which closes the handlers of the whole process, and with absl's, which
-    TensorFlow brings, the stream behind it: a notebook's, or a test's.
+    Not by `logging.config`, by which freqtrade sets up its own: that closes the handlers of the
+    whole process, and with absl's, which TensorFlow brings, the stream behind it.
     """
     root = logging.getLogger()
     file = logging.FileHandler(path)

@@ -8,64 +8,20 @@ and is told once. Where REST leaves ids out that never were a trade's, nothing i
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lstm_model.market.candles import Records, candle_open_ms, utc_text
 from lstm_model.market.continuity import Gap
 from lstm_model.stream.connection import Refusal, Rest
-from lstm_model.stream.customs import RawTrade
-from lstm_model.stream.trade_feed import (
-    Backoff,
-    Track,
-    TradeFeed,
-    has_numbers,
-    log_failure,
-    records,
-)
+from lstm_model.stream.pages import Page, Pages
+from lstm_model.stream.timing import Backoff, Timing
+from lstm_model.stream.trade_feed import Track, TradeFeed, has_numbers, log_failure
 
-logger = logging.getLogger(__name__)
-
-_AT_ONCE = 4  # chosen: requests under way; ccxt's throttler spaces them as the exchange wants
-_MOST_PAGES = 200  # chosen: of one span; 200,000 trades
 _PAGE_IDS = 1_000  # trades on a page; gaps closer together than that are asked for together
 _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
-_BINANCE_METHODS = {
-    "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
-}  # fmt: skip
-_PAGE_TRIES = 5  # chosen: again; where one in ten is refused, one page in a million is given up
 _LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds, all of them chosen.
-
-    Attributes
-    ----------
-    first_retry_s, longest_retry_s : between tries to connect; doubling, with jitter
-    healthy_s : after that long a lost connection is no longer part of the last trouble
-    subscribe_s : a connection without any answer for so long is given up
-    settle_s : from the first answer until all pairs count as subscribed
-    grace_s : how old a gap must be before REST is asked; reordered frames arrive by themselves
-    patience_s : how long REST is asked for a gap
-    tick_s, check_s : how often gaps and silences are looked for
-    margin_s : trades younger than that may still be on their way
-    """
-
-    first_retry_s: float = 0.5
-    longest_retry_s: float = 30.0
-    healthy_s: float = 15.0
-    subscribe_s: float = 20.0
-    settle_s: float = 0.3
-    grace_s: float = 0.4
-    patience_s: float = 600.0
-    tick_s: float = 0.2
-    check_s: float = 1.0
-    margin_s: float = 2.0
 
 
 def spans(gaps: Iterable[Gap]) -> list[Gap]:
@@ -114,9 +70,8 @@ class Backfill:
         self, rest: Rest, feed: TradeFeed, timing: Timing, tell: Callable[[str], None]
     ) -> None:
         self._rest, self._feed, self._timing, self._tell = rest, feed, timing, tell
+        self._pages = Pages(rest, timing)
         self._margin_ms = int(timing.margin_s * 1000)
-        self._full_page = 2  # trades on the longest page so far
-        self._limit = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._seen_s: dict[tuple[str, Gap], float] = {}
 
@@ -169,21 +124,16 @@ class Backfill:
             task.add_done_callback(log_failure)
 
     async def _newest(self, track: Track) -> None:
-        backoff, began_s = self._backoff(), time.monotonic()
-        while time.monotonic() - began_s < self._timing.patience_s:
-            try:
-                async with self._limit:
-                    return await self._begin_with_newest(track)
-            except Refusal as refusal:
-                if not refusal.passing:
-                    return self._tell(f"{track.pair}: no trades over REST ({refusal})")
-                await asyncio.sleep(max(refusal.wait_s, backoff.next_s()))
-        return self._tell(f"{track.pair}: REST has told no trades for too long")
+        try:
+            await self._begin_with_newest(track)
+        except Refusal as refusal:
+            why = "for too long" if refusal.passing else f"({refusal})"
+            self._tell(f"{track.pair}: no trades over REST {why}")
 
     async def _begin_with_newest(self, track: Track) -> None:
         """What was before the subscription, as far as one page reaches."""
         asked_s, asked_ms = time.monotonic(), self._feed.clock.now_ms()
-        trades = await self._take_newest(track)
+        trades = await self._take_newest(track, asked_s + self._timing.patience_s)
         track.proven_s = max(track.proven_s, asked_s)
         if not len(trades):
             return
@@ -196,10 +146,10 @@ class Backfill:
             if gap.first_id is None and first_ms <= gap.start_ms and gap.end_ms <= asked_ms:
                 track.tape.recovered(gap)
 
-    async def _take_newest(self, track: Track) -> Records:
+    async def _take_newest(self, track: Track, until_s: float = 0.0) -> Records:
         """The newest page, which also teaches how the exchange numbers its trades."""
-        page = await self._newest_page(track)
-        trades, tape = self._records(page), track.tape
+        page = await self._pages.newest(track.pair, until_s)
+        trades, tape = self._pages.records(page), track.tape
         if len(trades) and tape.ids_consecutive is None:
             if self._rest.leaves_out(track.pair):
                 tape.ids_consecutive = True  # which the holes in such a page might hide
@@ -219,133 +169,60 @@ class Backfill:
 
     async def _fill_span(self, track: Track, span: Gap) -> list[Gap]:
         """Ask until REST has told all it knows; what is missing for good."""
-        backoff, began_s = self._backoff(), time.monotonic()
-        while True:
-            wait_s = 0.0
+        until_s = time.monotonic() + self._timing.patience_s
+        backoff = Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
+        while time.monotonic() < until_s:
+            had_key = self._rest.has_key
             try:
-                asked = _left_of(track, span)
-                async with self._limit:
-                    told = await self._ask(track, asked)
-                if told and asked.first_id is not None and self._rest.leaves_out(track.pair):
-                    track.tape.whole(asked.first_id, asked.last_id or asked.first_id)
-                if told is not None or backoff.tries >= _LATE_TRIES:
-                    return _settle(track, span, whole=told is not False)
-            except Refusal as refusal:
-                wait_s = refusal.wait_s
-                if not refusal.passing and not refusal.unauthorized:
-                    return _settle(track, span, whole=False)
-            wait_s = max(wait_s, backoff.next_s())
-            if time.monotonic() + wait_s - began_s > self._timing.patience_s:
-                return _settle(track, span, whole=False)
-            await asyncio.sleep(wait_s)
+                told = await self._ask(track, _left_of(track, span), until_s)
+            except Refusal:
+                if had_key and not self._rest.has_key:
+                    continue  # there is a way without
+                break
+            if told is not None or backoff.tries >= _LATE_TRIES:
+                return _settle(track, span, whole=told is not False)
+            await asyncio.sleep(backoff.next_s())
+        return _settle(track, span, whole=False)
 
-    async def _ask(self, track: Track, span: Gap) -> bool | None:
+    async def _ask(self, track: Track, span: Gap, until_s: float) -> bool | None:
         """Put what REST has of the span onto the tape.
 
         Returns
         -------
-        True if that is all there is, False if REST does not reach back so far, None if it may
-        know more a little later
+        True if that is all there is, False if REST does not reach back so far or does not come to
+        its end in time, None if it may know more a little later
+
+        Raises
+        ------
+        Refusal
         """
-        late = self._feed.clock.now_ms() < span.end_ms + self._margin_ms
         cut_off = reached = False
-        for pages in self._routes(track, span):  # the last of them begins where the span does
+        asked_ms = self._feed.clock.now_ms()
+        for pages in self._pages.routes(track.pair, span, until_s):
             cut_off, first, reached = False, True, False
-            async for trades in pages:
-                self._extend(track, trades)
+            async for page in pages:
+                self._extend(track, page.trades)
                 if not any(_inside(gap, span) for gap in track.tape.gaps()):
                     return True
-                reached = _reaches(trades, span)
-                cut_off |= first and reached and self._is_cut_off(trades, span)
-                first = False
+                if page.is_next:
+                    reached = _reaches(page.trades, span)
+                    cut_off |= first and reached and self._is_cut_off(page, span)
+                    first = False
                 if reached:
                     break
-        if span.first_id is not None:
-            return True if reached else None
-        return None if late else not cut_off
+                if time.monotonic() > until_s:
+                    return False
+                asked_ms = self._feed.clock.now_ms()
+        if span.first_id is None:
+            return None if asked_ms < span.end_ms + self._margin_ms else not cut_off
+        if reached and self._rest.leaves_out(track.pair):
+            track.tape.whole(span.first_id, span.last_id or span.first_id)
+        return True if reached else None
 
-    def _is_cut_off(self, trades: Records, span: Gap) -> bool:
+    def _is_cut_off(self, page: Page, span: Gap) -> bool:
         """Is this the newest full page, whatever was asked for, so that nobody knows the rest?"""
-        full = len(trades) >= self._full_page and not self._rest.customs.window_ms
-        return full and int(trades["time_ms"][0]) > span.start_ms
-
-    def _routes(self, track: Track, span: Gap) -> list[AsyncIterator[Records]]:
-        """Ways to get at the span, best first: pages of trades, oldest first."""
-        if self._rest.customs.route != "binance":
-            return [self._by_time(track, span)]
-        if self._rest.has_key and span.first_id is not None:
-            return [self._by_id(track, span.first_id)]
-        return [self._recent(track), self._by_time(track, span)]
-
-    async def _recent(self, track: Track) -> AsyncIterator[Records]:
-        yield self._records(await self._newest_page(track))
-
-    async def _by_id(self, track: Track, first_id: int) -> AsyncIterator[Records]:
-        """Binance's `historicalTrades`, for which it wants to know an API key."""
-        for _ in range(_MOST_PAGES):
-            params = {"fetchTradesMethod": self._method(track, "HistoricalTrades")}
-            try:
-                page = await self._page(track, None, {**params, "fromId": first_id})
-            except Refusal as refusal:
-                if refusal.unauthorized:
-                    self._rest.has_key = False  # the next try goes without
-                raise
-            trades = self._records(page)
-            yield trades
-            if not len(trades):
-                return
-            first_id = int(trades["id"].max()) + 1
-
-    async def _by_time(self, track: Track, span: Gap) -> AsyncIterator[Records]:
-        """From the beginning of the span on; on Binance these are aggregates, see `records`."""
-        # The last trade before the gap is asked for too, to see that the page reaches it.
-        cursor_ms, window_ms = span.start_ms - 1, self._rest.customs.window_ms
-        whole_ms = window_ms
-        for _ in range(_MOST_PAGES):
-            params = {"until": cursor_ms + window_ms} if window_ms else {}
-            page = await self._page(track, cursor_ms, params)
-            trades = self._records(page)
-            times, full = trades["time_ms"], len(page) >= self._full_page
-            if full and len(times) and window_ms > 1 and times[0] > cursor_ms + 1:
-                self._extend(track, trades)  # it may have told the end of the window only
-                window_ms = max(1, window_ms // 8)
-                continue
-            yield trades
-            window_ms = window_ms if full else min(whole_ms, 2 * window_ms)
-            if len(times) and times[-1] > cursor_ms:
-                cursor_ms = int(times[-1])
-            elif full or (window_ms and cursor_ms + window_ms < span.end_ms):
-                cursor_ms, window_ms = cursor_ms + max(1, window_ms), whole_ms
-            else:
-                return
-
-    async def _page(
-        self, track: Track, since_ms: int | None, params: Mapping[str, Any]
-    ) -> list[RawTrade]:
-        """One page of many, asked for again where it is refused for now: who began anew with the
-        first would never come to the end of a gap of hundreds of pages."""
-        backoff = self._backoff()
-        while True:
-            try:
-                return await self._rest.trades(track.pair, since_ms, params)
-            except Refusal as refusal:
-                if not refusal.passing or backoff.tries >= _PAGE_TRIES:
-                    raise
-                await asyncio.sleep(max(refusal.wait_s, backoff.next_s()))
-
-    async def _newest_page(self, track: Track) -> list[RawTrade]:
-        if self._rest.customs.route != "binance":
-            return await self._rest.trades(track.pair)
-        params = {"fetchTradesMethod": self._method(track, "Trades")}
-        return await self._rest.trades(track.pair, None, params)
-
-    def _method(self, track: Track, name: str) -> str:
-        """Without it ccxt asks for aggregates, which have other ids."""
-        return _BINANCE_METHODS[self._rest.kind(track.pair)] + name
-
-    def _records(self, page: list[RawTrade]) -> Records:
-        self._full_page = max(self._full_page, len(page))
-        return records(page, self._rest.customs, time.time_ns())
+        full = page.is_full and not self._rest.customs.window_ms
+        return full and int(page.trades["time_ms"][0]) > span.start_ms
 
     def _extend(self, track: Track, trades: Records) -> None:
         if not len(trades):
@@ -354,9 +231,6 @@ class Backfill:
             self._feed.touch(track.pair)
         if self._rest.leaves_out(track.pair) and track.tape.ids_consecutive:
             track.tape.whole(int(trades["id"].min()), int(trades["id"].max()))
-
-    def _backoff(self) -> Backoff:
-        return Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
 
     def _tell_loss(self, track: Track, lost: list[Gap]) -> None:
         """One line for what is missing for good."""

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from lstm_model.stream.backfill import Backfill, Timing
+from lstm_model.stream.backfill import Backfill
 from lstm_model.stream.connection import Line, Refusal, Rest, open_exchange
-from lstm_model.stream.trade_feed import Backoff, Track, TradeFeed, log_failure
+from lstm_model.stream.timing import Backoff, Timing
+from lstm_model.stream.trade_feed import Track, TradeFeed, log_failure
 
 logger = logging.getLogger(__name__)
 

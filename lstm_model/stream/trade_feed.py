@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -31,6 +30,8 @@ _BEHIND_MS = 86_400_000  # chosen: snapshots of very thin pairs may be hours old
 _LONGEST_BURST_NS = 10_000_000  # chosen: ccxt drains up to 2,000 frames, 50 ms, without a pause
 _CLOCK_TICKS = 300  # chosen: five minutes; clocks drift apart by less than a millisecond meanwhile
 _LARGEST_ID = 2**63 - 1
+_LATEST_MS = 4_102_444_800_000  # chosen: the year 2100
+_MOST_IN_ONE = 100_000  # chosen: trades that an aggregate stands for
 
 
 def trade_number(name: Any) -> int:
@@ -75,9 +76,11 @@ def _rows(trade: RawTrade, customs: Customs, received_ns: int) -> list[tuple[Any
         time_ms, price, amount = int(trade["timestamp"]), float(trade["price"]), trade["amount"]
         first, last = _ids(trade)
         share = float(amount) / (last - first + 1)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return []
-    if not (0.0 < price < math.inf and 0.0 < share < math.inf and time_ms > 0):
+    if not (0.0 < price < math.inf and 0.0 < share < math.inf and 0 < time_ms < _LATEST_MS):
+        return []
+    if last - first >= _MOST_IN_ONE or not 0 <= first <= last <= _LARGEST_ID:
         return []
     side = trade.get("side")
     taker_buy = None if side is None else (side == "buy") != customs.maker_side
@@ -152,31 +155,6 @@ class ExchangeClock:
             return 0, now_ms + _BEHIND_MS
         # A recording is played back at any pace, so the past is no limit to what comes next.
         return now_ms + self.offset_ms - _BEHIND_MS, now_ms + max(0, self.offset_ms) + _AHEAD_MS
-
-
-class Backoff:
-    """How long to wait before the next try: doubling, with jitter so that clients spread out.
-
-    Examples
-    --------
-    >>> backoff = Backoff(0.5, 30.0)
-    >>> 0.25 <= backoff.next_s() <= 0.5 <= backoff.next_s() <= 1.0
-    True
-    """
-
-    def __init__(self, first_s: float, most_s: float) -> None:
-        self._first_s, self._most_s = first_s, most_s
-        self.tries = 0
-
-    def next_s(self) -> float:
-        """Seconds to wait now."""
-        whole = min(self._most_s, self._first_s * 2.0 ** min(self.tries, 30))
-        self.tries += 1
-        return whole * random.uniform(0.5, 1.0)
-
-    def reset(self) -> None:
-        """All went well for a while."""
-        self.tries = 0
 
 
 def log_failure(task: asyncio.Task[Any]) -> None:

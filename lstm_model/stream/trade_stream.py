@@ -15,10 +15,11 @@ from typing import Any
 from lstm_model.market.candles import Freshness
 from lstm_model.market.tape import TradeTape
 from lstm_model.settings import Settings
-from lstm_model.stream.backfill import Backfill, Timing
+from lstm_model.stream.backfill import Backfill
 from lstm_model.stream.connection import Refusal, Rest, open_exchange
 from lstm_model.stream.switchboard import Switchboard, is_strangely_quiet
-from lstm_model.stream.trade_feed import Backoff, Track, TradeFeed
+from lstm_model.stream.timing import Backoff, Timing
+from lstm_model.stream.trade_feed import Track, TradeFeed
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,12 @@
 """The trade stream against a healthy exchange: complete, fresh, and gone when it is stopped."""
 
-import asyncio
 import logging
 import math
 import socket
 import threading
 import time
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import ccxt
 import ccxt.pro
@@ -33,12 +32,12 @@ from lstm_model.market.tape import TradeTape
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.settings import Settings
 from lstm_model.stream import customs as ports
-from lstm_model.stream.backfill import Backfill, spans
-from lstm_model.stream.connection import Refusal, Rest
+from lstm_model.stream.backfill import spans
+from lstm_model.stream.connection import Refusal
 from lstm_model.stream.customs import Customs, binance_trade, customs_of
 from lstm_model.stream.switchboard import regroup
+from lstm_model.stream.timing import Backoff
 from lstm_model.stream.trade_feed import (
-    Backoff,
     ExchangeClock,
     Track,
     TradeFeed,
@@ -190,62 +189,6 @@ def test_a_refusal_tells_no_address() -> None:
     assert str(Refusal(error)) == "ExchangeError"
     assert Refusal(error).passing
     assert not Refusal(ccxt.AuthenticationError("key")).passing
-
-
-class PagedRest:
-    """Past trades, one every 10 ms, as exchanges of different manners hand them out."""
-
-    def __init__(self, manner: str) -> None:
-        self.manner, self.has_key, self.requests = manner, False, 0
-        self.customs = Customs(window_ms=20_000 if manner == "window" else 0)
-        self.base_ms = time.time_ns() // 1_000_000 - 100_000
-
-    def history(self, start: int, stop: int) -> list[dict[str, Any]]:
-        return [
-            raw(f"n{number}", timestamp=self.base_ms + 10 * number) for number in range(start, stop)
-        ]
-
-    def leaves_out(self, pair: str) -> bool:
-        return False
-
-    async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
-        self.requests += 1
-        known = self.history(0, 3_000)
-        since_ms = None if self.manner == "newest" else since_ms
-        until_ms = (params or {}).get("until", math.inf)
-        found = [trade for trade in known if (since_ms or 0) <= trade["timestamp"] <= until_ms]
-        oldest_first = since_ms is not None and self.manner == "since"
-        return found[:100] if oldest_first else found[-100:]
-
-
-@pytest.mark.parametrize(
-    ("manner", "whole"), [("since", True), ("window", True), ("newest", False)]
-)
-def test_a_gap_in_time_is_filled_as_far_as_the_exchange_tells(
-    track: Track, manner: str, whole: bool
-) -> None:
-    rest, lost = PagedRest(manner), list[str]()
-    tape = track.tape
-    tape.ids_consecutive = False
-
-    async def fill() -> None:
-        backfill = Backfill(cast(Rest, rest), track.feed, QUICK, lost.append)
-        tape.watch_from(rest.base_ms)
-        tape.extend(records(rest.history(0, 500), rest.customs, 1_000_000 * NOW_MS))
-        tape.interrupt()
-        tape.resume(rest.base_ms + 20_000)
-        tape.extend(records(rest.history(2_000, 3_000), rest.customs, 1_000_000 * NOW_MS))
-        backfill.catch_up(track)
-        while tape.gaps():
-            backfill.tend([track])
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.01)
-        await backfill.stop()
-
-    asyncio.run(asyncio.wait_for(fill(), 5.0))
-    assert (tape.counts.trades == 3_000) == whole
-    assert bool(tape.missing()) == bool(lost) == (not whole)
-    assert rest.requests < 60
 
 
 # With an exchange
