@@ -14,6 +14,7 @@ from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
 
 from lstm_model.bot import insides
+from lstm_model.bot.downloads import days_to_learn, download_command
 from lstm_model.bot.named import config_files, files_of, words_of
 from lstm_model.bot.reading import STUMBLES, in_a_line, read_config, silent, stumbled
 from lstm_model.durations import OLDEST_MS
@@ -160,8 +161,8 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     except (*DAMAGE, FreqtradeException) as error:  # freqtrade reads what it takes for candles
         raise DataError(
             f"{pair}: the file of its {config['timeframe']} candles in {config['datadir']} holds "
-            f"something else ({type(error).__name__}: {in_a_line(error)[:100]}); `freqtrade "
-            f"download-data{words_of(config)} --erase --pairs {pair}` gets it anew"
+            f"something else ({type(error).__name__}: {in_a_line(error)[:100]}); "
+            f"`{_anew(config, pair)}` gets it anew"
         ) from None
     if frame is None:
         return None
@@ -179,8 +180,7 @@ def _stored(config: Config, pair: str) -> DataFrame | None:
     if frame.empty and has_candle_file(config, pair):
         logger.warning(
             "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
-            "out; `freqtrade download-data%s --erase --pairs %s` gets it anew", pair,
-            config["timeframe"], folder, words_of(config), pair,
+            "out; `%s` gets it anew", pair, config["timeframe"], folder, _anew(config, pair),
         )  # fmt: skip
     # Before holes are filled: one candle of the year 1970 or 2100 would mean millions of rows.
     frame = frame if frame.empty else _of_our_time(frame, pair, config)
@@ -198,13 +198,20 @@ def _of_our_time(frame: DataFrame, pair: str, config: Config) -> DataFrame:
     dates = frame["date"]
     usual = (dates <= latest) & (dates >= datetime.fromtimestamp(OLDEST_MS / 1_000, UTC))
     if not usual.all():
+        first_ms = int(dates[usual].min().timestamp() * 1_000) if usual.any() else None
         logger.warning(
             "%s: %d %s candle(s) on disk lie in the future or before all markets, the first at %s, "
-            "and are left out; `freqtrade download-data%s --erase --pairs %s --timeframes %s` gets "
-            "them anew", pair, (~usual).sum(), timeframe, dates[~usual].min(), words_of(config),
-            pair, timeframe,
+            "and are left out; `%s` gets them anew", pair, (~usual).sum(), timeframe,
+            dates[~usual].min(), _anew(config, pair, first_ms),
         )  # fmt: skip
     return frame[usual]
+
+
+def _anew(config: Config, pair: str, first_ms: int | None = None) -> str:
+    """What gets a pair's file anew, from `first_ms` on at the latest."""
+    timeframe = config["timeframe"]
+    days = days_to_learn(settings_of(config), timeframe, first_ms)
+    return download_command(words_of(config), timeframe, days, [pair], "--erase")
 
 
 def has_candle_file(config: Config, pair: str) -> bool:

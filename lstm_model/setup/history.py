@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from lstm_model.bot import assembly, configuration
+from lstm_model.bot.downloads import days_to_learn, download_command
 from lstm_model.bot.reading import silent
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import LstmModelError
@@ -17,7 +17,6 @@ from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
 from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
-from lstm_model.setup.scaffold import days_to_download
 from lstm_model.setup.subject import Config
 from lstm_model.training.absence import MISSING_FRACTION, Unknown, unknown
 from lstm_model.training.maker import ModelMaker
@@ -25,6 +24,7 @@ from lstm_model.training.material import Material, reach_ms
 
 _NAME = "candles"
 _NAMED = 5  # chosen: as many pairs as a sentence names
+_ANEW = "--erase"  # of download-data: what is there goes
 
 
 def check_candles(
@@ -36,6 +36,9 @@ def check_candles(
     ----------
     options : words that name the configuration to freqtrade, each after a blank
     """
+    if (settings.learn_from_ms or 0) > now_ms:
+        text = f"learn_from {settings.learn_from} lies in the future, and is as none until then"
+        yield warning("lstm", text, "Give the day from which on it is to learn, or null")
     if not configuration.training_pairs(config, settings, ()):
         yield note(_NAME, f"not looked at, for no pair is named: {configuration.no_pairs(config)}")
         return
@@ -68,7 +71,9 @@ class _Shelf:
                 if found is None and configuration.has_candle_file(self._config, pair):
                     self._damaged[pair] = f"the file of {pair} is damaged or empty"
         except LstmModelError as error:
-            self._damaged[pair] = str(error)
+            text, leader = str(error), self._maker.history.leader
+            ill = leader if leader and text.startswith(f"{leader}:") else pair
+            self._damaged[ill] = text
             return None
         return found
 
@@ -88,16 +93,20 @@ class _Shelf:
         settings, pairs = self._settings, len(self._maker.pairs)
         held_out = settings.validation_fraction, settings.test_fraction
         least = least_train_candles(settings.horizon, *held_out, pairs) + settings.lookback
-        known = max((len(candles) for candles in self._material.candles), default=0)
+        known = max((int(candles.sound().sum()) for candles in self._material.candles), default=0)
         return warning if known >= least + WARM_UP else to_do
 
     def _absent(self) -> Iterator[Finding]:
         absent = [pair for pair in self._maker.pairs if pair not in self._known]
-        for pair in (pair for pair in absent if pair in self._damaged):
-            yield self._tell(_NAME, self._damaged[pair], self._download([pair], "--erase"))
-        if none := [pair for pair in absent if pair not in self._damaged]:
+        for pair, text in self._damaged.items():
+            yield self._tell(_NAME, text, self._download([pair], _ANEW))
+        if none := [pair for pair in absent if not self._is_there(pair)]:
             text = f"none of {_some(none)} in {self._config['datadir']}"
             yield self._tell(_NAME, text, self._download(none))
+
+    def _is_there(self, pair: str) -> bool:
+        """Whether it has a file, though that, or the leader's, may be damaged."""
+        return pair in self._damaged or configuration.has_candle_file(self._config, pair)
 
     @cached_property
     def _wanted_ms(self) -> int:
@@ -130,16 +139,23 @@ class _Shelf:
             yield warning(_NAME, text, self._download(old))
 
     def _unsound(self) -> Iterator[Finding]:
-        """Prices that cannot be, in candles in which something was traded."""
-        wrong = {pair: c.date_ms[~c.sound() & (c.volume != 0.0)] for pair, c in self._known.items()}
+        """Candles of which nothing can be learnt: where all are so, and where prices cannot be."""
+        sound = {pair: candles.sound() for pair, candles in self._known.items()}
+        if dead := [pair for pair, of in sound.items() if not of.any()]:
+            text = f"no candle of {_some(dead)} has prices and a volume to learn from"
+            yield self._tell(_NAME, text, self._download(dead, _ANEW))
+        wrong = {
+            pair: candles.date_ms[~sound[pair] & (candles.volume != 0.0)]
+            for pair, candles in self._known.items() if pair not in dead
+        }  # fmt: skip
         if bad := [pair for pair, opened_ms in wrong.items() if len(opened_ms)]:
             opened_ms = np.concatenate([wrong[pair] for pair in bad])
             text = (
                 f"{len(opened_ms):,} of {_some(bad)}, the first of {utc_minute(opened_ms.min())}, "
-                "have prices that cannot be (none, 0, or a low above the close): "
+                "have prices or volumes that cannot be (none, below 0, a low above the close): "
                 "nothing is learnt from the candles around them"
             )
-            yield warning(_NAME, text, self._download(bad, "--erase"))
+            yield self._tell(_NAME, text, self._download(bad, _ANEW))
 
     def _unseen(self) -> Iterator[Finding]:
         without = defaultdict[str, list[Unknown]](list)
@@ -165,10 +181,10 @@ class _Shelf:
         return good(_NAME, f"{self._timeframe} of {_some(list(self._known))}, {span}")
 
     def _download(self, pairs: Sequence[str], *more: str) -> str:
-        days = days_to_download(self._config.get("lstm"), self._timeframe)
-        command = f"freqtrade download-data{self._options}"
-        wanted = ["--timeframes", self._timeframe, "--days", str(days), "--pairs", *pairs, *more]
-        return f"Run `{command} {shlex.join(wanted)}`"
+        known = [self._known[pair] for pair in pairs if pair in self._known and _ANEW in more]
+        first_ms = min((int(candles.date_ms[0]) for candles in known), default=None)
+        days = days_to_learn(self._settings, self._timeframe, first_ms)
+        return f"Run `{download_command(self._options, self._timeframe, days, pairs, *more)}`"
 
 
 def _some(pairs: Sequence[str]) -> str:

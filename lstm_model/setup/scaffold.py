@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from lstm_model.durations import DAY_MS
+from lstm_model.bot.downloads import days_to_learn
 from lstm_model.errors import ConfigError, StoreError, TrainingError
-from lstm_model.features.closed_candle import WARM_UP
-from lstm_model.features.context import REACH_DAYS, leader_of
+from lstm_model.features.context import leader_of
 from lstm_model.files import how_to_place, write_atomically
 from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import default_of, parse_settings
@@ -32,8 +31,6 @@ STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")
 CONFIG_FILE, SECTION_FILE = "config.json", "lstm-config.example.json"
 _TIMEFRAME = "5m"  # of our strategies
 _PRACTICE = "data/practice"  # candles of a practice exchange, in the user's folder
-_ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
-_MOST_DAYS = 6_000  # chosen: no exchange has older candles
 _FEW = ("BTC", "ETH", "SOL")  # to train on where a list of pairs is made by the running bot
 
 
@@ -186,11 +183,7 @@ def days_to_download(
     >>> days_to_download(None, "5m"), days_to_download({"train_candles": 10_000}, "1h")
     (850, 550)
     """
-    candle_ms = timeframe_ms(timeframe)
-    settings = parse_settings(section, candle_ms, of)
-    wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
-    wanted_ms = wanted * candle_ms + REACH_DAYS * DAY_MS
-    return min(-(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS, _MOST_DAYS)
+    return days_to_learn(parse_settings(section, timeframe_ms(timeframe), of), timeframe)
 
 
 class _Theirs(NamedTuple):

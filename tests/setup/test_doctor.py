@@ -413,19 +413,62 @@ def test_what_is_missing_of_some_is_a_warning_with_the_command_that_gets_it(
     assert told(user, "-c", str(user.file))[0] == 0
 
 
+def spoil(user: User, rows: slice, pair: str = "ETH/USDT", **values: float) -> pd.DataFrame:
+    """The candles on disk, of which these rows have these values now."""
+    path = user.candles / f"{pair.replace('/', '_')}-1h.feather"
+    frame = pd.read_feather(path)
+    for column, value in values.items():
+        frame.loc[rows, column] = value
+    frame.to_feather(path)
+    return frame
+
+
 @pytest.mark.parametrize(
-    ("column", "value"), [("close", 0.0), ("high", float("inf")), ("open", -1.0), ("low", 1e9)]
+    ("column", "value"),
+    [("close", 0.0), ("high", float("inf")), ("open", -1.0), ("low", 1e9), ("volume", -1.0)],
 )
 def test_prices_that_cannot_be_are_counted(user: User, column: str, value: float) -> None:
-    path = user.candles / "ETH_USDT-1h.feather"
-    frame = pd.read_feather(path)
-    frame.loc[2_000:2_002, column] = value
-    frame.to_feather(path)
+    frame = spoil(user, slice(2_000, 2_002), **{column: value})
     found = only(user.examined(), "candles")
     assert found.state == State.WARNING
     first = f"{frame.date[2_000]:%Y-%m-%d %H:%M}"
-    assert f"3 of ETH/USDT, the first of {first}, have prices that cannot be" in found.text
+    assert f"3 of ETH/USDT, the first of {first}, have prices or volumes that cannot" in found.text
     assert command_of(found.todo).endswith("--pairs ETH/USDT --erase")
+
+
+def test_what_is_got_anew_is_no_less_than_there_was(user: User) -> None:
+    user.configure(lstm={**LSTM, "train_candles": 2_000})
+    user.has_candles("ETH/USDT", 24 * 700)
+    spoil(user, slice(100, 100), low=1e9)
+    [found] = [it for it in by_name(user.examined())["candles"] if "cannot be" in it.text]
+    words = shlex.split(command_of(found.todo))
+    assert int(words[words.index("--days") + 1]) >= 700
+
+
+@pytest.mark.parametrize("values", [{"volume": 0.0}, {"low": 1e9}])
+def test_where_nothing_can_be_learnt_from_there_is_something_to_do(
+    user: User, values: dict[str, float]
+) -> None:
+    for pair in PAIRS:
+        spoil(user, slice(0, COUNT), pair, **values)
+    assert "no candle of BTC/USDT, ETH/USDT has prices and a volume" in " ".join(
+        finding.text for finding in to_be_done(user.examined())
+    )
+
+
+def test_a_damaged_leader_is_named_and_no_other_is_erased(user: User) -> None:
+    path = user.candles / "BTC_USDT-1h.feather"
+    frame = pd.read_feather(path)
+    frame.assign(date=frame["date"].dt.tz_localize(None)).to_feather(path)
+    told = " ".join(f"{it.text} {it.todo}" for it in by_name(user.examined())["candles"])
+    assert "BTC/USDT: the file of its 1h candles" in told
+    assert "--pairs BTC/USDT --erase" in told
+    assert "--pairs ETH/USDT" not in told
+
+
+def test_to_learn_from_a_day_to_come_is_remarked(user: User) -> None:
+    user.configure(lstm={**LSTM, "learn_from": "20990101"})
+    assert "learn_from 20990101 lies in the future" in str(only(user.examined(), "lstm"))
 
 
 def test_too_few_candles_of_all_have_to_be_downloaded(user: User) -> None:

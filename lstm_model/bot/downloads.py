@@ -1,0 +1,53 @@
+"""freqtrade's command that gets candles, as many as are learnt from or were there."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+
+from lstm_model.durations import DAY_MS
+from lstm_model.features.closed_candle import WARM_UP
+from lstm_model.features.context import REACH_DAYS
+from lstm_model.market.candles import timeframe_ms
+from lstm_model.settings import Settings
+
+_ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
+_MOST_DAYS = 6_000  # chosen: no exchange has older candles
+
+
+def days_to_learn(settings: Settings, timeframe: str, first_ms: int | None = None) -> int:
+    """Days of history that a first training wants, generously rounded.
+
+    Parameters
+    ----------
+    first_ms : of candles that are to be got anew; no fewer are wanted than there were
+
+    Examples
+    --------
+    >>> days_to_learn(Settings(), "5m"), days_to_learn(Settings(train_candles=10_000), "1h")
+    (850, 550)
+    """
+    wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
+    wanted_ms = wanted * timeframe_ms(timeframe) + REACH_DAYS * DAY_MS
+    if first_ms is not None:
+        wanted_ms = max(wanted_ms, time.time_ns() // 1_000_000 - first_ms)
+    return min(-(-wanted_ms // (DAY_MS * _ROUND_DAYS)) * _ROUND_DAYS, _MOST_DAYS)
+
+
+def download_command(
+    words: str, timeframe: str, days: int, pairs: Sequence[str], *more: str
+) -> str:
+    """The command line.
+
+    Parameters
+    ----------
+    words : that name the configuration, each after a blank
+
+    Examples
+    --------
+    >>> download_command(" -c mine.json", "1h", 200, ["BTC/USDT"], "--erase")
+    'freqtrade download-data -c mine.json --timeframes 1h --days 200 --pairs BTC/USDT --erase'
+    """
+    wanted = ["--timeframes", timeframe, "--days", str(days), "--pairs", *pairs, *more]
+    return f"freqtrade download-data{words} {shlex.join(wanted)}"
