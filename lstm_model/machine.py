@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import math
 import re
 import sys
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path("/")
 
@@ -128,10 +131,14 @@ def collect_garbage() -> None:
     It stands still for tenths of a second. A Ctrl-C or SIGTERM of that time is raised in the main
     thread as soon as that executes Python again; if the collection ran there, that would be inside
     of a finalizer, and Python drops what a finalizer raises: freqtrade would go on for ever. So a
-    thread of its own collects, while the main thread waits.
+    thread of its own collects, while the main thread waits; where none can be had, nobody does.
     """
     collector = threading.Thread(target=gc.collect, name="collector", daemon=True)
-    collector.start()
+    try:
+        collector.start()
+    except RuntimeError as error:  # as many threads as the system allows
+        logger.warning("Garbage is not collected: %s", error)
+        return
     collector.join()
 
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from places import lay_out
 from lstm_model.machine import (
     Quota,
     Room,
+    collect_garbage,
     give_memory_back,
     memory_kills,
     processor_flags,
@@ -296,6 +298,17 @@ def test_a_signal_that_comes_while_garbage_is_collected_is_heard() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
+def test_where_no_thread_is_left_the_bot_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    collect_garbage()
+    assert "not collected: can't start new thread" in caplog.text
 
 
 def test_what_pyarrow_has_freed_is_given_back() -> None:

@@ -14,7 +14,6 @@ from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
 
 from lstm_model.bot import insides
-from lstm_model.bot.downloads import days_to_learn, download_command
 from lstm_model.bot.named import config_files, files_of, words_of
 from lstm_model.bot.reading import STUMBLES, in_a_line, read_config, silent, stumbled
 from lstm_model.durations import OLDEST_MS
@@ -26,6 +25,7 @@ from lstm_model.pairs import PLAIN_PAIR
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.spool import spool_name
+from lstm_model.training.downloads import days_to_learn, download_command
 
 logger = logging.getLogger(__name__)
 

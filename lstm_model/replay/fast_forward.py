@@ -96,7 +96,7 @@ class Leavings:
     def strange(self) -> list[str]:
         """What lies where a replay would write, though there is none: somebody else's."""
         stores = [path for path in (self.live, self.backtest) if not (path / "models").is_dir()]
-        kept = *stores, self.whole, self.database, self.messages
+        kept = *stores, self.before, self.whole, self.database, self.messages
         return [] if self.overlay.exists() else [path.name for path in kept if path.exists()]
 
 

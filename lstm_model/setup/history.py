@@ -9,7 +9,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from lstm_model.bot import assembly, configuration
-from lstm_model.bot.downloads import days_to_learn, download_command
 from lstm_model.bot.reading import silent
 from lstm_model.durations import least_train_candles
 from lstm_model.errors import LstmModelError
@@ -19,6 +18,7 @@ from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Config
 from lstm_model.training.absence import MISSING_FRACTION, Unknown, unknown
+from lstm_model.training.downloads import days_to_learn, download_command
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.material import Material, reach_ms
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from lstm_model.bot.downloads import days_to_learn
 from lstm_model.errors import ConfigError, StoreError, TrainingError
 from lstm_model.features.context import leader_of
 from lstm_model.files import how_to_place, write_atomically
@@ -25,6 +24,7 @@ from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import default_of, parse_settings
 from lstm_model.setup.options import example_section
 from lstm_model.training import interpreter
+from lstm_model.training.downloads import days_to_learn
 from lstm_model.written import is_newer, signature, signed
 
 STRATEGY_FILES = ("lstm_strategy.py", "ema_cross.py", "ema_cross_lstm.py")

@@ -222,7 +222,7 @@ class Journal:
             found = select(said.c.pair).distinct()
             return found.where(ours(start_ms, end_ms, timeframe=timeframe))
 
-        return sorted(self._rows(FORECAST, query, as_text))
+        return sorted(self._rows(FORECAST, query, lambda pair: _text(pair, FORECAST, "pair")))
 
     def decisions(self, lineage: str, count: int = 50) -> list[DecisionRow]:
         """The last `count` decisions about a lineage, newest first."""
@@ -271,7 +271,7 @@ class Journal:
             return last.group_by(said.pair, said.reason)
 
         def counted(pair: Any, reason: Any, count: int) -> tuple[tuple[str, str], int]:
-            return (as_text(pair), as_text(reason)), count
+            return (_text(pair, VERDICT, "pair"), _text(reason, VERDICT, "reason")), count
 
         return dict(self._rows(VERDICT, query, counted))
 
@@ -376,6 +376,14 @@ def _built(build: Callable[[dict[str, Any]], Row], names: Sequence[str]) -> Call
             raise DataError(f"{error}, in the row of {key}: correct or delete that row") from None
 
     return made
+
+
+def _text(value: Any, table: Any, column: str) -> str:
+    """A value of which it is not known in how many rows it stands."""
+    try:
+        return as_text(value, f"column {column} of table {table.name} holds")
+    except DataError as error:
+        raise DataError(f"{error}: correct or delete the rows with it") from None
 
 
 def _columns(source: Any, names: Sequence[str]) -> list[Any]:

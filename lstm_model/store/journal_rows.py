@@ -243,7 +243,7 @@ class _Columns:
         return DataError(f"column {name} holds no {kind}: {_shown(self._values.get(name))}")
 
 
-def as_text(value: Any, where: str = "there is") -> str:
+def as_text(value: Any, where: str) -> str:
     """A value of a column that anybody may have written. Raises as `forecast_row`."""
     if not isinstance(value, str):
         raise DataError(f"{where} no text: {_shown(value)}")

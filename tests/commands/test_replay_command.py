@@ -102,11 +102,13 @@ def test_a_folder_with_somebody_elses_files_is_refused_and_left_alone(
     user: Path, words: tuple[str, ...]
 ) -> None:
     (user / "mine" / "live").mkdir(parents=True)
+    (user / "mine" / "before").mkdir()
     (user / "mine" / "trades.sqlite").write_text("precious")
     told = refused("--folder", "mine", *words)
-    assert f"{user / 'mine'} holds live, trades.sqlite, of no replay: give another" in told
+    assert f"{user / 'mine'} holds live, before, trades.sqlite, of no replay: give another" in told
     assert (user / "mine" / "trades.sqlite").read_text() == "precious"
-    assert {path.name for path in (user / "mine").iterdir()} == {"live", "trades.sqlite"}
+    left = {path.name for path in (user / "mine").iterdir()}
+    assert left == {"live", "before", "trades.sqlite"}
 
 
 @pytest.mark.usefixtures("no_market")

@@ -25,8 +25,8 @@ def days_to_learn(settings: Settings, timeframe: str, first_ms: int | None = Non
 
     Examples
     --------
-    >>> days_to_learn(Settings(), "5m"), days_to_learn(Settings(train_candles=10_000), "1h")
-    (850, 550)
+    >>> days_to_learn(Settings(), "5m")
+    850
     """
     wanted = settings.train_candles + settings.retrain_candles + WARM_UP + settings.lookback
     wanted_ms = wanted * timeframe_ms(timeframe) + REACH_DAYS * DAY_MS
