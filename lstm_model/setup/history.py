@@ -98,7 +98,7 @@ class _Shelf:
 
     def _absent(self) -> Iterator[Finding]:
         absent = [pair for pair in self._maker.pairs if pair not in self._known]
-        for pair, text in self._damaged.items():
+        for pair, text in list(self._damaged.items()):  # others are read on the way
             yield self._tell(_NAME, text, self._download([pair], _ANEW))
         if none := [pair for pair in absent if not self._is_there(pair)]:
             text = f"none of {_some(none)} in {self._config['datadir']}"
