@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo      download, train, backtest, replay and paper-trade on a practice exchange (3 to 5 min)"
-	@echo "make test      lint and the test suite; make long: futures, real orders, the demo, the wheel"
+	@echo "make test      lint and the test suite; make long: what takes minutes, in all an hour"
 	@echo "make fast      the fast tests alone"
 	@echo "make contracts what the oldest freqtrade, ccxt, NumPy and pandas have to keep; newest: the newest"
 	@echo "make bench     speed of training, backtests, serving, stream, learning and replay, beside peers"

@@ -16,4 +16,9 @@ def _plain(pair: str) -> str:
     return pair
 
 
+def _each_once(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pairs))  # as freqtrade has a whitelist
+
+
 Pair = Annotated[str, AfterValidator(_plain)]
+Pairs = Annotated[tuple[Pair, ...], AfterValidator(_each_once)]

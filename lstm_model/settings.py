@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lstm_model.durations import LASTING, in_candles, midnight_ms
 from lstm_model.errors import ConfigError, explained
-from lstm_model.pairs import Pair
+from lstm_model.pairs import Pairs
 
 DEFAULT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _FIVE_MINUTES_MS = 300_000
@@ -152,7 +152,7 @@ class Settings(BaseModel):
     test_fraction: float = Field(
         0.07, ge=0.01, lt=0.5, description="Newest share, never trained on: scores and calibration."
     )
-    train_pairs: tuple[Pair, ...] | None = Field(
+    train_pairs: Pairs | None = Field(
         None, description="Pairs the pooled network learns from; null: the whole whitelist."
     )
     train_threads: int = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from places import ROOT
@@ -22,9 +23,10 @@ TEXTS = {_name(path): path.read_text() for path in sorted(_FILES)}  # by dotted 
 MODULES = {name: ast.parse(text) for name, text in TEXTS.items() if not name.endswith("__init__")}
 
 
-def imports(module: str) -> set[str]:
+@cache
+def imports(module: str) -> frozenset[str]:
     """Full names of what a module imports, wherever and however it does."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -34,7 +36,7 @@ def imports(module: str) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in _BY_NAME:
             assert isinstance(node.args[0], ast.Constant), "import of a computed name"
             found.add(str(node.args[0].value))
-    return found
+    return frozenset(found)
 
 
 def ours(module: str) -> set[str]:

@@ -16,7 +16,7 @@ from lstm_model.accounts.orders import Order
 from lstm_model.accounts.spot import Fees
 from lstm_model.practice.synthetic import synthetic_market
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]
+pytestmark = pytest.mark.e2e
 FEE = Decimal("0.0004")
 LOT, TICK = Decimal("0.00001"), Decimal("0.01")
 
@@ -103,7 +103,7 @@ def futures() -> Iterator[TradingExchange]:
         yield running
 
 
-@pytest.mark.parametrize("side", ["long", "short"])
+@pytest.mark.parametrize("side", [pytest.param("long", marks=pytest.mark.long), "short"])
 def test_futures_from_entry_to_exit(futures: TradingExchange, tmp_path: Path, side: str) -> None:
     truth, pair, sign = futures.truth, "BTC/USDT:USDT", 1 if side == "long" else -1
     with LiveBot(tmp_path / "bot", futures, "futures") as bot:
@@ -142,6 +142,7 @@ def test_futures_from_entry_to_exit(futures: TradingExchange, tmp_path: Path, si
     assert refused <= {"/fapi/v1/marginType"}  # isolated already
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["spot", "futures"])
 def test_the_stop_on_the_exchange_follows(tmp_path: Path, mode: str) -> None:
     with (

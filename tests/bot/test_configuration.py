@@ -107,6 +107,12 @@ def test_a_text_that_freqtrade_takes_for_a_number_is_a_text_again(
     assert settings.train_pairs == ("ETH/USDT", "BTC/USDT")
 
 
+def test_a_pair_that_is_named_twice_is_learnt_from_once() -> None:
+    pairs = ["ETH/USDT", "BTC/USDT", "ETH/USDT"]
+    settings = settings_of({"timeframe": "5m", "lstm": {"train_pairs": pairs}})
+    assert settings.train_pairs == ("ETH/USDT", "BTC/USDT")
+
+
 def test_what_should_be_a_list_is_called_one() -> None:
     with pytest.raises(ConfigError, match="train_pairs: Input should be a list, found 5"):
         settings_of({"timeframe": "5m", "lstm": {"train_pairs": 5}})

@@ -19,7 +19,7 @@ from places import ROOT
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 from lstm_model.practice.overlay import loopback_overlay
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 EPOCHS = 10
 TRAINED = re.compile(r"(?:Training a network|Fine-tuning) on candles until")

@@ -11,7 +11,7 @@ import pytest
 from e2e import environment
 from places import TESTS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 RELOADS = 3
 SETTLED = 1  # reloads after which caches are full

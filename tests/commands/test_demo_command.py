@@ -49,6 +49,7 @@ def soon(condition: Callable[[], bool], within_s: float) -> bool:
     return condition()
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_who_closes_the_terminal_ends_the_bot_that_the_demo_has_started(tmp_path: Path) -> None:
     demo = Running([sys.executable, "-c", DEMO, str(tmp_path / "demo")], tmp_path / "log")

@@ -18,7 +18,7 @@ from places import ROOT
 from lstm_model.commands.main import main
 from lstm_model.practice.exchange import LoopbackExchange, open_market
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

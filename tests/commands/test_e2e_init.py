@@ -19,9 +19,10 @@ pytestmark = pytest.mark.e2e
 
 PAIRS = ["BTC/USDT", "XRP/USDT"]  # the only thing that is changed
 DAYS = {"5m": 40, "15m": 50, "1h": 100}  # up to 28 since the last retraining, and some before
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in DAYS if name != "5m"]
 
 
-@pytest.fixture(scope="module", params=DAYS)
+@pytest.fixture(scope="module", params=["5m", *OTHERS])
 def timeframe(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -265,6 +265,7 @@ def test_the_validation_loss_is_the_mean_over_all_windows(network: Any) -> None:
         assert found == pytest.approx(losses[:count].mean(), rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_batch_smaller_than_its_parts_is_learnt_the_same_every_time(network: Any) -> None:
     """One part of it is empty; the kernel's gradient of nothing was whatever lay in memory."""
     job = network.Job(changed(max_epochs=1), **make_arrays(n_train=1, n_validation=1))
@@ -560,6 +561,7 @@ def jobs_of_many_shapes(trained: TrainingResult) -> dict[str, TrainingJob]:
     }
 
 
+@pytest.mark.long
 def test_the_same_job_gives_the_same_weights_whatever_the_process_did_before(
     trained: TrainingResult, tmp_path: Path
 ) -> None:
@@ -612,6 +614,7 @@ def test_what_was_compared_with_keras_is_remembered(
     assert len(compared) == 3
 
 
+@pytest.mark.long
 def test_a_kernel_that_differs_is_never_remembered(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +630,7 @@ def test_a_kernel_that_differs_is_never_remembered(
     assert not (tmp_path / "parity").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("falls_back", [True, False])
 def test_a_graph_that_is_given_up_leaves_memory(
     network: Any, monkeypatch: pytest.MonkeyPatch, falls_back: bool
@@ -661,6 +665,7 @@ def test_the_process_of_a_bot_takes_only_what_others_leave(tmp_path: Path) -> No
     assert policies[-1] == os.SCHED_IDLE
 
 
+@pytest.mark.long
 def test_members_are_networks_of_other_seeds_and_one_keras_model(
     network: Any, tmp_path: Path
 ) -> None:

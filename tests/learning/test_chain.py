@@ -55,6 +55,7 @@ def test_a_learnable_market_is_learnt(tmp_path: Path) -> None:
     assert "proven at 5 %" in card_verdict(stored.card)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_random_walk_is_not_and_the_card_says_so(tmp_path: Path, seed: int) -> None:
     market = synthetic_market(seed=seed, days=16, start_ms=START_MS, learnable=False)

@@ -42,7 +42,10 @@ def run_bot(*arguments: object) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(FEW, id="few"), pytest.param(0, id="all", marks=pytest.mark.slow)],
+    params=[
+        pytest.param(FEW, id="few"),
+        pytest.param(0, id="all", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
 )
 def survey(request: pytest.FixtureRequest) -> Iterator[Facts]:
     """What became of bots that were killed: at a few points, or at every kind of point."""

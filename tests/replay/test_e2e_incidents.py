@@ -108,6 +108,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     return replayed
 
 
+@pytest.mark.long
 def test_the_same_replay_leaves_the_same(plain: Replayed, tmp_path: Path) -> None:
     again = replay(with_models_of(plain, tmp_path), 2 / 3)
     assert again.trades() == plain.trades()
@@ -129,6 +130,7 @@ def test_after_an_outage_all_is_forecast_as_without(plain: Replayed, tmp_path: P
     assert hit.log().count("Trade stream: following 3 pair(s)") == 2
 
 
+@pytest.mark.long
 def test_a_late_candle_changes_nothing_but_when(plain: Replayed, tmp_path: Path) -> None:
     folder = with_models_of(plain, tmp_path)
     hit = replay(folder, 2 / 3, "late@2024-07-10T16:10/90s")
@@ -137,6 +139,7 @@ def test_a_late_candle_changes_nothing_but_when(plain: Replayed, tmp_path: Path)
     assert opened_before(hit, "16:10") == opened_before(plain, "16:10")
 
 
+@pytest.mark.long
 def test_missing_candles_are_not_forecast(plain: Replayed, tmp_path: Path) -> None:
     folder = with_models_of(plain, tmp_path)
     hit, whole = replay(folder, 2 / 3, "missing@2024-07-10T16:20/3m").forecasts(), plain.forecasts()
@@ -158,6 +161,7 @@ def test_a_restart_changes_nothing_but_when(plain: Replayed, tmp_path: Path) -> 
     assert hit.log().count("Starting worker") == 2
 
 
+@pytest.mark.long
 def test_a_training_that_is_killed_is_made_again(tmp_path: Path) -> None:
     hit = replay(tmp_path, 1 / 3, "kill@2024-07-10T00:10", start="2024-07-10T00:10")
     messages = (tmp_path / "messages.jsonl").read_text().splitlines()
@@ -186,6 +190,7 @@ def apart(folder: Path) -> list[str]:
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
 
 
+@pytest.mark.long
 def test_what_else_goes_wrong_changes_no_forecast_but_of_a_pair_that_is_halted(
     plain: Replayed, tmp_path: Path
 ) -> None:
@@ -245,6 +250,7 @@ def test_ctrl_c_ends_a_replay_in_the_middle_of_an_outage(plain: Replayed, tmp_pa
     assert ended.said["looks"] == 8
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_replay_that_trains(tmp_path: Path) -> None:
     ended = replay(tmp_path, 1.0, SIGNAL="SIGTERM", LOOKS="40")
     assert not ended.said["finished"]

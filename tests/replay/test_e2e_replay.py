@@ -286,6 +286,7 @@ def test_the_life_of_a_trade_is_what_database_and_journal_hold(whole: Replay) ->
     assert f"number {trade['id']}: the middle one" in page
 
 
+@pytest.mark.long
 def test_what_a_store_has_learnt_is_not_trained_again(
     user: Path, whole: Replay, tmp_path: Path
 ) -> None:
@@ -415,7 +416,10 @@ def prepared(whole: Replay, folder: Path) -> Path:
     ("bug", "equal", "cause"),
     [  # of the last candles there is none after
         ("look-ahead", 3, r'Cause: look-ahead\. "return_1" of the candle of 2024-07-10T00:1\d'),
-        ("leader", 0, r'Cause: look-ahead\. "leader_\w+" of the candle of 2024-07-10T00:1\d'),
+        pytest.param(
+            *("leader", 0, r'Cause: look-ahead\. "leader_\w+" of the candle of 2024-07-10T00:1\d'),
+            marks=pytest.mark.long,
+        ),
         ("scaler", 0, r"Cause: serving\. .* other weights or another scaler"),
     ],
     ids=["look-ahead", "leader", "scaler"],
@@ -435,6 +439,7 @@ def test_verify_names_a_planted_bug(
     assert "Not verified" in outcome.text
 
 
+@pytest.mark.long
 def test_a_leader_that_is_not_replayed_is_served_and_seen(user: Path, tmp_path: Path) -> None:
     """Versions are named after what was learnt from, so they are equal only if that is."""
     folder = tmp_path / "led"
@@ -451,6 +456,7 @@ def test_a_leader_that_is_not_replayed_is_served_and_seen(user: Path, tmp_path: 
     assert f"what {PAIRS[0]} did" not in log
 
 
+@pytest.mark.long
 def test_bot_and_backtest_have_the_same_finer_candles(user: Path, tmp_path: Path) -> None:
     folder = tmp_path / "detailed"
     asked = [*window(user, folder, "2024-07-10T00:45"), "-t", "5m", "--timeframe-detail", "1m"]
@@ -483,6 +489,7 @@ class Creeping(LSTMStrategy):
 '''
 
 
+@pytest.mark.long
 def test_verify_names_a_planted_stop_that_trails_inside_the_candle(
     user: Path, whole: Replay, tmp_path: Path
 ) -> None:
@@ -596,6 +603,7 @@ def test_ctrl_c_ends_a_replay_with_a_summary_even_while_it_trains(
     assert read_table(folder / "trades.sqlite", "sqlite_master")
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_replay_with_a_summary_too(
     user: Path, whole: Replay, tmp_path: Path
 ) -> None:
