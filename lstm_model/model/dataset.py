@@ -295,7 +295,7 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
     """
     dates = panel.date_ms[panel.usable]
     if not len(dates):
-        raise DataError(_too_few("train", 0, MIN_TRAINING_WINDOWS))
+        raise DataError(_too_few(panel, "train", 0, MIN_TRAINING_WINDOWS))
     begin, end = int(dates.min()), int(panel.label_ms[panel.usable].max())
     test = end - round((end - begin) * settings.test_fraction)
     validation = test - round((end - begin) * settings.validation_fraction)
@@ -307,16 +307,17 @@ def purged_split(panel: Panel, settings: Settings) -> Split:
     for name, rows in split._asdict().items():
         least = MIN_TRAINING_WINDOWS if name == "train" else MIN_BLOCK_WINDOWS
         if len(rows) < least:
-            raise DataError(_too_few(name, len(rows), least))
+            raise DataError(_too_few(panel, name, len(rows), least))
     return split
 
 
-def _too_few(block: str, found: int, least: int) -> str:
+def _too_few(panel: Panel, block: str, found: int, least: int) -> str:
     what = {"train": "to train on", "validation": "to stop by", "test": "to score on"}[block]
     return (
-        f"too little history {what}: {found:,} complete windows, {least:,} are needed. Download "
-        "more candles with `freqtrade download-data` (see --days, --timerange) or reduce "
-        '"lookback" and "horizon".'
+        f"too little history {what}: {found:,} complete windows in {len(panel.date_ms):,} candles, "
+        f"{least:,} are needed. Download more with `freqtrade download-data` (see --days, "
+        '--timerange), or reduce "lookback" and "horizon". What is wrong with the candles that '
+        "there are, `freqtrade-lstm doctor` says."
     )
 
 

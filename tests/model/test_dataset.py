@@ -335,13 +335,15 @@ def test_all_pairs_are_cut_at_the_same_moments(panel: Panel) -> None:
 
 def test_too_little_history_says_what_to_do() -> None:
     panel = build_panel([make_candles(800)], SETTINGS)
-    with pytest.raises(DataError, match=r"\d+ complete windows, 1,000 are needed.*download-data"):
+    with pytest.raises(
+        DataError, match=r"\d+ complete windows in 800 candles, 1,000.*download-data"
+    ):
         purged_split(panel, SETTINGS)
 
 
 def test_no_history_at_all_says_what_to_do() -> None:
     panel = build_panel([make_candles(100)], SETTINGS)
-    with pytest.raises(DataError, match=r"0 complete windows.*download-data"):
+    with pytest.raises(DataError, match=r"0 complete windows.*download-data.*doctor"):
         purged_split(panel, SETTINGS)
 
 
