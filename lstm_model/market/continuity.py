@@ -71,7 +71,8 @@ class _Blind:
     end_ms: int
     top_id: int
     lost: bool = False
-    filled: tuple[int, int] = (0, _LEAST)  # up to this (time, id) by backfill
+    filled_ms: int = 0  # by backfill, up to that time, of which moment these ids were among it
+    filled_ids: frozenset[int] = frozenset()
 
 
 class Continuity:
@@ -220,9 +221,11 @@ class Continuity:
         """Can a trade too old to be looked up only be new? So it is within a stretch of time that
         was not received, if it lies beyond what has been filled in there so far."""
         for blind in self._blinds:
-            inside = blind.start_ms < time_ms < blind.end_ms
-            if inside and (time_ms, trade_id) > blind.filled:
-                blind.filled = (time_ms, trade_id)
+            is_same = time_ms == blind.filled_ms
+            is_new = time_ms > blind.filled_ms or (is_same and trade_id not in blind.filled_ids)
+            if is_new and blind.start_ms < time_ms < blind.end_ms:
+                known = blind.filled_ids if is_same else frozenset[int]()
+                blind.filled_ms, blind.filled_ids = time_ms, known | {trade_id}
                 self.recovered += 1
                 return True
         return False

@@ -1,27 +1,34 @@
 """Trades that the websocket did not bring, fetched over REST in the background.
 
-Whatever REST gives goes onto the tape, which knows what it has already. What REST does not have,
-or does not give within `Timing.patience_s`, is missing for good: it is counted, lowers `coverage`
-and is told once. Where REST leaves ids out that never were a trade's, nothing is missing there.
+Whatever REST gives goes onto the tape, which knows what it has already. A gap of which only the
+time is known counts as whole only where the answers show it: from a trade that was known before,
+each page follows the one before. What REST does not have, or does not give within
+`Timing.patience_s`, is missing for good: it is counted, lowers `coverage` and is told once. Where
+REST leaves ids out that never were a trade's, nothing is missing there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from lstm_model.market.candles import Records, candle_open_ms, utc_text
 from lstm_model.market.continuity import Gap
 from lstm_model.stream.connection import Refusal, Rest
 from lstm_model.stream.pages import Page, Pages
 from lstm_model.stream.timing import Backoff, Timing
-from lstm_model.stream.trade_feed import Track, TradeFeed, has_numbers, log_failure
+from lstm_model.stream.trade_feed import Track, TradeFeed, log_failure
 
 _PAGE_IDS = 1_000  # trades on a page; gaps closer together than that are asked for together
 _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
-_LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket
+_LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket, or answer badly once
 
 
 def spans(gaps: Iterable[Gap]) -> list[Gap]:
@@ -70,10 +77,10 @@ class Backfill:
         self, rest: Rest, feed: TradeFeed, timing: Timing, tell: Callable[[str], None]
     ) -> None:
         self._rest, self._feed, self._timing, self._tell = rest, feed, timing, tell
-        self._pages = Pages(rest, timing)
+        self._pages = Pages(rest, feed, timing)
         self._margin_ms = int(timing.margin_s * 1000)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._seen_s: dict[tuple[str, Gap], float] = {}
+        self._tasks: dict[tuple[Track, str], asyncio.Task[None]] = {}
+        self._seen_s: dict[tuple[Track, Gap], float] = {}
 
     @property
     def busy(self) -> bool:
@@ -81,18 +88,26 @@ class Backfill:
         return bool(self._tasks)
 
     def tend(self, tracks: Iterable[Track]) -> None:
-        """Begin with every gap that does not close by itself; returns at once."""
-        now_s, seen = time.monotonic(), self._seen_s
+        """Begin with every gap that does not close by itself; returns at once.
+
+        Parameters
+        ----------
+        tracks : all that are followed; what is being fetched for others is given up
+        """
+        now_s, seen, followed = time.monotonic(), self._seen_s, set(tracks)
         self._seen_s = {}
-        for track in tracks:
+        for track in followed:
             for gap in track.tape.gaps():
-                since_s = self._seen_s[track.pair, gap] = seen.get((track.pair, gap), now_s)
+                since_s = self._seen_s[track, gap] = seen.get((track, gap), now_s)
                 if now_s - since_s >= self._timing.grace_s:
-                    self._begin(track.pair, self._fill, track)
+                    self._begin(track, "gaps", self._fill)
+        for (track, _), task in self._tasks.items():
+            if track not in followed:
+                task.cancel()
 
     def catch_up(self, track: Track) -> None:
         """Fetch what there is before the subscription; returns at once."""
-        self._begin(f"{track.pair} newest", self._newest, track)
+        self._begin(track, "newest", self._newest)
 
     async def stop(self) -> None:
         """End all work under way."""
@@ -116,12 +131,21 @@ class Backfill:
             track.proven_s = asked_s
         return behind
 
-    def _begin(self, key: str, work: Callable[[Track], Any], track: Track) -> None:
+    def _begin(
+        self, track: Track, what: str, work: Callable[[Track], Coroutine[Any, Any, None]]
+    ) -> None:
+        key = track, what
         if key not in self._tasks:
-            task = asyncio.ensure_future(work(track))
-            self._tasks[key] = task
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
-            task.add_done_callback(log_failure)
+            task = self._tasks[key] = asyncio.ensure_future(work(track))
+            task.add_done_callback(partial(self._end, key))
+
+    def _end(self, key: tuple[Track, str], task: asyncio.Task[None]) -> None:
+        self._tasks.pop(key, None)
+        log_failure(task)
+        if not task.cancelled() and task.exception() is not None:  # as it would again and again
+            track = key[0]
+            lost = [_settle(track, span, whole=False) for span in spans(track.tape.gaps())]
+            self._tell_loss(track, list(chain.from_iterable(lost)))
 
     async def _newest(self, track: Track) -> None:
         try:
@@ -133,8 +157,13 @@ class Backfill:
     async def _begin_with_newest(self, track: Track) -> None:
         """What was before the subscription, as far as one page reaches."""
         asked_s, asked_ms = time.monotonic(), self._feed.clock.now_ms()
-        trades = await self._take_newest(track, asked_s + self._timing.patience_s)
+        until_s, begins_s = asked_s + self._timing.patience_s, asked_s + self._timing.margin_s
+        trades = await self._take_newest(track, until_s)
         track.proven_s = max(track.proven_s, asked_s)
+        if not track.tape.ids_consecutive and not track.filled:
+            # The newest before the subscription may not have been known there yet.
+            await asyncio.sleep(begins_s - time.monotonic())
+            trades = _joined(trades, await self._take_newest(track, until_s))
         if not len(trades):
             return
         first_ms = int(trades["time_ms"][0]) + 1  # others of that very moment may be missing
@@ -148,96 +177,104 @@ class Backfill:
 
     async def _take_newest(self, track: Track, until_s: float = 0.0) -> Records:
         """The newest page, which also teaches how the exchange numbers its trades."""
-        page = await self._pages.newest(track.pair, until_s)
-        trades, tape = self._pages.records(page), track.tape
-        if len(trades) and tape.ids_consecutive is None:
+        page, tape = await self._pages.newest(track.pair, until_s), track.tape
+        if len(page.trades) and tape.ids_consecutive is None:
             if self._rest.leaves_out(track.pair):
                 tape.ids_consecutive = True  # which the holes in such a page might hide
-            elif has_numbers(page):
-                tape.learn_ids(trades)
+            elif page.has_numbers:
+                tape.learn_ids(page.trades)
             else:
                 tape.ids_consecutive = False
-        self._extend(track, trades)
-        return trades
+        self._extend(track, page)
+        return page.trades
 
     async def _fill(self, track: Track) -> None:
         lost: list[Gap] = []
+        patience_s = self._timing.patience_s
         for span in spans(track.tape.gaps()):
-            lost += await self._fill_span(track, span)
-        if lost:
-            self._tell_loss(track, lost)
-
-    async def _fill_span(self, track: Track, span: Gap) -> list[Gap]:
-        """Ask until REST has told all it knows; what is missing for good."""
-        until_s = time.monotonic() + self._timing.patience_s
-        backoff = Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
-        while time.monotonic() < until_s:
-            had_key = self._rest.has_key
+            is_whole = False
             try:
-                told = await self._ask(track, _left_of(track, span), until_s)
+                is_whole = await self._fill_span(track, span, time.monotonic() + patience_s)
             except Refusal:
-                if had_key and not self._rest.has_key:
-                    continue  # there is a way without
-                break
-            if told is not None or backoff.tries >= _LATE_TRIES:
-                return _settle(track, span, whole=told is not False)
-            await asyncio.sleep(backoff.next_s())
-        return _settle(track, span, whole=False)
+                patience_s = 0.0  # the others are asked for once
+            lost += _settle(track, span, whole=is_whole)
+        self._tell_loss(track, lost)
 
-    async def _ask(self, track: Track, span: Gap, until_s: float) -> bool | None:
-        """Put what REST has of the span onto the tape.
-
-        Returns
-        -------
-        True if that is all there is, False if REST does not reach back so far or does not come to
-        its end in time, None if it may know more a little later
+    async def _fill_span(self, track: Track, span: Gap, until_s: float) -> bool:
+        """Ask until REST has told all; False if it does not show that it has.
 
         Raises
         ------
         Refusal
         """
-        cut_off = reached = False
-        asked_ms = self._feed.clock.now_ms()
-        for pages in self._pages.routes(track.pair, span, until_s):
-            cut_off, first, reached = False, True, False
-            async for page in pages:
-                self._extend(track, page.trades)
-                if not any(_inside(gap, span) for gap in track.tape.gaps()):
+        backoff = Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
+        search = _Search(track, span, span.start_ms)
+        while True:
+            had_key = self._rest.has_key
+            try:
+                if await self._ask(search, until_s):
                     return True
-                if page.is_next:
-                    reached = _reaches(page.trades, span)
-                    cut_off |= first and reached and self._is_cut_off(page, span)
-                    first = False
+            except Refusal:
+                if had_key and not self._rest.has_key:
+                    continue  # there is a way without
+                raise
+            wait_s = backoff.next_s()
+            if backoff.tries > _LATE_TRIES or time.monotonic() + wait_s > until_s:
+                return False
+            await asyncio.sleep(wait_s)
+
+    async def _ask(self, search: _Search, until_s: float) -> bool:
+        """Put what REST has of the span onto the tape. Is that shown to be all there is?
+
+        Raises
+        ------
+        Refusal
+        """
+        track, span = search.track, search.left()
+        asked_ms, is_whole = self._feed.clock.now_ms(), False
+        for pages in self._pages.routes(track.pair, span, search.anchor_ms(), until_s):
+            reached = False
+            async for page in pages:
+                self._extend(track, page)
+                if not search.gaps():
+                    return True
+                is_whole, reached = page.is_whole, _reaches(page.trades, span)
+                if is_whole and len(page.trades):
+                    search.whole_ms = min(span.end_ms, int(page.trades["time_ms"][-1]))
                 if reached:
                     break
                 if time.monotonic() > until_s:
                     return False
                 asked_ms = self._feed.clock.now_ms()
-        if span.first_id is None:
-            return None if asked_ms < span.end_ms + self._margin_ms else not cut_off
-        if reached and self._rest.leaves_out(track.pair):
+            if is_whole:
+                reached |= span.first_id is None and self._is_over(search, asked_ms)
+                break
+        if is_whole and reached and span.first_id is not None and self._rest.leaves_out(track.pair):
             track.tape.whole(span.first_id, span.last_id or span.first_id)
-        return True if reached else None
+        return is_whole and reached
 
-    def _is_cut_off(self, page: Page, span: Gap) -> bool:
-        """Is this the newest full page, whatever was asked for, so that nobody knows the rest?"""
-        full = page.is_full and not self._rest.customs.window_ms
-        return full and int(page.trades["time_ms"][0]) > span.start_ms
+    def _is_over(self, search: _Search, asked_ms: int) -> bool:
+        """Was nothing newer traded that REST did not tell, or does it only learn of it later?"""
+        due_ms, end_ms = asked_ms - self._margin_ms, search.span.end_ms
+        return due_ms >= end_ms and not len(search.track.tape.trades(end_ms, due_ms))
 
-    def _extend(self, track: Track, trades: Records) -> None:
+    def _extend(self, track: Track, page: Page) -> None:
+        trades = page.trades
         if not len(trades):
             return
         if track.tape.extend(trades):
             self._feed.touch(track.pair)
-        if self._rest.leaves_out(track.pair) and track.tape.ids_consecutive:
+        if page.is_sound and self._rest.leaves_out(track.pair) and track.tape.ids_consecutive:
             track.tape.whole(int(trades["id"].min()), int(trades["id"].max()))
 
     def _tell_loss(self, track: Track, lost: list[Gap]) -> None:
         """One line for what is missing for good."""
+        if not lost:
+            return
         start_ms, end_ms = min(gap.start_ms for gap in lost), max(gap.end_ms for gap in lost)
         open_ms = int(candle_open_ms(start_ms, track.tape.step_ms))
         coverage = track.tape.flow(open_ms, end_ms + 1)["coverage"].min(initial=1.0)
-        count = sum(gap.last_id - gap.first_id + 1 for gap in lost if gap.first_id and gap.last_id)
+        count = sum(_size(gap) for gap in lost)
         self._tell(
             f"{track.pair}: {count or 'the'} trade(s) between {utc_text(start_ms)} and "
             f"{utc_text(end_ms)} "
@@ -245,23 +282,53 @@ class Backfill:
         )
 
 
-def _left_of(track: Track, span: Gap) -> Gap:
-    """What of a span is open still, by ids; a try before may have come far."""
-    left = [gap for gap in track.tape.gaps() if _inside(gap, span)]
-    if span.first_id is None or not left:
-        return span
-    ends_ms = max(gap.end_ms for gap in left)
-    return Gap(left[0].first_id, left[-1].last_id, left[0].start_ms, ends_ms)
+@dataclass
+class _Search:
+    """For what is missing in a span.
+
+    Attributes
+    ----------
+    whole_ms : until then REST has told all
+    """
+
+    track: Track
+    span: Gap
+    whole_ms: int
+
+    def gaps(self) -> list[Gap]:
+        """What of the span is open still."""
+        return [gap for gap in self.track.tape.gaps() if _inside(gap, self.span)]
+
+    def left(self) -> Gap:
+        """What is still to be asked for; a try before may have come far."""
+        gaps = self.gaps()
+        if self.span.first_id is None or not gaps:
+            return self.span._replace(start_ms=self.whole_ms)
+        ends_ms = max(gap.end_ms for gap in gaps)
+        return Gap(gaps[0].first_id, gaps[-1].last_id, gaps[0].start_ms, ends_ms)
+
+    def anchor_ms(self) -> int | None:
+        """Time of the last trade before what is left; None where there was none."""
+        start_ms, tape = self.left().start_ms, self.track.tape
+        before = tape.trades(0, start_ms + 1)["time_ms"]
+        if len(before):
+            return int(before[-1])
+        return start_ms if tape.counts.trades > tape.capacity else None  # held no longer
+
+
+def _joined(first: Records, second: Records) -> Records:
+    """Two newest pages as one, where nothing can be missing between them; else the second."""
+    if len(first) and len(second) and second["time_ms"][0] <= first["time_ms"][-1]:
+        return np.concatenate([first, second])
+    return second
 
 
 def _settle(track: Track, span: Gap, *, whole: bool) -> list[Gap]:
     """Close what is still open of a span; the gaps in which something is missing for good."""
     left = [gap for gap in track.tape.gaps() if _inside(gap, span)]
-    for gap in left:
-        if whole:
-            track.tape.recovered(gap)
-        else:
-            track.tape.give_up(gap)
+    close = track.tape.recovered if whole else track.tape.give_up
+    for gap in left if span.first_id is None else [span]:
+        close(gap)
     return [gap for gap in left if gap.first_id is not None or not whole]
 
 
@@ -271,3 +338,8 @@ def _reaches(trades: Records, span: Gap) -> bool:
     if span.last_id is not None:
         return int(trades["id"].max()) >= span.last_id
     return int(trades["time_ms"].max()) >= span.end_ms
+
+
+def _size(gap: Gap) -> int:
+    """Trades that are missing in it, as far as ids tell."""
+    return 0 if gap.first_id is None or gap.last_id is None else gap.last_id - gap.first_id + 1

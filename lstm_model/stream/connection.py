@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # What ccxt's parsers raise on frames they do not understand.
 _BROKEN_FRAME = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError)
+_OF_THE_SYSTEM = (*_BROKEN_FRAME, RuntimeError)  # no thread is left, or the session is closed
+_TOO_MUCH = (ccxt.DDoSProtection, ccxt.RateLimitExceeded)
 _REFUSED_FOR_GOOD = (
     ccxt.NotSupported, ccxt.BadRequest, ccxt.AuthenticationError, ccxt.ArgumentsRequired,
 )  # fmt: skip
@@ -136,15 +138,16 @@ class Rest:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (ccxt.BaseError, aiohttp.ClientError, OSError, *_BROKEN_FRAME) as error:
+        except (ccxt.BaseError, aiohttp.ClientError, OSError, *_OF_THE_SYSTEM) as error:
             raise Refusal(error, self._wait_s(error)) from None
 
     def _wait_s(self, error: BaseException) -> float:
-        headers = self.exchange.last_response_headers or {}
-        if not isinstance(error, ccxt.DDoSProtection):
+        if not isinstance(error, _TOO_MUCH):
             return 0.0
+        headers = (self.exchange.last_response_headers or {}).items()
+        told = next((value for name, value in headers if name.lower() == "retry-after"), 0.0)
         try:
-            return min(float(headers.get("Retry-After", 0.0)), _LONGEST_WAIT_S)
+            return max(0.0, min(_LONGEST_WAIT_S, float(told)))  # NaN makes it the longest
         except ValueError:
             return 0.0
 
@@ -348,6 +351,6 @@ async def open_exchange(connect: Callable[[], Any], known: Rest | None = None) -
         if known is not None:
             exchange.set_markets_from_exchange(known.exchange)
             exchange.ssl_context = known.exchange.ssl_context  # reading certificates takes 20 ms
-    except (ccxt.BaseError, OSError, RuntimeError, *_BROKEN_FRAME) as error:
-        raise Refusal(error) from None  # a RuntimeError: the system has no thread left
+    except (ccxt.BaseError, OSError, *_OF_THE_SYSTEM) as error:
+        raise Refusal(error) from None
     return exchange

@@ -160,6 +160,7 @@ class Switchboard:
         busy = wire.probe is not None and not wire.probe.done()
         if track is not None and not busy and now_s >= wire.probe_at_s and self._rest.has_trades:
             wire.probe = asyncio.ensure_future(self._probe(wire, line, track))
+            wire.probe.add_done_callback(log_failure)
         return None
 
     async def _probe(self, wire: Wire, line: Line, track: Track) -> None:

@@ -71,6 +71,11 @@ def records(trades: Iterable[RawTrade], customs: Customs, received_ns: int) -> R
     return np.array(_with_sides(rows), TRADE)
 
 
+def is_readable(trade: RawTrade, customs: Customs) -> bool:
+    """Whether it is one of those that `records` takes, or says that nothing was traded."""
+    return bool(_rows(trade, customs, 0)) or trade.get("amount") == 0.0
+
+
 def _rows(trade: RawTrade, customs: Customs, received_ns: int) -> list[tuple[Any, ...]]:
     try:
         time_ms, price, amount = int(trade["timestamp"]), float(trade["price"]), trade["amount"]

@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 import ccxt
+import numpy as np
 import pytest
 from trade_market import QUICK
 
 from lstm_model.market.tape import TradeTape
+from lstm_model.stream import backfill
 from lstm_model.stream.backfill import Backfill
 from lstm_model.stream.connection import Refusal, Rest
 from lstm_model.stream.customs import Customs, RawTrade
@@ -37,11 +39,14 @@ class PagedRest:
     ----------
     names : what precedes a trade's number; with any, ids are no numbers
     refuse : number of the request and pair -> why it is refused, or None
+    wait_s : how long who was refused is to wait
     """
 
     def __init__(
-        self, count: int, manner: str = "since", names: str = "n", refuse: Refuse = nothing
-    ) -> None:
+        self, count: int, manner: str = "since", names: str = "n", refuse: Refuse = nothing,
+        wait_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.wait_s, self.asked_s = wait_s, list[float]()
         self.manner, self.refuse, self.has_key, self.name = manner, refuse, False, "paged"
         self.customs = Customs(window_ms=20_000 if manner == "window" else 0)
         self.base_ms = time.time_ns() // 1_000_000 - EVERY_MS * count - 60_000
@@ -61,9 +66,10 @@ class PagedRest:
 
     async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
         self.asked.append((pair, since_ms))
+        self.asked_s.append(time.monotonic())
         await asyncio.sleep(0)
         if (error := self.refuse(len(self.asked), pair)) is not None:
-            raise Refusal(error)
+            raise Refusal(error, self.wait_s)
         if since_ms is None or self.manner == "newest":
             return self.known[-PAGE:]
         start = bisect_left(self.known, since_ms, key=lambda trade: trade["timestamp"])
@@ -98,12 +104,12 @@ def filled(
 
     async def fill() -> list[Track]:
         tracks = [interrupted(rest, first, last, pair) for pair in pairs]
-        backfill = Backfill(cast(Rest, rest), tracks[0].feed, timing, told.append)
+        work = Backfill(cast(Rest, rest), tracks[0].feed, timing, told.append)
         while any(track.tape.gaps() for track in tracks):
-            backfill.tend(tracks)
+            work.tend(tracks)
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.01)
-        await backfill.stop()
+        await work.stop()
         return tracks
 
     return asyncio.run(asyncio.wait_for(fill(), 30.0)), told
@@ -118,6 +124,172 @@ def test_a_gap_in_time_is_filled_as_far_as_the_exchange_tells(manner: str, whole
     assert (track.tape.counts.trades == 3_000) == whole
     assert bool(track.tape.missing()) == bool(told) == (not whole)
     assert len(rest.asked) < 60
+
+
+class Faulty(PagedRest):
+    """Answers that are not what they should be, `fault` says how: all of them or the first."""
+
+    def __init__(self, manner: str, names: str, fault: str) -> None:
+        super().__init__(3_000, manner, names)
+        self.fault = fault
+        if fault == "one moment":  # more trades than a page holds
+            at_ms = self.known[1_000]["timestamp"]
+            self.known[1_000:1_150] = [it | {"timestamp": at_ms} for it in self.known[1_000:1_150]]
+        if fault == "unreadable":
+            for number in range(700, 1_700, 7):
+                self.known[number] = {**self.known[number], "price": None}
+        self.told = list(self.known)
+
+    async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
+        if self.fault == "forgotten":
+            self.known = self.told[1_200:]
+        page, is_first = await super().trades(pair, since_ms, params), len(self.asked) == 1
+        match self.fault:
+            case "nothing" if is_first:
+                return []
+            case "nothing later" if len(self.asked) == 5:
+                return []
+            case "the future" if is_first:
+                in_days = page[-1]["timestamp"] + 10 * 86_400_000
+                return [*page[:50], page[50] | {"timestamp": in_days}, *page[51:]]
+            case "stale":
+                return self.told[400:500]
+            case "one shorter" if not is_first:
+                return page[1:]
+        return page
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["nothing", "nothing later", "the future", "forgotten", "unreadable", "stale", "one shorter",
+     "one moment"],
+)  # fmt: skip
+@pytest.mark.parametrize("names", ["", "n"])
+@pytest.mark.parametrize("manner", ["since", "window", "newest"])
+def test_no_gap_counts_as_whole_that_is_not(manner: str, names: str, fault: str) -> None:
+    """Whatever the exchange answers: all trades are there, or it is told that some are not."""
+    rest = Faulty(manner, names, fault)
+    [track], told = filled(rest, 500, 2_000)
+    is_whole = track.tape.counts.trades == 3_000
+    assert bool(track.tape.missing()) == bool(told)
+    assert is_whole or told
+    if manner != "newest" and fault in ("nothing", "nothing later", "the future"):
+        assert is_whole
+        assert not told
+    assert len(rest.asked) < 400
+
+
+def test_trades_of_futures_that_could_not_be_read_are_missing() -> None:
+    """Where REST leaves out ids that never were a trade's, these would have passed for such."""
+    rest = Faulty("window", "", "unreadable")
+    rest.leaves_out = lambda pair: True  # type: ignore[method-assign]
+    [track], told = filled(rest, 500, 2_000)
+    assert track.tape.counts.trades + track.tape.counts.missing == 3_000
+    assert track.tape.counts.missing == len(range(700, 1_700, 7))
+    assert len(told) == 1
+
+
+def test_what_fails_in_a_way_of_its_own_is_told_once_and_given_up() -> None:
+    """It was begun anew five times a second, without a word."""
+
+    def refuse(number: int, pair: str) -> BaseException | None:
+        raise ZeroDivisionError
+
+    rest = PagedRest(1_000, refuse=refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        failed = list[Any]()
+        patch.setattr(backfill, "log_failure", failed.append)
+        [track], told = filled(rest, 10, 990)
+    assert len(rest.asked) == len(failed) == len(told) == len(track.tape.missing()) == 1
+
+
+def test_an_exchange_that_wants_to_be_left_alone_is() -> None:
+    """Each of 40 pairs went on asking, which makes a ban longer."""
+
+    def refuse(number: int, pair: str) -> BaseException | None:
+        return ccxt.DDoSProtection() if number <= 4 else None
+
+    rest = PagedRest(1_000, names="", refuse=refuse, wait_s=0.4)
+    begun_s = time.monotonic()
+    tracks, told = filled(rest, 10, 990, pairs=[f"A{number}/USDT" for number in range(40)])
+    assert [at for at in rest.asked_s if at < begun_s + 0.4] == rest.asked_s[:4]
+    assert all(track.tape.counts.trades == 1_000 for track in tracks)
+    assert told == []
+
+
+def test_patience_is_for_all_gaps_of_a_pair_together() -> None:
+    def refuse(number: int, pair: str) -> BaseException | None:
+        return ccxt.ExchangeNotAvailable()
+
+    timing, told = replace(AT_ONCE, patience_s=0.3), list[str]()
+
+    async def fill() -> Track:
+        rest = PagedRest(20_000, names="", refuse=refuse)
+        track = interrupted(rest, 0, 0)
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), track.feed)
+        track.tape.ids_consecutive = True
+        put(track, [trade for number, trade in enumerate(rest.known) if number % 1_500])
+        work = Backfill(cast(Rest, rest), track.feed, timing, told.append)
+        while track.tape.gaps():
+            work.tend([track])
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
+        await work.stop()
+        return track
+
+    begun_s = time.monotonic()
+    track = asyncio.run(asyncio.wait_for(fill(), 30.0))
+    assert time.monotonic() - begun_s < 2.0  # it took patience for each of 13
+    assert track.tape.counts.missing == 13
+    assert len(told) == 1
+
+
+def test_whoever_is_no_longer_followed_is_no_longer_asked_for() -> None:
+    """And whoever comes back need not wait for what was begun for him before."""
+
+    async def leave() -> tuple[bool, int]:
+        rest = PagedRest(1_000, refuse=lambda number, pair: ccxt.ExchangeNotAvailable())
+        track = interrupted(rest, 10, 990)
+        slow = replace(AT_ONCE, first_retry_s=5.0, longest_retry_s=5.0)
+        work = Backfill(cast(Rest, rest), track.feed, slow, print)
+        work.catch_up(track)
+        work.tend([track])
+        await asyncio.sleep(0.05)
+        rest.refuse = nothing
+        again = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), track.feed)
+        work.catch_up(again)
+        for _ in range(20):
+            work.tend([again])
+            await asyncio.sleep(0.01)
+        return work.busy, again.tape.counts.trades
+
+    assert asyncio.run(leave()) == (False, PAGE)
+
+
+def test_a_beginning_that_rest_does_not_know_yet_is_waited_for() -> None:
+    """Between the newest trade that REST knew and the subscription a hundred were missing."""
+
+    async def begin() -> Track:
+        rest = PagedRest(1_000)
+        later, rest.known = rest.known, rest.known[:900]
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), TradeFeed(None, print))
+        track.resume(int(later[950]["timestamp"]))
+        put(track, later[950:])
+        timing = replace(AT_ONCE, margin_s=0.1)
+        work = Backfill(cast(Rest, rest), track.feed, timing, print)
+        work.catch_up(track)
+        await asyncio.sleep(0.05)
+        rest.known = later
+        while work.busy:
+            await asyncio.sleep(0.01)
+        return track
+
+    track = asyncio.run(begin())
+    first_ms = int(track.tape.trades(0, 2**62)["time_ms"][0])
+    assert track.tape.counts.trades >= 150
+    known = track.tape.trades(first_ms, 2**62)["time_ms"]
+    begins_ms = track.tape._known.begins_ms
+    assert (np.diff(known[known >= begins_ms]) == EVERY_MS).all()
 
 
 @pytest.mark.parametrize("names", ["", "n"])
@@ -182,3 +354,26 @@ def test_a_trade_with_numbers_that_cannot_be_is_left_out() -> None:
     ]  # fmt: skip
     found = records([trade, *(trade | change for change in odd)], Customs(), 1)
     assert found["id"].tolist() == [trade_number("5")]
+
+
+@pytest.mark.parametrize("error", [ccxt.DDoSProtection, ccxt.RateLimitExceeded])
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [({"Retry-After": "30"}, 30.0), ({"retry-after": "7"}, 7.0), ({"Retry-After": "600"}, 60.0),
+     ({"Retry-After": "nan"}, 60.0), ({"Retry-After": "-5"}, 0.0), ({"Retry-After": "soon"}, 0.0),
+     ({}, 0.0), (None, 0.0)],
+)  # fmt: skip
+def test_who_asks_too_much_waits_as_long_as_he_is_told(
+    error: type[Exception], headers: dict[str, str] | None, wait_s: float
+) -> None:
+    exchange = ccxt.binance()
+    exchange.last_response_headers = headers
+
+    async def refuse(*_: Any) -> None:
+        raise error
+
+    exchange.fetch_trades = refuse
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(Rest(exchange).trades(PAIR))
+    assert refused.value.wait_s == wait_s
+    assert refused.value.passing

@@ -27,7 +27,7 @@ PROMISES = [
     Promise("ccxt:binance.httpExceptions", "download-flow"),
     *(Promise(f"ccxt:{name}", "what of a refusal passes")
       for name in ("NotSupported", "BadRequest", "AuthenticationError", "ArgumentsRequired",
-                   "DDoSProtection", "BaseError")),
+                   "DDoSProtection", "RateLimitExceeded", "BaseError")),
     *(Promise(f"ccxt.pro:{name}.handle_trade{'s' if name in ('bybit', 'okx') else ''}", STREAM)
       for name in ("binance", "bybit", "okx")),
 ]  # fmt: skip
