@@ -40,7 +40,7 @@ long: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m long
 
 fast: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not e2e"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not lengthy and not slow and not e2e"
 
 # What freqtrade, ccxt, NumPy and pandas decide, with the oldest releases that are allowed; no TensorFlow.
 contracts:

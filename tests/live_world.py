@@ -188,7 +188,7 @@ class Bot:
 
 def wait_for_learning() -> None:
     for thread in learning_threads():
-        thread.join(10.0)
+        thread.join(60.0)
 
 
 def learning_threads() -> list[threading.Thread]:

@@ -19,6 +19,7 @@ def written(folder: Path, body: str) -> Path:
     return page
 
 
+@pytest.mark.lengthy
 @needs_browser
 def test_what_is_drawn_is_seen(tmp_path: Path) -> None:
     body = "<div style='width:200px;height:150px;background:#1f5f8b'></div>"
@@ -31,6 +32,7 @@ def test_what_is_drawn_is_seen(tmp_path: Path) -> None:
     assert view.console == ()
 
 
+@pytest.mark.lengthy
 @needs_browser
 @pytest.mark.parametrize(
     ("body", "wanted"),

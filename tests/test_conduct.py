@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from source import MODULES, ROOT, TEXTS, Function
 
 
@@ -20,6 +21,7 @@ def calls() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.lengthy
 def test_nothing_prints_but_the_commands_through_their_console() -> None:
     unwanted = re.compile(r"(builtins\.)?(print|eval|exec|input|breakpoint)|os\.(system|popen)")
     assert not [call for call in calls() if unwanted.fullmatch(call[1])]
@@ -71,11 +73,13 @@ def imported_by(statement: str, names: list[str]) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.lengthy
 def test_the_engine_runs_without_tensorflow_keras_and_freqtrade() -> None:
     heavy = ["tensorflow", "keras", "freqtrade", "ccxt", "aiohttp", "torch"]
     assert imported_by("import lstm_model.bot.engine", heavy) == "[]"
 
 
+@pytest.mark.lengthy
 def test_importing_the_package_brings_neither_freqtrade_nor_pandas() -> None:
     assert imported_by("import lstm_model", ["freqtrade", "pandas", "numpy", "talib"]) == "[]"
     face = "from lstm_model import LSTMForecasts, LSTMRisk, Settings"

@@ -32,6 +32,7 @@ def test_the_examples_are_true(name: str) -> None:
     assert failed == 0
 
 
+@pytest.mark.lengthy
 def test_there_are_examples_and_they_need_neither_tensorflow_nor_freqtrade() -> None:
     assert len(MODULES) >= 40
     assert not [name for name in MODULES if imported(name) & {"freqtrade", "keras", "tensorflow"}]

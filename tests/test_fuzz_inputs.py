@@ -13,6 +13,7 @@ pytestmark = pytest.mark.filterwarnings(f"ignore:{THEIRS}")
 CASES = {"journal": 40, "jobs": 80, "options": 150, "candles": 60}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_comes_from_outside_ends_in_an_answer_or_a_named_error(
     kind: str, tmp_path: Path

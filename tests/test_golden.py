@@ -164,6 +164,7 @@ def database() -> Any:
     enable_database_use()
 
 
+@pytest.mark.lengthy
 def test_a_fixed_market_and_network_give_the_same_features_forecasts_stakes_and_stops() -> None:
     found = numbers()
     with np.load(NUMBERS, allow_pickle=False) as written:

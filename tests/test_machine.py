@@ -244,6 +244,7 @@ def test_what_a_thread_has_freed_is_given_back() -> None:
     assert len(kept) == 100
 
 
+@pytest.mark.lengthy
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 @pytest.mark.parametrize("apart", [False, True])
 def test_large_pieces_that_are_freed_leave_no_holes_among_small_ones(apart: bool) -> None:
@@ -330,6 +331,7 @@ def test_what_pyarrow_has_freed_is_given_back() -> None:
     assert held - megabytes() > 50.0
 
 
+@pytest.mark.lengthy
 def test_what_pyarrows_own_threads_have_freed_is_given_back(tmp_path: Path) -> None:
     """They wait for the disk and unpack what comes from it; each keeps what it held, till it ends.
 

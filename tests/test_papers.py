@@ -64,6 +64,7 @@ def test_every_file_that_a_paper_names_is_there() -> None:
             )
 
 
+@pytest.mark.lengthy
 def test_every_name_in_the_walks_is_in_the_source() -> None:
     source = "\n".join(TEXTS.values())
     names = re.findall(r"`_?([A-Za-z_]+(?:\.[a-z_]+)?)`", prose(ARCHITECTURE))

@@ -161,6 +161,7 @@ def trader(tmp_path: Path) -> Iterator[Trader]:
     made.bot.engine.stop()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("bad", [PAIR, OTHER], ids=["leader", "other"])
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_damaged_frame_costs_that_pair_alone_and_is_told_once(
@@ -186,6 +187,7 @@ def test_a_damaged_frame_costs_that_pair_alone_and_is_told_once(
     assert [trader.newest(pair)[1] for pair in (PAIR, OTHER)] == [True, True]
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_an_unusable_candle_costs_that_pair_its_forecast_and_no_other(
     trader: Trader, kind: str, caplog: pytest.LogCaptureFixture
@@ -199,6 +201,7 @@ def test_an_unusable_candle_costs_that_pair_its_forecast_and_no_other(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+@pytest.mark.lengthy
 def test_a_learner_goes_on_while_a_pairs_frames_are_damaged(trader: Trader) -> None:
     trader.spoilt = {OTHER: twice}
     for row in (BOUNDARY - 1, BOUNDARY, BOUNDARY + LAG + 1):
@@ -208,6 +211,7 @@ def test_a_learner_goes_on_while_a_pairs_frames_are_damaged(trader: Trader) -> N
     assert trader.newest(PAIR)[1]
 
 
+@pytest.mark.lengthy
 def test_a_learner_goes_on_without_a_pair_whose_file_is_damaged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,6 +233,7 @@ def test_a_learner_goes_on_without_a_pair_whose_file_is_damaged(
     assert any(OTHER in record.message for record in caplog.records)
 
 
+@pytest.mark.lengthy
 def test_a_candle_of_the_future_is_named_once_and_left_out(
     trader: Trader, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_candle_of_the_future_is_named_once_and_left_out(
     assert trader.bot.engine.awaits(OTHER, awaited)
 
 
+@pytest.mark.lengthy
 def test_a_bot_that_cannot_be_ended_well_is_let_go_of_nevertheless(
     trader: Trader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +275,7 @@ def test_a_bot_that_cannot_be_ended_well_is_let_go_of_nevertheless(
     assert not gc.get_freeze_count()
 
 
+@pytest.mark.lengthy
 def test_what_belonged_to_a_bot_is_let_go_when_its_configuration_is_reloaded(
     tmp_path: Path,
 ) -> None:
@@ -294,6 +301,7 @@ def test_what_belonged_to_a_bot_is_let_go_when_its_configuration_is_reloaded(
     assert not gc.get_freeze_count()
 
 
+@pytest.mark.lengthy
 def test_a_bot_that_a_log_holds_for_a_while_after_a_reload_is_let_go_of_later(
     tmp_path: Path,
 ) -> None:

@@ -67,6 +67,7 @@ def foresees(outlook: Outlook, store: ModelStore) -> bool:
     return any(version and ends[version] > close for version, close in pairs)
 
 
+@pytest.mark.lengthy
 def test_every_backtest_forecast_comes_from_a_model_of_its_past(past: tuple[Outlook, Path]) -> None:
     outlook, root = past
     assert len(set(outlook.version)) == 2  # a promotion
@@ -103,6 +104,7 @@ def prefix_agrees(
     return bool(said[0] == said[1])
 
 
+@pytest.mark.lengthy
 def test_no_forecast_of_a_backtest_depends_on_the_future(tmp_path: Path) -> None:
     assert prefix_agrees(engine_in, tmp_path)
 
@@ -123,6 +125,7 @@ class Foresighted(ModelMaker):
         return super().material(boundary_ms + 300 * STEP_MS)
 
 
+@pytest.mark.lengthy
 def test_a_planted_lookahead_of_the_trainer_is_caught(tmp_path: Path) -> None:
     def foresighted(root: Path, series: list[Candles]) -> WalkForwardEngine:
         history, pairs = {candles.pair: candles for candles in series}.get, [PAIR, "ETH/USDT"]
@@ -179,6 +182,7 @@ def test_a_backtest_that_no_model_can_serve_is_refused(tmp_path: Path) -> None:
         engine.outlook(SERIES[0].rows(0, 500), skip=0)
 
 
+@pytest.mark.lengthy
 def test_a_backtest_begins_where_history_suffices(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +197,7 @@ def test_a_backtest_begins_where_history_suffices(
     assert "No forecasts from" in caplog.text
 
 
+@pytest.mark.lengthy
 def test_a_study_may_begin_before_its_first_candle_that_is_asked_for(tmp_path: Path) -> None:
     """freqtrade asks pair by pair; the one that was listed last must not begin the chain."""
     late = SERIES[0].rows(1_700, COUNT)
@@ -203,6 +208,7 @@ def test_a_study_may_begin_before_its_first_candle_that_is_asked_for(tmp_path: P
     assert is_forecast(outlook).all()
 
 
+@pytest.mark.lengthy
 def test_a_training_that_fails_ends_a_backtest_and_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, past: tuple[Outlook, Path]
 ) -> None:
@@ -221,6 +227,7 @@ def test_a_training_that_fails_ends_a_backtest_and_is_not_remembered(
     assert again.forecast.quantiles.tobytes() == past[0].forecast.quantiles.tobytes()
 
 
+@pytest.mark.lengthy
 def test_what_one_strategy_has_forecast_the_next_finds(
     tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +258,7 @@ def test_what_one_strategy_has_forecast_the_next_finds(
     assert (first.decision.side != second.decision.side).any()  # it costs more to trade
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("kind", ["a candle", "fewer candles", "a setting"])
 def test_what_was_forecast_of_other_candles_or_by_others_is_not_taken(
     tmp_path: Path, training: InstantTraining, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -271,6 +279,7 @@ def test_what_was_forecast_of_other_candles_or_by_others_is_not_taken(
     assert warm.forecast.quantiles.tobytes() == cold.forecast.quantiles.tobytes()
 
 
+@pytest.mark.lengthy
 def test_what_the_models_of_another_store_forecast_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +301,7 @@ def test_what_the_models_of_another_store_forecast_is_not_taken(
     assert warm.forecast.quantiles.tobytes() != here.forecast.quantiles.tobytes()
 
 
+@pytest.mark.lengthy
 def test_no_strategy_can_change_what_another_finds(
     tmp_path: Path, training: InstantTraining
 ) -> None:

@@ -62,6 +62,7 @@ def funding_of(folder: Path, mode: RunMode, frame: DataFrame | None) -> Funding:
     return Funding(provider, STEP_MS, HORIZON, live=live, words=" -c here.json")
 
 
+@pytest.mark.lengthy
 def test_a_bot_says_of_every_candle_what_a_backtest_says(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

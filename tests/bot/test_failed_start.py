@@ -66,6 +66,7 @@ def attempt(bot: Bot, at: int, *, interrupt: bool) -> Refusal:
     return refusal
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("interrupt", [False, True], ids=["refused", "interrupted"])
 @pytest.mark.parametrize("has_learnt", [False, True], ids=["first start", "later start"])
 def test_whatever_step_of_a_start_fails_nothing_stays_open(

@@ -79,6 +79,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
 # ---------------------------------------------------------------- a forecast is a fact
 
 
+@pytest.mark.lengthy
 def test_a_promotion_repaints_nothing(bot: Bot) -> None:
     bot.look(FIRST)
     said = bot.run(PROMOTION - 5, PROMOTION + LAG + 5)
@@ -86,6 +87,7 @@ def test_a_promotion_repaints_nothing(bot: Bot) -> None:
     assert len({fact["version"] for fact in said.values()}) == 2
 
 
+@pytest.mark.lengthy
 def test_a_candle_revised_later_changes_no_forecast_made_before(bot: Bot) -> None:
     said = bot.run(FIRST, FIRST + 4)
     rows = slice(FIRST - 2, FIRST + 2)
@@ -94,6 +96,7 @@ def test_a_candle_revised_later_changes_no_forecast_made_before(bot: Bot) -> Non
     assert is_forecast(bot.close_candle(FIRST + 4))[-1]
 
 
+@pytest.mark.lengthy
 def test_a_new_champion_serves_from_its_time_on_and_the_old_one_until_then(bot: Bot) -> None:
     bot.look(FIRST)
     said = bot.run(PROMOTION - 3, PROMOTION + LAG + 5)
@@ -106,6 +109,7 @@ def test_a_new_champion_serves_from_its_time_on_and_the_old_one_until_then(bot: 
     assert bot.maker.store.load(versions[-1]).card.serves_from_ms <= close_of(PROMOTION + LAG - 1)
 
 
+@pytest.mark.lengthy
 def test_a_restart_restores_what_was_said(bot: Bot, tmp_path: Path) -> None:
     bot.look(FIRST)
     said = bot.run(SWITCH - 5, SWITCH + 5)
@@ -176,6 +180,7 @@ def test_a_pair_that_leaves_is_forgotten_and_comes_back_with_what_was_said(bot: 
     assert len(rows) == 4
 
 
+@pytest.mark.lengthy
 def test_forecasts_of_other_models_are_not_shown_as_ours(
     bot: Bot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,6 +206,7 @@ def test_a_pair_the_model_never_saw_gets_forecasts_at_once(bot: Bot) -> None:
     assert is_forecast(bot.engine.outlook(stranger))[-1]
 
 
+@pytest.mark.lengthy
 def test_a_candle_that_is_still_open_is_not_forecast(
     bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +280,7 @@ def said_in_file(root: Path, pair: str = PAIR) -> list[JournalRow]:
     return rows
 
 
+@pytest.mark.lengthy
 def test_a_journal_that_is_locked_changes_nothing_of_what_is_said(
     bot: Bot, past: Outlook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -328,6 +335,7 @@ def test_a_restart_while_the_journal_is_locked_makes_no_forecast_twice(tmp_path:
     again.stop()
 
 
+@pytest.mark.lengthy
 def test_a_row_that_nobody_understands_costs_what_was_said_before_and_no_more(
     tmp_path: Path,
 ) -> None:
@@ -351,6 +359,7 @@ def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Spool, "append", refuse)
 
 
+@pytest.mark.lengthy
 def test_without_journal_and_file_there_is_no_entry_and_what_was_said_stays(
     bot: Bot, past: Outlook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +434,7 @@ def test_versions_missing_from_the_store_count_as_unskilled(bot: Bot, tmp_path: 
     again.stop()
 
 
+@pytest.mark.lengthy
 def test_versions_that_serve_no_more_are_asked_for_once(
     bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -556,6 +566,7 @@ def test_after_a_spoilt_candle_forecasts_come_back(bot: Bot) -> None:
     assert is_forecast(bot.close_candle(FIRST + 2))[-1]
 
 
+@pytest.mark.lengthy
 def test_a_candle_without_volume_is_forecast_by_neither_engine(tmp_path: Path) -> None:
     series = [change(SERIES[0], FIRST + 1, volume=0.0), SERIES[1]]
     bot = Bot(tmp_path / "live", series).start()
@@ -575,6 +586,7 @@ def summaries(bot: Bot) -> list[str]:
     return [news.split(": ", maxsplit=1)[1] for news in told]
 
 
+@pytest.mark.lengthy
 def test_what_became_of_candles_is_summed_up_once_a_step_and_on_a_start(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -595,6 +607,7 @@ def test_what_became_of_candles_is_summed_up_once_a_step_and_on_a_start(
     assert summaries(again) == ["1 candle, no_data 1"]
 
 
+@pytest.mark.lengthy
 def test_a_sum_comes_when_the_journal_answers(bot: Bot) -> None:
     bot.look(FIRST)
     bot.engine.note(PAIR, boundary_ms(FIRST), NO_EDGE)
@@ -620,6 +633,7 @@ def stand_still(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Learning, "walk", fail)
 
 
+@pytest.mark.lengthy
 def test_a_model_that_was_not_checked_for_too_long_enters_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,6 +654,7 @@ def test_a_model_that_was_not_checked_for_too_long_enters_nothing(
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_a_step_that_comes_late_lifts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bot = Bot(tmp_path / "live", settings=STALE).start()
     bot.look(FIRST)
@@ -653,6 +668,7 @@ def test_a_step_that_comes_late_lifts_it(tmp_path: Path, monkeypatch: pytest.Mon
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_a_pinned_model_is_the_users_and_never_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -680,6 +696,7 @@ def test_a_candle_that_cannot_be_forecast_is_called_so_even_if_the_model_is_stal
 # ---------------------------------------------------------------- an older release's journal
 
 
+@pytest.mark.lengthy
 def test_forecasts_of_an_older_release_are_shown_and_enter_nothing(tmp_path: Path) -> None:
     bot = Bot(tmp_path / "live").start()
     said = bot.run(FIRST, FIRST + 5)

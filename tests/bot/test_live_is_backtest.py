@@ -60,6 +60,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
         return backtest(tmp_path_factory.mktemp("past"))
 
 
+@pytest.mark.lengthy
 def test_the_live_row_is_the_backtest_row_bit_for_bit(bot: Bot, past: Outlook) -> None:
     live = bot.run(FIRST, SWITCH + 20) | bot.run(SWITCH + 35, SWITCH + 50)
     assert differences(live, past) == []
@@ -67,6 +68,7 @@ def test_the_live_row_is_the_backtest_row_bit_for_bit(bot: Bot, past: Outlook) -
     assert len({said["version"] for said in live.values()}) == 1
 
 
+@pytest.mark.lengthy
 def test_the_live_row_is_the_backtest_row_across_a_promotion(bot: Bot, past: Outlook) -> None:
     bot.look(FIRST)
     live = bot.run(PROMOTION - 2, PROMOTION + LAG + 5)
@@ -74,6 +76,7 @@ def test_the_live_row_is_the_backtest_row_across_a_promotion(bot: Bot, past: Out
     assert len({said["version"] for said in live.values()}) == 2
 
 
+@pytest.mark.lengthy
 def test_live_tells_the_story_of_the_backtest_from_candles_it_only_remembers(
     tmp_path: Path,
 ) -> None:
@@ -99,6 +102,7 @@ def test_live_tells_the_story_of_the_backtest_from_candles_it_only_remembers(
     assert {step.model.card.kind for step in steps} == {"baseline", "scratch", "finetune"}
 
 
+@pytest.mark.lengthy
 def test_the_decision_is_that_of_the_step_in_force_not_of_the_newest(tmp_path: Path) -> None:
     """Between a boundary and the lag after it the newest step knows more of the champion."""
     learning = make_learning(tmp_path / "find", SERIES, followed=[PAIR, OTHER])
@@ -119,6 +123,7 @@ def test_the_decision_is_that_of_the_step_in_force_not_of_the_newest(tmp_path: P
     assert len({said["lstm_reason"] == NO_SKILL for said in live.values()}) == 2
 
 
+@pytest.mark.lengthy
 def test_what_a_mean_is_worth_changes_with_the_step_in_force_and_with_nothing_else(
     bot: Bot, past: Outlook
 ) -> None:
@@ -135,6 +140,7 @@ def test_what_a_mean_is_worth_changes_with_the_step_in_force_and_with_nothing_el
         assert made.mean.tobytes() == live[row]["lstm_mean"]
 
 
+@pytest.mark.lengthy
 def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path: Path) -> None:
     empty = change(SERIES[0], FIRST + 20, volume=0.0)
     holed = drop(change(empty, FIRST - 380, close=np.nan), FIRST - 385)
@@ -149,6 +155,7 @@ def test_the_live_row_is_the_backtest_row_with_holes_and_empty_candles(tmp_path:
     assert nothing_due == [FIRST + 20 + SETTINGS.horizon]
 
 
+@pytest.mark.lengthy
 def test_an_outage_that_leaves_too_little_to_fine_tune_on_means_the_same_to_both(
     tmp_path: Path,
 ) -> None:
@@ -162,6 +169,7 @@ def test_an_outage_that_leaves_too_little_to_fine_tune_on_means_the_same_to_both
     assert differences(live, past) == []
 
 
+@pytest.mark.lengthy
 def test_the_live_row_is_the_backtest_row_with_order_flow(tmp_path: Path) -> None:
     """freqtrade hands over candles without it; both engines must find it again."""
     series = [with_flow(candles, seed=n) for n, candles in enumerate(SERIES)]
@@ -195,6 +203,7 @@ def test_the_live_row_is_the_backtest_row_on_recorded_candles(tmp_path: Path) ->
     assert all(said["version"] for said in live.values())
 
 
+@pytest.mark.lengthy
 def test_a_step_waits_for_the_last_candle_of_its_data(tmp_path: Path) -> None:
     """`tick` comes before the analysis of the candle that has just closed."""
     boundary = SWITCH - LAG + 1
@@ -208,11 +217,13 @@ def test_a_step_waits_for_the_last_candle_of_its_data(tmp_path: Path) -> None:
     assert bot.steps[boundary] == chain(tmp_path / "chain", SERIES, 1_500, boundary)[-1].address
 
 
+@pytest.mark.lengthy
 def test_pairs_are_forecast_each_on_its_own_candles(bot: Bot, tmp_path: Path) -> None:
     live = bot.run(FIRST, FIRST + 5, pair=OTHER)
     assert differences(live, backtest(tmp_path / "past", pair=OTHER, stop=FIRST + 9)) == []
 
 
+@pytest.mark.lengthy
 def test_a_first_start_in_the_lag_after_a_boundary_serves_the_step_before(
     bot: Bot, past: Outlook
 ) -> None:
@@ -222,6 +233,7 @@ def test_a_first_start_in_the_lag_after_a_boundary_serves_the_step_before(
     assert differences(live, past) == []
 
 
+@pytest.mark.lengthy
 def test_every_candle_is_scored_once_and_none_is_left_out(tmp_path: Path) -> None:
     steps = chain(tmp_path, SERIES, 1_500, 1_650)
     loaded = StepStore(tmp_path).load(steps[-1].address)
@@ -243,6 +255,7 @@ def widths(bot: Bot, pair: str) -> Widths | None:
     return bot.engine._learning.steps[-1].model.calibration.widths.get(pair)
 
 
+@pytest.mark.lengthy
 def test_a_new_pair_is_forecast_at_once_with_caution_and_enters_once_it_is_calibrated(
     bot: Bot,
 ) -> None:
@@ -268,6 +281,7 @@ def test_a_new_pair_is_forecast_at_once_with_caution_and_enters_once_it_is_calib
     assert known.trust[-1] == trust(own.labels, SETTINGS.horizon) < 1.0
 
 
+@pytest.mark.lengthy
 def test_a_pair_that_leaves_is_forgotten(bot: Bot) -> None:
     bot.series[NEW] = LISTED
     bot.close_candle(FIRST, NEW)
@@ -308,6 +322,7 @@ def led_backtest(root: Path, series: Sequence[Candles], pair: str = OTHER) -> Ou
     return WalkForwardEngine(learning, make_terms(SETTINGS)).outlook(mine, SETTINGS.horizon)
 
 
+@pytest.mark.lengthy
 def test_a_leader_that_is_not_on_the_whitelist_is_seen_live_as_in_a_backtest(
     tmp_path: Path,
 ) -> None:
@@ -324,6 +339,7 @@ def test_a_leader_that_is_not_on_the_whitelist_is_seen_live_as_in_a_backtest(
     assert differences(live, alone) != []
 
 
+@pytest.mark.lengthy
 def test_what_a_pair_is_seen_in_does_not_depend_on_who_else_is_on_the_whitelist(
     tmp_path: Path,
 ) -> None:
@@ -341,6 +357,7 @@ def test_what_a_pair_is_seen_in_does_not_depend_on_who_else_is_on_the_whitelist(
     assert seen[0].tobytes() == seen[1].tobytes() == seen[2].tobytes()
 
 
+@pytest.mark.lengthy
 def test_a_candle_of_the_leader_that_is_late_masks_it_once_and_nothing_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -363,6 +380,7 @@ def test_a_candle_of_the_leader_that_is_late_masks_it_once_and_nothing_waits(
     assert len(without) == len([text for text in told if f"with {PAIR} again" in text]) == 1
 
 
+@pytest.mark.lengthy
 def test_without_any_candle_of_the_leader_live_is_the_backtest_too(tmp_path: Path) -> None:
     bot = Bot(tmp_path / "live", UNLED).start()
     live = bot.run(FIRST, FIRST + 5, OTHER)

@@ -145,6 +145,7 @@ def test_two_strategies_do_not_share_a_parameter() -> None:
     assert other.lstm_kelly_fraction.value == LSTMRisk.lstm_kelly_fraction.value == 0.25
 
 
+@pytest.mark.lengthy
 def test_there_is_one_strategy_in_a_file_and_freqtrade_lists_its_parameters() -> None:
     for path in STRATEGIES.glob("*.py"):
         assert len(re.findall(r"^class ", path.read_text(), re.MULTILINE)) == 1, path.name

@@ -91,6 +91,7 @@ def last_of_chain(folder: Path, origin: int, last: int, settings: Settings = SET
     return chain(folder, SERIES, origin, last, settings)[-1].address
 
 
+@pytest.mark.lengthy
 def test_what_the_first_train_command_decided_is_told_and_written_down(
     user: User, training: InstantTraining, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_second_train_command_trains_nothing_and_decides_nothing(
         assert (user.told, user.decisions(), len(training.jobs)) == ([], decided, jobs)
 
 
+@pytest.mark.lengthy
 def test_the_train_command_goes_on_from_what_a_bot_has_learnt_past_a_retraining(
     user: User, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_a_bot_goes_on_from_what_the_train_command_has_learnt(
     assert (len(training.jobs), bot.news) == (jobs, [])
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("row", "change"), [(1_910, {}), (AGAIN + 5, {"promotion_error": 0.2})], ids=["rest", "options"]
 )
@@ -151,6 +154,7 @@ def test_after_too_long_a_rest_or_with_other_options_of_the_learner_the_train_co
     assert later.train(row).address == later.lineage.head == wanted
 
 
+@pytest.mark.lengthy
 def test_a_train_command_whose_head_is_gone_begins_anew(user: User, tmp_path: Path) -> None:
     user.train(FIRST)
     (tmp_path / "nowhere").mkdir()
@@ -159,6 +163,7 @@ def test_a_train_command_whose_head_is_gone_begins_anew(user: User, tmp_path: Pa
     assert step.address == last_of_chain(tmp_path / "chain", AGAIN, AGAIN)
 
 
+@pytest.mark.lengthy
 def test_a_train_command_that_fails_keeps_the_steps_before(
     user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +177,7 @@ def test_a_train_command_that_fails_keeps_the_steps_before(
     assert user.train(1_605).address == last_of_chain(tmp_path / "chain", ORIGIN, 1_600)
 
 
+@pytest.mark.lengthy
 def test_the_train_command_stops_at_the_last_boundary_that_its_candles_reach(
     user: User, tmp_path: Path
 ) -> None:
@@ -187,6 +193,7 @@ def test_the_train_command_stops_at_the_last_boundary_that_its_candles_reach(
     assert not [line for line in user.told if "end at" in line]
 
 
+@pytest.mark.lengthy
 def test_candles_that_come_late_are_learnt_from_when_they_come(
     tmp_path: Path, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,7 @@ def test_the_stretch_that_is_replayed_holds_the_last_trades_of_the_backtest(
     assert (end_ms - begun_ms) / 3_600_000 == hours
 
 
+@pytest.mark.lengthy
 def test_a_console_that_does_not_know_a_character_shows_another(tmp_path: Path) -> None:
     (tmp_path / "é漢☃").mkdir()
     done = subprocess.run(
@@ -197,6 +198,7 @@ def test_a_console_that_does_not_know_a_character_shows_another(tmp_path: Path) 
     assert b"written: \xe9??/config.json\n" in done.stdout
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("words", [["settings"], ["init", "--userdir", "u"]])
 def test_a_closed_pipe_is_no_failure_to_tell_of(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "u").mkdir()

@@ -74,6 +74,7 @@ def test_files_that_files_add_lie_below_them_as_for_the_bot(
     assert called([files[0], str(adds)]).exit_code == 0
 
 
+@pytest.mark.lengthy
 def test_a_close_says_what_it_sends_and_where_trades_are_before_it_asks(
     exchange: TradingExchange, files: list[str], tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ def cells(made: Reliability, plain: Sequence[float]) -> list[str]:
     ]
 
 
+@pytest.mark.lengthy
 def test_intervals_are_held_against_what_came(user: User) -> None:
     half, parts = 0.006, []
     for pair in PAIRS:
@@ -258,6 +259,7 @@ def test_intervals_are_held_against_what_came(user: User) -> None:
     assert 0.5 < whole.worst_window < whole.coverage < 1.0
 
 
+@pytest.mark.lengthy
 def test_har_stands_beside_where_candles_before_the_forecasts_are_enough(user: User) -> None:
     parts = []
     for pair, count in zip(PAIRS, (4_000, 3_500), strict=True):
@@ -356,6 +358,7 @@ def test_only_the_days_asked_for_are_judged(user: User) -> None:
     assert 240 < count <= 288 - 12  # candles close while the suite runs; 888 of all days
 
 
+@pytest.mark.lengthy
 def test_how_often_the_price_went_further_than_a_reach_is_told_for_every_span(user: User) -> None:
     candles = market("BTC/USDT", 7_000)
     user.downloaded(candles)

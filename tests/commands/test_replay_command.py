@@ -72,6 +72,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_replay(user: Path) 
     assert "it is not writable" in told
 
 
+@pytest.mark.lengthy
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # freqtrade's, in the pandas of now
 def test_too_little_history_of_an_invented_market_is_cured_by_more_of_it() -> None:
     """The bot, which cannot know, would have it downloaded into a folder of the replay."""
@@ -170,6 +171,7 @@ def test_a_timeframe_that_only_the_strategy_names_is_replayed(
     assert [window.timeframe for window in windows] == ["5m", "1h"]
 
 
+@pytest.mark.lengthy
 def test_a_start_that_failed_leaves_the_folder_free_and_what_was_there(user: Path) -> None:
     folder = user / "here"
     (folder / "notes").mkdir(parents=True)

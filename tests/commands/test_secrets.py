@@ -48,6 +48,7 @@ def leaks(text: str) -> bool:
     return "PLANTED" in text or str(NUMBER) in text
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("path", OF_BOT, ids=" ".join)
 def test_no_command_tells_a_secret_of_a_broken_configuration(
     path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

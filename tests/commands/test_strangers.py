@@ -186,6 +186,7 @@ def standing_in(layout: Callable[[Path], None], folder: Path) -> Iterator[None]:
                 place.chmod(place.stat().st_mode | stat.S_IWUSR)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_command_ends_in_a_line_wherever_it_is_called(
     tmp_path: Path, layout: Callable[[Path], None]
@@ -197,6 +198,7 @@ def test_every_command_ends_in_a_line_wherever_it_is_called(
             check(words_of(path, ()))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_option_is_refused_or_obeyed_whatever_its_value(
     tmp_path: Path, path: tuple[str, ...]
@@ -266,6 +268,7 @@ def junk(chance: random.Random) -> str:
     return "".join(chance.choice(letters) for _ in range(chance.randrange(12)))
 
 
+@pytest.mark.lengthy
 def test_commands_called_at_random_end_in_a_line(tmp_path: Path) -> None:
     assert fuzz(300, 60.0, seed=1, folder=tmp_path) == 300
 

@@ -96,6 +96,7 @@ def test_a_planted_lookahead_is_caught(leak: Compute) -> None:
     assert not prefixes_agree(leak, make_candles(COUNT), [60, WARM_UP + 1, COUNT - 1])
 
 
+@pytest.mark.lengthy
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 119), st.sampled_from([0.0, 0.05, 1.0]))
 def test_a_row_does_not_know_where_the_series_began(seed: int, start: int, tick: float) -> None:

@@ -131,6 +131,7 @@ def test_stop_ends_a_first_training_and_leaves_no_thread(
     assert not blocking.jobs
 
 
+@pytest.mark.lengthy
 def test_stop_ends_a_later_training_as_if_it_had_never_begun(
     bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Step]
 ) -> None:
@@ -150,6 +151,7 @@ def test_stop_ends_a_later_training_as_if_it_had_never_begun(
     assert "training failed" not in {row.kind for row in again.decisions()}
 
 
+@pytest.mark.lengthy
 def test_pairs_that_come_while_a_step_is_made_count_from_the_next(
     bot: Bot, monkeypatch: pytest.MonkeyPatch, steps: list[Step]
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_first_start_walks_from_the_last_retraining_until_now(
     assert len(training.jobs) == 1
 
 
+@pytest.mark.lengthy
 def test_nothing_is_trained_twice(bot: Bot, tmp_path: Path, training: InstantTraining) -> None:
     bot.run(FIRST, FIRST + 5)
     assert len(training.jobs) == 1
@@ -199,6 +202,7 @@ def test_nothing_is_trained_twice(bot: Bot, tmp_path: Path, training: InstantTra
     assert len(training.jobs) == 2
 
 
+@pytest.mark.lengthy
 def test_every_decision_is_told_and_written_down_once_in_the_same_words(
     bot: Bot, tmp_path: Path, steps: list[Step]
 ) -> None:
@@ -220,6 +224,7 @@ def test_every_decision_is_told_and_written_down_once_in_the_same_words(
     assert {"trained", "promoted"} <= {row.kind for row in decided}
 
 
+@pytest.mark.lengthy
 def test_a_step_that_was_written_down_before_a_crash_is_not_written_twice(
     bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +260,7 @@ def restarted(root: Path, stops: list[int], last: int) -> dict[int, str]:
     return found
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stops", [[SWITCH - LAG + 1], [1_610, 1_740, 1_790]])
 def test_a_restart_continues_to_the_steps_of_a_bot_that_ran_on(
     tmp_path: Path, stops: list[int], steps: list[Step]
@@ -262,6 +268,7 @@ def test_a_restart_continues_to_the_steps_of_a_bot_that_ran_on(
     assert restarted(tmp_path / "live", stops, 1_810) == addresses(steps, 1_800)
 
 
+@pytest.mark.lengthy
 def test_a_restart_after_days_catches_up_step_by_step(tmp_path: Path, steps: list[Step]) -> None:
     rest = RETRAIN - 1
     Bot(tmp_path / "live").start().close_candle_and_stop(FIRST)
@@ -271,6 +278,7 @@ def test_a_restart_after_days_catches_up_step_by_step(tmp_path: Path, steps: lis
     assert again.steps == addresses(steps, FIRST + rest)
 
 
+@pytest.mark.lengthy
 def test_after_too_long_a_rest_the_learner_begins_anew_while_the_old_champion_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +304,7 @@ def test_after_too_long_a_rest_the_learner_begins_anew_while_the_old_champion_se
     assert set(again.steps) == {ORIGIN, ORIGIN + PERIOD, 1_800, 1_850, 1_900}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("change", [{"promotion_error": 0.2}, {"step_candles": 30}])
 def test_with_other_settings_of_the_learner_it_begins_anew_from_the_old_champion(
     tmp_path: Path, change: dict[str, Any]
@@ -314,6 +323,7 @@ def test_with_other_settings_of_the_learner_it_begins_anew_from_the_old_champion
     assert head == wanted[-1].address
 
 
+@pytest.mark.lengthy
 def test_panels_are_kept_from_one_training_to_the_next_until_the_walk_ends(
     tmp_path: Path, steps: list[Step]
 ) -> None:
@@ -337,6 +347,7 @@ def test_panels_are_kept_from_one_training_to_the_next_until_the_walk_ends(
     assert told.count("build") == len(told) - 1 > 1
 
 
+@pytest.mark.lengthy
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is freed")
 def test_what_a_walk_has_freed_goes_back_to_the_system(tmp_path: Path) -> None:
     """Every walk has a thread, and glibc keeps for each what it took at most."""
@@ -355,6 +366,7 @@ def test_what_a_walk_has_freed_goes_back_to_the_system(tmp_path: Path) -> None:
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_a_restart_in_the_lag_after_a_step_serves_the_step_before(
     bot: Bot, tmp_path: Path, past: Outlook
 ) -> None:
@@ -377,6 +389,7 @@ def test_a_lineage_whose_step_is_gone_begins_anew(bot: Bot, tmp_path: Path) -> N
     assert again.stop().steps == bot.steps
 
 
+@pytest.mark.lengthy
 def test_steps_of_an_older_release_are_begun_anew_from_while_its_champion_serves(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -405,6 +418,7 @@ def test_steps_of_an_older_release_are_begun_anew_from_while_its_champion_serves
     again.stop()
 
 
+@pytest.mark.lengthy
 def test_models_that_are_gone_are_made_anew(
     bot: Bot, tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -449,6 +463,7 @@ def test_a_bot_with_neither_model_nor_a_python_that_trains_does_not_start(
             Bot(tmp_path / "live").start()
 
 
+@pytest.mark.lengthy
 def test_nor_does_it_need_one_where_another_has_made_its_first_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
@@ -465,6 +480,7 @@ def test_nor_does_it_need_one_where_another_has_made_its_first_model(
     second.stop()
 
 
+@pytest.mark.lengthy
 def test_without_a_python_that_trains_the_champion_serves_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
@@ -491,6 +507,7 @@ UNFORESEEN = [
 ]  # fmt: skip
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("error", "what"),
     [
@@ -546,6 +563,7 @@ def test_a_real_training_process_whose_result_is_cut_short_is_told_by_the_bot(
     )
 
 
+@pytest.mark.lengthy
 def test_what_goes_on_failing_is_tried_at_growing_pauses_and_told_once_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
@@ -569,6 +587,7 @@ def test_what_goes_on_failing_is_tried_at_growing_pauses_and_told_once_an_hour(
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_what_fails_after_it_went_well_is_tried_again_soon_while_the_champion_serves(
     bot: Bot, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
@@ -647,6 +666,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_from_looking_for_candles(
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_where_no_thread_can_be_started_the_bot_goes_on_and_tries_again(
     bot: Bot, training: InstantTraining
 ) -> None:
@@ -663,6 +683,7 @@ def test_where_no_thread_can_be_started_the_bot_goes_on_and_tries_again(
     assert is_forecast(bot.close_candle(FIRST + 2))[-1]
 
 
+@pytest.mark.lengthy
 def test_a_later_training_that_fails_costs_a_message_and_is_tried_again_a_step_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining
 ) -> None:
@@ -690,6 +711,7 @@ def test_a_later_training_that_fails_costs_a_message_and_is_tried_again_a_step_l
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_how_the_intervals_held_is_written_down_and_told_at_every_retraining(bot: Bot) -> None:
     bot.look(FIRST)
     bot.look(ORIGIN + RETRAIN - 1)
@@ -706,6 +728,7 @@ def test_how_the_intervals_held_is_written_down_and_told_at_every_retraining(bot
     assert [row.kind for row in bot.decisions()].count("calibration") == 1
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("error", [StoreError("disk full"), OSError(errno.ENOSPC, "no space")])
 def test_a_walk_that_fails_goes_on_later_from_where_it_was(
     bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, steps: list[Step]
@@ -726,6 +749,7 @@ def test_a_walk_that_fails_goes_on_later_from_where_it_was(
 # ---------------------------------------------------------------- a broken store
 
 
+@pytest.mark.lengthy
 def test_a_tick_never_raises_when_the_lineage_is_damaged_and_the_champion_serves_on(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -768,6 +792,7 @@ class Stuck(RuntimeError):
     """Something that does not let itself be ended."""
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stuck", ["stream", "training"])
 def test_a_stop_that_fails_half_way_releases_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: InstantTraining, stuck: str
@@ -801,6 +826,7 @@ def baseline_of(bot: Bot) -> str:
     return next(c.version for c in bot.maker.store.cards() if c.kind == "baseline")
 
 
+@pytest.mark.lengthy
 def test_a_pin_is_served_at_the_next_tick_and_unpinning_ends_it(bot: Bot, tmp_path: Path) -> None:
     champion = bot.close_candle(FIRST).version[-1]
     outside = Lineage(tmp_path / "live", "binance-spot-5m")
@@ -815,6 +841,7 @@ def test_a_pin_is_served_at_the_next_tick_and_unpinning_ends_it(bot: Bot, tmp_pa
     assert bot.news[-1] == "The gate chooses again"
 
 
+@pytest.mark.lengthy
 def test_a_pinned_version_that_competes_gets_the_widths_of_the_newest_step(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -828,6 +855,7 @@ def test_a_pinned_version_that_competes_gets_the_widths_of_the_newest_step(
     assert widths[0] != widths[2]
 
 
+@pytest.mark.lengthy
 def test_a_pin_set_while_a_step_is_made_is_not_overlooked(
     bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -843,6 +871,7 @@ def test_a_pin_set_while_a_step_is_made_is_not_overlooked(
     assert bot.close_candle(SWITCH + 1).version[-1] == baseline_of(bot)
 
 
+@pytest.mark.lengthy
 def test_a_pin_survives_a_restart(bot: Bot, tmp_path: Path) -> None:
     bot.look(FIRST)
     bot.lineage.pin(baseline_of(bot))
@@ -852,6 +881,7 @@ def test_a_pin_survives_a_restart(bot: Bot, tmp_path: Path) -> None:
     again.stop()
 
 
+@pytest.mark.lengthy
 def test_a_pin_of_a_version_that_is_not_there_is_told_and_the_champion_serves(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -864,6 +894,7 @@ def test_a_pin_of_a_version_that_is_not_there_is_told_and_the_champion_serves(
 # ---------------------------------------------------------------- pruning
 
 
+@pytest.mark.lengthy
 def test_pruning_never_removes_what_competes_is_pinned_or_belongs_to_another_lineage(
     tmp_path: Path,
 ) -> None:
@@ -883,6 +914,7 @@ def test_pruning_never_removes_what_competes_is_pinned_or_belongs_to_another_lin
     assert not set(trained) <= stored
 
 
+@pytest.mark.lengthy
 def test_a_backtest_trains_again_what_was_pruned_where_it_has_to(
     tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -899,6 +931,7 @@ def test_a_backtest_trains_again_what_was_pruned_where_it_has_to(
         made = len(training.jobs)
 
 
+@pytest.mark.lengthy
 def test_a_step_waits_for_candles_that_are_still_to_come(
     tmp_path: Path, steps: list[Step], training: InstantTraining
 ) -> None:
@@ -937,6 +970,7 @@ class Reading:
         return self.series[pair].between(0, boundary_ms(FIRST + 1))
 
 
+@pytest.mark.lengthy
 def test_a_pair_that_is_halted_neither_delays_the_loop_nor_keeps_a_step_from_serving_in_time(
     tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -973,6 +1007,7 @@ def halted(candles: Candles, first: int, stop: int) -> Candles:
     return replace(candles, **columns)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "stop", [BOUNDARY, BOUNDARY + 1, BOUNDARY + LAG // 2 + 2, BOUNDARY + PERIOD + LAG]
 )
@@ -995,6 +1030,7 @@ def test_a_halt_over_a_boundary_leaves_the_bot_the_steps_of_a_backtest_that_know
     assert bot.steps == addresses(past, BOUNDARY + 2 * PERIOD)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("lag", [2, 3])
 def test_beside_a_halted_pair_a_step_has_a_candle_to_be_made_in_however_short_the_lag(
     tmp_path: Path, lag: int
@@ -1016,6 +1052,7 @@ def test_beside_a_halted_pair_a_step_has_a_candle_to_be_made_in_however_short_th
     assert differences(said, past) == []
 
 
+@pytest.mark.lengthy
 def test_a_pair_that_left_the_whitelist_is_neither_awaited_nor_called_halted(
     tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -1036,6 +1073,7 @@ def test_a_pair_that_left_the_whitelist_is_neither_awaited_nor_called_halted(
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_a_candle_that_comes_late_is_waited_for_and_nobody_is_called_halted(
     tmp_path: Path, steps: list[Step], training: InstantTraining
 ) -> None:
@@ -1056,6 +1094,7 @@ def test_a_candle_that_comes_late_is_waited_for_and_nobody_is_called_halted(
     bot.stop()
 
 
+@pytest.mark.lengthy
 def test_a_step_is_not_taken_where_no_candle_is_known_at_all(
     tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -1072,6 +1111,7 @@ def test_a_step_is_not_taken_where_no_candle_is_known_at_all(
     assert again.stop().lineage.head == head
 
 
+@pytest.mark.lengthy
 def test_a_hole_that_nobody_can_fill_is_named_by_bot_and_backtest_alike(tmp_path: Path) -> None:
     holed = [
         candles.rows(0, BOUNDARY + 5).then(candles.rows(BOUNDARY + 25, 2_000)) for candles in SERIES
@@ -1110,6 +1150,7 @@ _FORMS: dict[str, Callable[[dict[str, Any]], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("change", _FORMS.values(), ids=_FORMS)
 def test_a_step_of_another_form_ends_no_start(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], steps: list[Step]
@@ -1141,6 +1182,7 @@ def test_a_step_of_another_form_ends_no_start(
     Bot(tmp_path / "live").start(SWITCH + 1).stop()
 
 
+@pytest.mark.lengthy
 def test_a_damaged_lineage_and_steps_of_another_bot_stop_nobody(
     tmp_path: Path, steps: list[Step], caplog: pytest.LogCaptureFixture
 ) -> None:

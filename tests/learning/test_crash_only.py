@@ -79,6 +79,7 @@ def is_within(part: Facts, whole: Facts) -> bool:
     return part.items() <= whole.items()
 
 
+@pytest.mark.lengthy
 def test_the_bots_live_through_all_that_a_learner_does_and_die_everywhere(
     survey: Facts, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:

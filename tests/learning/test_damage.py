@@ -70,6 +70,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(file, damage, last, id=name, marks=marks)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("file", "damage", "last"), [*cases()])
 def test_damage_leads_to_the_same_chain_or_to_a_new_one_that_is_told(
     file: str, damage: str, last: int, lived: dict[int, Path],

@@ -202,11 +202,13 @@ def test_the_residual_chart_sums_log_likelihood_ratios() -> None:
     assert ratio < _THRESHOLD
 
 
+@pytest.mark.lengthy
 def test_one_pair_gives_a_false_alarm_less_than_once_in_two_thousand_labels() -> None:
     found = false_alarms(outcomes(np.random.default_rng(0), 60_000))
     assert 3 <= found <= 30  # none at all would mean that nothing is watched
 
 
+@pytest.mark.lengthy
 def test_many_pairs_give_a_false_alarm_no_oftener_than_one() -> None:
     assert false_alarms(outcomes(np.random.default_rng(0), 8_000, 8)) <= 4
 

@@ -152,6 +152,7 @@ def of_kind(events: Sequence[Event], kind: str) -> list[str]:
 HARMFUL = ("inverted", "overfit", "no number")
 
 
+@pytest.mark.lengthy
 def test_no_poisoned_challenger_is_promoted(world: World) -> None:
     bad = all_poisoned(world, ("shuffled", *HARMFUL))
     assert len(bad) == 16
@@ -168,6 +169,7 @@ def test_not_even_the_baseline_makes_way_for_poison(world: World) -> None:
     assert {event.kind for event in events} == {"rejected"}
 
 
+@pytest.mark.lengthy
 def test_the_good_one_among_the_poisoned_is_found(world: World) -> None:
     bad = all_poisoned(world, HARMFUL)
     state, events = judged(world, "baseline", bad | {"good": world.good})
@@ -238,6 +240,7 @@ def random_walk(pair: str, seed: int) -> Candles:
     return replace(known, open=open_, high=high, low=low, close=close)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_baseline_serves_a_random_walk_for_ever(
     tmp_path: Path, training: InstantTraining, seed: int
@@ -290,6 +293,7 @@ def learns(request: pytest.FixtureRequest) -> bool:
     return request.node.callspec.params["turned"] is InstantTraining
 
 
+@pytest.mark.lengthy
 def test_drift_leads_to_an_early_fine_tuning(turned: list[Step]) -> None:
     drift = events_of(turned, "drift")[0]
     assert TURN_MS < drift.at_ms <= TURN_MS + 300 * STEP_MS
@@ -340,6 +344,7 @@ def test_a_promoted_model_that_turns_bad_is_rolled_back(turned: list[Step]) -> N
     assert [event.kind for event in fallen.events][:2] == ["rolled back", "trained"]
 
 
+@pytest.mark.lengthy
 def test_a_fine_tuned_challenger_that_leads_is_not_replaced(
     tmp_path: Path, training: InstantTraining
 ) -> None:

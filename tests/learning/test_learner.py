@@ -277,6 +277,7 @@ MOVES = st.lists(
 )
 
 
+@pytest.mark.lengthy
 @settings(max_examples=50)
 @given(moves=MOVES)
 def test_champion_predecessor_and_baseline_always_compete_and_few_others(moves: list) -> None:

@@ -123,6 +123,7 @@ def test_nothing_is_known_before_the_first_write(store: FlowStore) -> None:
     assert not store.folder.exists()
 
 
+@pytest.mark.lengthy
 @settings(max_examples=40)
 @given(st.lists(FLOWS, max_size=8), st.integers(1, 12))
 def test_the_store_is_the_merge_of_what_was_written(
@@ -264,6 +265,7 @@ def test_the_newest_records_are_read_from_disk_once(
 # Damage
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("torn", ["cut", "zeros", "noise"])
 def test_a_record_that_was_written_half_is_ignored_and_overwritten(
     store: FlowStore, torn: str
@@ -477,6 +479,7 @@ def killed_writer(folder: Path, start: int, source: Path, lifetime_s: float) -> 
     return max([start, *(int(line) for line in said if line.endswith(b"\n"))])
 
 
+@pytest.mark.lengthy
 def test_a_writer_killed_at_any_moment_loses_nothing_it_said_was_written(tmp_path: Path) -> None:
     store, source, written = FlowStore(tmp_path / "flow"), tmp_path / "flow.npy", 0
     np.save(source, run_of(20_000), allow_pickle=False)

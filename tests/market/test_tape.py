@@ -174,6 +174,7 @@ def arrivals(draw: st.DrawFn) -> tuple[Records, list[Records]]:
     return whole, np.split(mixed, cuts)
 
 
+@pytest.mark.lengthy
 @given(arrivals(), st.sampled_from([True, False, None]))
 @examples(max_examples=100)
 def test_the_tape_is_the_same_whatever_the_order(
@@ -220,6 +221,7 @@ def test_a_full_ring_keeps_the_newest_and_candles_keep_everything(
     check_against_decimals(tape, whole)
 
 
+@pytest.mark.lengthy
 def test_trades_out_of_order_around_a_full_ring() -> None:
     whole, random = many_trades(2000), np.random.default_rng(1)
     order = np.argsort(np.arange(2000) + random.uniform(0, 60, 2000))
@@ -382,6 +384,7 @@ def test_candles_of_recorded_ticks_equal_the_recorded_candles(capacity: int) -> 
 # What is missing
 
 
+@pytest.mark.lengthy
 @given(st.integers(0, 2**32), st.floats(0.0, 0.6))
 @examples(max_examples=60)
 def test_every_lost_id_is_counted_and_its_candle_says_so(seed: int, loss: float) -> None:
@@ -520,6 +523,7 @@ def test_a_recovered_or_given_up_gap_is_missing_for_good_until_it_comes() -> Non
     assert (all_flow(tape)["coverage"] == 1.0).all()
 
 
+@pytest.mark.lengthy
 def test_a_backfill_larger_than_the_ring_still_counts() -> None:
     whole = many_trades(3000)
     for consecutive, page in ((True, 1), (True, 333), (False, 1), (False, 333)):
@@ -788,6 +792,7 @@ def test_what_is_read_is_a_copy() -> None:
 # Memory and threads
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("hashed", [False, True])
 def test_memory_is_what_it_says_and_does_not_grow(hashed: bool) -> None:
     whole = many_trades(30_000)
@@ -809,6 +814,7 @@ def test_memory_is_what_it_says_and_does_not_grow(hashed: bool) -> None:
         assert said == pytest.approx(held, rel=0.1, abs=40_000)
 
 
+@pytest.mark.lengthy
 def test_a_reader_never_sees_half_a_trade() -> None:
     count = 3_000
     whole = many_trades(count, every_ms=50)

@@ -116,6 +116,7 @@ def covered_by_quintile(width: float, horizon: int) -> tuple[list[float], Widths
     return [float(part.mean()) for part in np.array_split(inside[6_000:][order], 5)], last
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("width", [0.5, 2.0])
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_intervals_hold_in_calm_and_in_wild_times(width: float, horizon: int) -> None:
@@ -292,6 +293,7 @@ def test_the_volatility_of_a_forecast_counts_at_once_and_for_later_ones_when_its
     assert same_bits(before[known], after[known])
 
 
+@pytest.mark.lengthy
 @given(st.integers(1, 30), st.integers(0, 40))
 def test_tracking_ends_with_every_label_learnt_once(horizon: int, count: int) -> None:
     quantiles, labels = some_rows(count, count), some_labels(count, count)
@@ -406,6 +408,7 @@ def test_at_the_usual_volatility_there_is_no_tilt(widths: Widths) -> None:
     np.testing.assert_array_equal(young, [widths.scales] * 2)
 
 
+@pytest.mark.lengthy
 def test_the_usual_volatility_is_the_mean_of_logs_and_follows_the_market() -> None:
     logs = np.random.default_rng(0).normal(-5.0, 1.0, size=3_000)
     tracker = WidthTracker(LEVELS, START, horizon=1)
@@ -452,6 +455,7 @@ def test_a_young_pair_learns_faster_and_then_as_slowly_as_the_others(horizon: in
     assert step(last + 1) == step(10**6) == pytest.approx(RATE / horizon)
 
 
+@pytest.mark.lengthy
 def test_widths_stay_finite_whatever_happens() -> None:
     tracker = WidthTracker(LEVELS, START, horizon=1)
     for number in range(3_000):

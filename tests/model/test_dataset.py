@@ -59,6 +59,7 @@ def history(count: int, *, flow: bool) -> list[Candles]:
 SPANS = st.tuples(st.integers(0, 400), st.integers(600, 1_500))
 
 
+@pytest.mark.lengthy
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(st.lists(SPANS, min_size=2, max_size=4), st.booleans())
 def test_a_panel_of_a_history_that_grows_is_the_one_built_from_nothing(

@@ -65,6 +65,7 @@ def promoted_at(gains: Floats, horizon: int) -> float:
     return math.inf
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("horizon", "memory", "allowed"), [(1, 0.0, 0.05), (12, 0.0, 0.05), (12, 0.95, 0.06)]
 )
@@ -80,6 +81,7 @@ def test_looking_every_step_for_weeks_seldom_promotes_an_equal(
     assert found / count <= allowed
 
 
+@pytest.mark.lengthy
 def test_a_lead_that_comes_and_goes_is_seldom_taken_for_good() -> None:
     random = np.random.default_rng(0)
     found = sum(promoted_at(noise(random, LAST, 12, 0.98), 12) < math.inf for _ in range(100))

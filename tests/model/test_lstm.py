@@ -59,6 +59,7 @@ def test_a_window_alone_has_the_bits_it_has_among_hundreds(units: int, levels: i
         assert same_bits(alone(lstm, rows, int(ends[number])), many[number]), number
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("units", [88, 89, 100, 120, 200, 256])
 def test_wide_layers_too_have_the_same_bits_alone_and_among_many(units: int) -> None:
     rows, lookback = make_rows(150), 8
@@ -123,6 +124,7 @@ def test_company_position_and_gaps_do_not_matter(units: int) -> None:
         assert same_bits(lstm.predict(rows[start:], ends - start), whole[ends - 11])
 
 
+@pytest.mark.lengthy
 def test_the_default_size_has_the_same_bits_live_and_in_bulk() -> None:
     lstm, rows = make_lstm(50, 60), make_rows(2_400)
     many = lstm.predict(rows, np.arange(59, 2_400))
@@ -154,6 +156,7 @@ def test_a_step_on_a_kept_state_equals_the_window_for_many_series(layers: int) -
     assert same_bits(few, made[some])
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("layers", [1, 2])
 def test_threads_that_serve_with_one_network_at_once_get_the_same_bits(layers: int) -> None:
     lstm, rows = make_lstm(24, layers=layers), make_rows()

@@ -346,6 +346,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.lengthy
 @given(STEPS)
 @settings(max_examples=150, deadline=None)
 def test_no_second_order_is_sent_while_one_may_be_on_the_exchange(

@@ -39,6 +39,7 @@ def drawn(rows: list[Candle], step_ms: int) -> CandlePath:
     return candle_path(step_ms * np.arange(len(rows)), table[:, :4], table[:, 4], step_ms)
 
 
+@pytest.mark.lengthy
 @settings(max_examples=300, deadline=None)
 @given(st.lists(candles(), min_size=1, max_size=8), st.sampled_from(STEPS_MS))
 def test_a_path_is_its_candle(rows: list[Candle], step_ms: int) -> None:
@@ -51,6 +52,7 @@ def test_a_path_is_its_candle(rows: list[Candle], step_ms: int) -> None:
     assert (made.trades >= FOUR).all()
 
 
+@pytest.mark.lengthy
 @settings(max_examples=300, deadline=None)
 @given(candles(), st.sampled_from(STEPS_MS))
 def test_a_step_is_short_unless_ticks_lots_or_seconds_are_not(row: Candle, step_ms: int) -> None:
@@ -65,6 +67,7 @@ def test_a_step_is_short_unless_ticks_lots_or_seconds_are_not(row: Candle, step_
     assert (seconds >= 0.999).all()
 
 
+@pytest.mark.lengthy
 @settings(max_examples=300, deadline=None)
 @given(candles())
 def test_a_rising_candle_visits_its_low_first_on_straight_lines(row: Candle) -> None:

@@ -251,6 +251,7 @@ def test_ccxt_reads_candles_tickers_and_the_book(client: ccxt.binance, clock: Cl
     assert client.fetch_time() == clock.now_ms
 
 
+@pytest.mark.lengthy
 def test_the_whole_tape_can_be_read_page_by_page(client: ccxt.binance, market: Market) -> None:
     tape, seen = market.listings["XRPUSDT"].trades, []
     page = client.fetch_trades("XRP/USDT", since=START_MS, limit=1000)
@@ -496,6 +497,7 @@ def test_the_exchange_stops_with_an_open_websocket(market: Market) -> None:
     assert asyncio.run(connect_and_stop()) is aiohttp.WSMsgType.CLOSE
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_exit_code_zero(number: signal.Signals) -> None:
     code = (

@@ -94,6 +94,7 @@ def test_candles_come_back_exactly_and_moved_by_whole_days(
     assert NOW_MS + DAY_MS <= listing.trades.time_ms[-1] < NOW_MS + 3 * DAY_MS
 
 
+@pytest.mark.lengthy
 @settings(max_examples=40, deadline=None)
 @given(st.lists(
     st.tuples(st.integers(50, 99), st.integers(0, 9), st.integers(0, 9), st.integers(50, 99),

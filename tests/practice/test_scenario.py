@@ -193,6 +193,7 @@ def test_sums_too_large_for_a_float_are_rounded_once(tmp_path: Path) -> None:
     assert quote.tolist() == [float(text) for text in texts]
 
 
+@pytest.mark.lengthy
 @settings(max_examples=30, deadline=None)
 @given(
     start=st.integers(1_000, 1_380), length=st.integers(1, 20), until=st.integers(0, 1_400),
@@ -314,6 +315,7 @@ def test_a_backtest_gets_the_finer_candles_of_the_pairs_that_have_them(
     assert_same(pd.read_feather(tmp_path / names[0]), fine[12_000:14_500])
 
 
+@pytest.mark.lengthy
 def test_a_detail_follows_from_still_finer_candles_and_from_an_invented_market(
     detailed: tuple[Path, pd.DataFrame, pd.DataFrame],
 ) -> None:
@@ -647,6 +649,7 @@ def test_an_invented_market_has_the_pair_beside_it_if_it_knows_it() -> None:
 # Futures
 
 
+@pytest.mark.lengthy
 def test_a_future_is_served_and_written_with_its_mark_prices_and_funding(tmp_path: Path) -> None:
     pair, chosen = "ETH/USDT:USDT", window(0, 24)
     made = open_scenario("synthetic", [pair], chosen, days_before=2, beside=["BTC/USDT"])

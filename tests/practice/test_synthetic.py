@@ -73,6 +73,7 @@ def test_recent_returns_forecast_nothing_on_the_random_walk(
     assert out_of_sample_r2(random_walk, timeframe, horizon, delay=0) < 0.002
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("learnable", "least", "most"), [(True, 0.08, 0.5), (False, -0.015, 0.015)]
 )
@@ -87,6 +88,7 @@ def test_taker_sides_forecast_the_next_ten_minutes_only_where_they_should(
     assert least < np.mean(correlations) < most
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("learnable", [True, False])
 def test_volatility_is_realistic_clusters_and_has_fat_tails(learnable: bool) -> None:
     for returns in log_returns(whole_market(learnable)):

@@ -243,6 +243,7 @@ def test_funding_is_paid_every_eight_hours_and_expected_before(
     assert len(ask(market, "fundingRate", symbol=SYMBOL, startTime=0)) == 2
 
 
+@pytest.mark.lengthy
 def test_rates_are_of_both_signs_within_their_bounds() -> None:
     market = perpetuals(synthetic_market(1, 30, start_ms=START_MS))
     future = future_of(market)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from instant_training import SETTINGS, make_learning
 from live_world import (  # noqa: F401 - two fixtures
     FIRST,
@@ -53,6 +54,7 @@ def held_against(root: Path, said: list[JournalRow], until: int) -> ForecastComp
     return compare_forecasts({PAIR: frame}, {PAIR: said}, STEP_MS, *window)
 
 
+@pytest.mark.lengthy
 def test_a_bot_is_its_backtest_across_a_step(tmp_path: Path) -> None:
     until = SWITCH + 5
     said = journaled(tmp_path / "live", range(FIRST, until))
@@ -61,6 +63,7 @@ def test_a_bot_is_its_backtest_across_a_step(tmp_path: Path) -> None:
     assert (found.ok, found.compared) == (True, until - FIRST)
 
 
+@pytest.mark.lengthy
 def test_a_step_that_came_too_late_is_named(tmp_path: Path) -> None:
     until = SWITCH + 5
     said = journaled(tmp_path / "live", range(SWITCH - 10, until), late=12)

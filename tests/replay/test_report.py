@@ -223,6 +223,7 @@ def test_many_points_keep_every_extreme_of_the_picture() -> None:
     assert (points[0, 0], points[-1, 0]) == (0.0, SIDE)
 
 
+@pytest.mark.lengthy
 @given(st.floats(-1e3, 1e3), st.floats(1e-6, 1e3))
 @settings(max_examples=200)
 def test_labels_of_value_are_few_distinct_and_where_they_say(low: float, width: float) -> None:
@@ -401,6 +402,7 @@ def test_a_secret_in_a_text_is_struck_out() -> None:
     assert "&amp;x=1" in text
 
 
+@pytest.mark.lengthy
 def test_the_page_of_a_long_replay_stays_small() -> None:
     many = facts(
         trades=[trade(number) for number in range(MOST_TRADES + 7)],

@@ -232,6 +232,7 @@ def test_order_flow_that_nobody_loaded_is_unknown_and_one_without_trades_is_not(
     assert seen(empty, 900, FLOW_SETTINGS).rows[-1, -1] == 0.0
 
 
+@pytest.mark.lengthy
 def test_a_forecast_alone_has_the_bits_that_it_has_among_many(ran: Ran) -> None:
     lstm = Lstm(random_weights(len(feature_names(False)), 50, 7), Settings().lookback)
     model = replace(ran.steps(ran.learning())[-1].model, lstm=lstm)
@@ -265,6 +266,7 @@ def test_a_row_is_reproduced_by_hand_with_the_likeliest_model(ran: Ran) -> None:
     assert made.unlike(Values.of(ran.row(SERVED + 1))).keys() >= {"mean", "low", "quantile 7"}
 
 
+@pytest.mark.lengthy
 def test_it_does_not_matter_how_many_rows_are_computed_together_nor_their_order(
     ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +275,7 @@ def test_it_does_not_matter_how_many_rows_are_computed_together_nor_their_order(
     assert ran.check(rows=ran.rows[::-1]) == together
 
 
+@pytest.mark.lengthy
 def test_all_that_a_backtest_says_comes_out_of_prefixes_too(tmp_path: Path) -> None:
     """Across retrainings and promotions, in blocks of windows that share candles."""
     learning = make_learning(tmp_path, SERIES, followed=list(DISK))
@@ -285,6 +288,7 @@ def test_all_that_a_backtest_says_comes_out_of_prefixes_too(tmp_path: Path) -> N
     assert len({row.version for row in rows}) > 1
 
 
+@pytest.mark.lengthy
 def test_a_bot_with_order_flow_is_reproduced_and_not_without_it(tmp_path: Path) -> None:
     series = [with_flow(candles, seed=n) for n, candles in enumerate(SERIES)]
     ran = run_bot(tmp_path, range(1_598, 1_601), series=series, settings=FLOW_SETTINGS)
@@ -299,6 +303,7 @@ def test_a_bot_with_order_flow_is_reproduced_and_not_without_it(tmp_path: Path) 
     assert "is unknown" in lost[1_598].text
 
 
+@pytest.mark.lengthy
 def test_steps_that_come_late_are_named_and_so_is_the_one_that_should_have_served(
     store: Path,
 ) -> None:
@@ -335,6 +340,7 @@ def test_a_pinned_version_is_found(store: Path) -> None:
 # ---------------------------------------------------------------- faults that are planted
 
 
+@pytest.mark.lengthy
 def test_another_close_on_disk_is_named_at_its_candle(ran: Ran) -> None:
     moved = change(SERIES[0], 1_610, close=SERIES[0].close[1_610] * 1.0001)
     findings = by_number(ran.check({PAIR: moved, OTHER: SERIES[1]}))
@@ -361,6 +367,7 @@ def test_another_candle_with_the_same_close_is_named_too(ran: Ran, column: str) 
     assert "low, volume or order flow on disk, its own, is not what the bot" in findings[1_610].text
 
 
+@pytest.mark.lengthy
 def test_a_close_that_moved_by_next_to_nothing_is_told_from_rounding(ran: Ran) -> None:
     moved = change(SERIES[0], 1_610, close=SERIES[0].close[1_610] * (1.0 + 1e-9))
     finding = by_number(ran.check({PAIR: moved}))[1_610]

@@ -504,6 +504,7 @@ RATES = st.floats(90.5, 115.0)
 REACH = st.one_of(st.floats(0.0, 0.3), st.just(math.nan))
 
 
+@pytest.mark.lengthy
 @settings(max_examples=60)
 @given(
     steps=st.lists(st.tuples(RATES, RATES, REACH, REACH, st.booleans()), min_size=1, max_size=6),
@@ -740,6 +741,7 @@ def test_a_gate_or_a_missing_edge_forbids_an_entry_and_keeps_its_reason(
     assert strategy._lstm_engine.codes == [NO_SKILL, NO_DATA]
 
 
+@pytest.mark.lengthy
 @given(name=st.sampled_from(NUMBERS), value=st.sampled_from([math.nan, math.inf, -math.inf]))
 def test_no_order_comes_of_a_number_that_is_none(name: str, value: float) -> None:
     strategy = fresh(FUTURES[0])
@@ -838,6 +840,7 @@ def test_what_is_left_anyway_is_not_reduced_before(strategy: Any) -> None:
     assert adjust(strategy, trade_of(enter_tag=FORCED_TAG)) == (None, "")
 
 
+@pytest.mark.lengthy
 @settings(max_examples=60)
 @given(kelly=st.floats(0.0, 5.0), held=st.floats(1.0, 900.0), least=st.floats(0.0, 50.0))
 def test_a_position_is_never_increased_and_what_stays_can_be_sold(
@@ -863,6 +866,7 @@ def heard(strategy: Any, *news: str) -> list[str]:
 SUMMARY = "No entry signal in 4 h: 96 candles, no_edge 90, stale_stream 5, too_small 1"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     "news",
     [
@@ -883,11 +887,13 @@ def test_news_reach_telegram_as_they_are_whatever_they_hold(strategy: Any, news:
     assert heard(strategy, news) == [news]
 
 
+@pytest.mark.lengthy
 @given(news=st.text(st.sampled_from(r"_*`[]()\a 1"), max_size=20))
 def test_no_text_is_refused_or_shortened_by_telegram(news: str) -> None:
     assert heard(fresh(FUTURES[0]), news) == [news]
 
 
+@pytest.mark.lengthy
 def test_a_loop_looks_at_the_clock_and_tells_every_news_once_in_its_order(strategy: Any) -> None:
     assert heard(strategy, "first_", "second", "second") == ["first_", "second"]
     assert strategy._lstm_engine.ticks == [(int(NOW.timestamp() * 1000), {PAIR, OTHER})]
@@ -947,6 +953,7 @@ def test_a_bot_on_futures_has_the_funding_of_all_that_it_trades_or_holds(
     assert len(found) == 3
 
 
+@pytest.mark.lengthy
 def test_the_leaders_candles_are_shown_before_others_are_forecast_and_once(strategy: Any) -> None:
     strategy._lstm_engine = live = Leading()
     frame = to_frame(make_candles(50))

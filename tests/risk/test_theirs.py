@@ -403,6 +403,7 @@ def test_a_stake_that_freqtrade_would_raise_or_lower_is_left_to_it(
     assert staked(load(tmp_path, body, lstm={"max_portfolio_fraction": 1.0})) == amount
 
 
+@pytest.mark.lengthy
 def test_the_loop_of_theirs_runs_whatever_ours_does(tmp_path: Path) -> None:
     safer = load(tmp_path, FULL)
     safer._lstm_engine = object.__new__(LiveEngine)  # not started: whatever it is asked fails
@@ -410,6 +411,7 @@ def test_the_loop_of_theirs_runs_whatever_ours_does(tmp_path: Path) -> None:
     assert ("loop", NOW) in heard(safer)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("short", [False, True])
 def test_a_stop_does_not_creep_towards_the_price(tmp_path: Path, short: bool) -> None:
     """A short at 25.0 with a tick of 0.001 was once stopped out after 3,153 calls."""
@@ -641,6 +643,7 @@ OPTIONS = st.fixed_dictionaries({}, optional={
 })  # fmt: skip
 
 
+@pytest.mark.lengthy
 @hypothesis.settings(max_examples=60, deadline=None)
 @given(BODIES, ANSWERS, OPTIONS, st.booleans())
 def test_whatever_they_answer_in_whatever_signature_ours_only_bounds_it(

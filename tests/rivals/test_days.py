@@ -99,6 +99,7 @@ def test_blocks_are_as_long_as_asked_and_every_day_is_drawn_as_often() -> None:
     np.testing.assert_array_equal(rows, block_rows(50, 4_000, block=5.0))
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("shift", [0.0, 0.002])
 def test_intervals_cover_a_known_difference(shift: float) -> None:
     """Of the mean of days that hang together, by as many as promised, but for small samples."""
@@ -115,6 +116,7 @@ def test_intervals_cover_a_known_difference(shift: float) -> None:
     assert 0.86 <= covered / count <= 1.0
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("count", [45, 120])
 def test_of_wallets_that_are_equal_by_law_few_are_called_different(count: int) -> None:
     """One in twenty is promised; 200 pairs say so to three points or so."""

@@ -87,6 +87,7 @@ def test_a_planted_signal_beats_zero_at_once_and_one_candle_late(
     assert made.calibration.shrinkage > 0.7
 
 
+@pytest.mark.lengthy
 def test_noise_has_no_skill_and_is_shrunk_away() -> None:
     shrinkages, proven = [], 0
     for seed in range(12):

@@ -89,6 +89,7 @@ def test_a_good_set_up_has_nothing_to_be_done(user: User) -> None:
     assert "watchTradesForSymbols" in only(findings, "trade stream").text
 
 
+@pytest.mark.lengthy
 def test_the_command_prints_a_line_for_each_and_a_sum(user: User) -> None:
     code, text = told(user)
     *lines, last = text.splitlines()
@@ -102,6 +103,7 @@ def test_the_command_prints_a_line_for_each_and_a_sum(user: User) -> None:
     assert json.loads(text)[0].keys() == {"name", "state", "text", "todo"}
 
 
+@pytest.mark.lengthy
 def test_nothing_is_changed_by_looking(user: User) -> None:
     publish_and_serve(*_store_and_name(user), 1)
     told(user)
@@ -208,6 +210,7 @@ def test_a_folder_that_is_not_there_is_told_with_the_command_that_makes_it(user:
     assert [finding.name for finding in to_be_done(findings)] == ["user_data"]
 
 
+@pytest.mark.lengthy
 def test_a_folder_that_cannot_be_written_is_told(user: User) -> None:
     with permissions_count(), unwritable(user.folder):
         [found] = to_be_done(user.examined())
@@ -222,6 +225,7 @@ def test_a_folder_that_cannot_be_written_is_told(user: User) -> None:
     assert store.todo == ""
 
 
+@pytest.mark.lengthy
 def test_without_a_name_of_a_strategy_ours_is_tried(user: User) -> None:
     config = {name: value for name, value in COMPLETE.items() if name != "strategy"}
     user.file.write_text(json.dumps(config))
@@ -269,6 +273,7 @@ def test_a_damaged_lineage_is_named(user: User) -> None:
     assert path.read_text() == "{}", "it is not for the doctor to move it"
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("number", "state"), [(1, State.TODO), (2, State.WARNING)])
 def test_a_damaged_card_is_named_and_has_to_be_cared_for_where_it_serves(
     user: User, number: int, state: State
@@ -494,6 +499,7 @@ def test_where_a_running_bot_makes_the_list_of_pairs_some_have_to_be_named(user:
     assert (found.state, "VolumePairList" in found.text) == (State.NOTE, True)
 
 
+@pytest.mark.lengthy
 def test_a_list_of_pairs_that_no_backtest_takes_is_told_with_what_to_run(user: User) -> None:
     from freqtrade.commands import Arguments
     from freqtrade.configuration import setup_utils_configuration
@@ -643,6 +649,7 @@ def test_other_releases_than_those_that_were_tested_are_told(
     assert (found.state, part in found.text) == (state, True)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("library", ["freqtrade", "talib"])
 def test_a_library_that_cannot_be_imported_ends_no_other_check(user: User, library: str) -> None:
     code = (
@@ -667,6 +674,7 @@ KEYS = {"key": "PLANTED-1", "secret": "PLANTED-2"}
 ON = {"entry": "limit", "exit": "limit", "stoploss": "market", "stoploss_on_exchange": True}
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("keys", "missing"),
     [
@@ -698,6 +706,7 @@ def test_money_with_keys_and_stops_on_the_exchange_is_good(
     assert "stops" not in by_name(findings)
 
 
+@pytest.mark.lengthy
 def test_stops_that_the_bot_keeps_to_itself_are_remarked_where_there_is_money(user: User) -> None:
     """The strategy's count where the configuration names none."""
     for off in ({}, {"order_types": {**ON, "stoploss_on_exchange": False}}):
@@ -716,6 +725,7 @@ def _leaks(text: str) -> list[bytes]:
     return [form for form in secret_forms() if form in text.encode()]
 
 
+@pytest.mark.lengthy
 def test_no_secret_is_shown_whatever_is_wrong_around_it(user: User) -> None:
     """In the section whose schema is broken, as a value of the wrong kind, in a broken file."""
     private = private_settings(8080)
@@ -739,6 +749,7 @@ def test_no_secret_is_shown_whatever_is_wrong_around_it(user: User) -> None:
         assert _leaks(told(user, "-c", str(user.file))[1]) == [], cut
 
 
+@pytest.mark.lengthy
 @needs_tensorflow
 def test_what_freqtrade_would_log_is_not_shown(user: User) -> None:
     """Options of ccxt, and the address of a proxy."""

@@ -84,6 +84,7 @@ def test_addresses_and_the_home_folder(text: str, shown: str) -> None:
     assert of({}, text) == shown
 
 
+@pytest.mark.lengthy
 @given(config=st.dictionaries(st.text(), st.recursive(
     st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("token"), inner),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fuzz_store import fuzz
 
 
+@pytest.mark.lengthy
 def test_whatever_is_in_the_files_of_a_store_ends_in_an_answer_or_a_named_error(
     tmp_path: Path,
 ) -> None:

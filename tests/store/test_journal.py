@@ -108,6 +108,7 @@ def test_a_forecast_is_never_overwritten(journal: Journal) -> None:
     assert journal.read("BTC/USDT", "5m", 0, 2 * STEP_MS) == [first, make_row(1)]
 
 
+@pytest.mark.lengthy
 @given(st.lists(st.lists(rows, max_size=8), max_size=3))
 def test_journal_equals_a_dictionary_that_keeps_the_first(batches: list[list[JournalRow]]) -> None:
     journal = Journal("sqlite://")
@@ -177,6 +178,7 @@ def test_a_decision_told_twice_is_written_once(journal: Journal) -> None:
     assert journal.decisions("kraken-1h") == []
 
 
+@pytest.mark.lengthy
 @given(st.lists(st.lists(decisions, max_size=8), max_size=3), st.integers(1, 9))
 def test_decisions_equal_a_dictionary_that_keeps_the_first(
     batches: list[list[DecisionRow]], count: int
@@ -234,6 +236,7 @@ def test_a_verdict_is_written_once_and_kept(journal: Journal) -> None:
     assert journal.verdicts("5m", 0, STEP_MS) == [make_verdict(), later]
 
 
+@pytest.mark.lengthy
 @settings(max_examples=50)
 @given(
     st.lists(st.lists(verdicts, max_size=12), max_size=3),
@@ -741,6 +744,7 @@ def start_writer(url: str, version: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, version], stdout=subprocess.PIPE)
 
 
+@pytest.mark.lengthy
 def test_killed_writers_leave_whole_batches(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/journal.sqlite"
     for attempt in range(2):

@@ -92,6 +92,7 @@ kinds = st.sampled_from([np.float64, np.float32, np.int64, np.bool_, "<U3", "M8[
 tables = arrays_of.arrays(kinds, arrays_of.array_shapes(min_dims=0, max_dims=2, min_side=0))
 
 
+@pytest.mark.lengthy
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     record=st.dictionaries(st.text(max_size=5), values, max_size=4),
@@ -560,6 +561,7 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
+@pytest.mark.lengthy
 def test_the_lock_of_another_process_ends_with_it(tmp_path: Path) -> None:
     holder = child('bot.acquire(); print("held", flush=True); input()', tmp_path)
     assert said(holder) == "held"
@@ -595,6 +597,7 @@ bot.unpin()
 """
 
 
+@pytest.mark.lengthy
 def test_pinning_while_a_bot_advances_loses_nothing(tmp_path: Path) -> None:
     children = [child(code, tmp_path) for code in (ADVANCE, PIN)]
     assert [said(process) for process in children] == ["ready", "ready"]
@@ -640,6 +643,7 @@ for number in itertools.count(int(sys.argv[2])):
 """
 
 
+@pytest.mark.lengthy
 def test_a_killed_learner_leaves_its_head_whole(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -668,6 +672,7 @@ def learn(root: Path) -> None:
     bot.pin("v1")
 
 
+@pytest.mark.lengthy
 def test_a_kill_at_any_call_of_the_system_leaves_the_old_or_the_new(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -693,6 +698,7 @@ def test_a_kill_at_any_call_of_the_system_leaves_the_old_or_the_new(
     assert any(list(root.glob("*/.tmp-*")) for root in roots)
 
 
+@pytest.mark.lengthy
 def test_who_was_killed_goes_on_and_its_leftovers_are_removed(tmp_path: Path) -> None:
     base = tmp_path / "base"
     StepStore(base).save(OLD, {"boundary_ms": 0}, ARRAYS)

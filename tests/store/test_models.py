@@ -421,6 +421,7 @@ def prune_two(root: Path) -> None:
     ModelStore(root).prune(2, [version_id(number="0")])
 
 
+@pytest.mark.lengthy
 def test_a_crash_while_pruning_leaves_whole_versions_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -467,6 +468,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+@pytest.mark.lengthy
 def test_a_killed_writer_leaves_only_whole_versions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -516,6 +518,7 @@ for line in range(1, 10_000):
 """
 
 
+@pytest.mark.lengthy
 def test_a_crash_at_any_line_of_the_store_loses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -542,6 +545,7 @@ def test_a_crash_at_any_line_of_the_store_loses_nothing(
     assert any(list(root.glob("models/.tmp-*")) for root in roots)
 
 
+@pytest.mark.lengthy
 def test_two_processes_publish_the_same_models_and_each_is_whole(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path, lineage) for lineage in ("one", "two")]
     time.sleep(0.3)

@@ -371,6 +371,7 @@ for candle in range(10**9):
 """
 
 
+@pytest.mark.lengthy
 def test_a_bot_that_is_killed_loses_nothing_that_it_acted_upon(tmp_path: Path) -> None:
     for lock in (False, True):
         code = KILLED.format(tests=[str(TESTS), str(TESTS / "store")], folder=str(tmp_path / "bot"))

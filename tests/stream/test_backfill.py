@@ -292,6 +292,7 @@ def test_a_beginning_that_rest_does_not_know_yet_is_waited_for() -> None:
     assert (np.diff(known[known >= begins_ms]) == EVERY_MS).all()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("names", ["", "n"])
 def test_a_gap_of_hundreds_of_pages_is_filled_to_its_end(names: str) -> None:
     """It was left after 200, and where only its time is known the rest was taken for whole."""

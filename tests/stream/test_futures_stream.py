@@ -57,6 +57,7 @@ def assert_whole(exchange: LoopbackExchange, stream: TradeStream) -> None:
     assert not [told for told in stream.news if "could not be recovered" in told]
 
 
+@pytest.mark.lengthy
 def test_frames_that_are_no_trades_leave_tape_and_candles_alone() -> None:
     with (
         LoopbackExchange(busy_market(400.0)) as exchange,
@@ -74,6 +75,7 @@ def test_frames_that_are_no_trades_leave_tape_and_candles_alone() -> None:
         assert tape.ids_consecutive
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("key", ["", "k"])
 def test_what_a_broken_connection_missed_comes_back_and_holes_of_rest_are_no_loss(
     key: str,
@@ -95,6 +97,7 @@ def test_what_a_broken_connection_missed_comes_back_and_holes_of_rest_are_no_los
         assert ("fapiPublicGetHistoricalTrades" in asked) == bool(key)
 
 
+@pytest.mark.lengthy
 def test_lost_frames_are_found_by_rest_whether_they_were_trades_or_not() -> None:
     with LoopbackExchange(busy_market(300.0), faults=Faults(gaps=0.05)) as exchange:
         connect = client_of(exchange, mode="futures")

@@ -256,6 +256,7 @@ def test_a_pair_that_leaves_and_comes_back_at_once() -> None:
         until(lambda: all(complete(exchange, stream, pair) for pair in PAIRS[:2]))
 
 
+@pytest.mark.lengthy
 def test_stop_and_start_again() -> None:
     with LoopbackExchange(busy_market()) as exchange, following(exchange) as stream:
         until_fresh(stream)
@@ -411,6 +412,7 @@ class NamesItsTrades(ccxt.pro.binance):  # type: ignore[misc]
         return parsed | {"id": f"x{parsed['id']}", "info": {}}
 
 
+@pytest.mark.lengthy
 @pytest.mark.usefixtures("ccxt_parses")
 def test_without_numbers_an_interruption_is_filled_by_time() -> None:
     with (

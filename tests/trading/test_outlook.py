@@ -289,6 +289,7 @@ CANDLE = st.tuples(
 )
 
 
+@pytest.mark.lengthy
 @given(st.lists(CANDLE, max_size=6))
 def test_whatever_is_no_number_crashes_nothing_and_enters_nothing(
     candles: list[tuple[list[float], str]],

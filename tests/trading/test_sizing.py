@@ -99,6 +99,7 @@ def decided(
     )  # fmt: skip
 
 
+@pytest.mark.lengthy
 @given(CASES, SETTINGS, st.booleans(), st.floats(0.0, 0.01), st.none() | st.floats(0.0, 0.1))
 def test_an_entry_needs_forecast_trust_an_open_gate_and_edge(
     cases: list[Case], settings: Settings, can_short: bool, fee: float, min_edge: float | None

@@ -101,6 +101,7 @@ def test_a_stake_lies_within_every_bound(request: Request, settings: Settings) -
         assert position <= request.wealth * request.kelly * settings.kelly_fraction * rounding
 
 
+@pytest.mark.lengthy
 @given(REQUESTS, SETTINGS)
 def test_a_stake_is_no_smaller_than_the_smallest_bound_makes_it(
     request: Request, settings: Settings
@@ -155,6 +156,7 @@ RISING = ("proposed", "wealth", "free", "kelly", "trust", "coverage")
 FALLING = ("least", "stop_distance", "leverage")
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("name", [*RISING, *FALLING])
 @hypothesis.settings(max_examples=40)
 @given(request=REQUESTS, other=REQUESTS, settings=SETTINGS)
@@ -197,6 +199,7 @@ def test_a_stake_does_not_depend_on_the_sides_names(request: Request, settings: 
     assert stake_of(turned, settings) == stake_of(request, settings)
 
 
+@pytest.mark.lengthy
 @given(REQUESTS, SETTINGS, st.sampled_from([2.0, 0.5, 1024.0]))
 def test_a_stake_has_the_scale_of_the_money(
     request: Request, settings: Settings, factor: float

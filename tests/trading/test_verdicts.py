@@ -192,6 +192,7 @@ notes = st.lists(
 )
 
 
+@pytest.mark.lengthy
 @settings(max_examples=25, deadline=None)
 @given(notes, st.sets(st.integers(0, 24)))
 def test_each_candle_of_a_pair_is_counted_once(

@@ -86,6 +86,7 @@ def kinds(folder: Path, name: str, contents: Iterator[bytes]) -> set[str]:
     return found
 
 
+@pytest.mark.lengthy
 def test_an_archive_with_a_flipped_bit_is_read_or_refused_by_name(folder: Path) -> None:
     whole = FILES["result.npz"]
     step = 31  # every bit of a byte comes in turn

@@ -95,6 +95,7 @@ def test_training_candles_end_with_the_boundary() -> None:
         assert len(candles) == SETTINGS.train_candles + WARM_UP + SETTINGS.lookback
 
 
+@pytest.mark.lengthy
 @given(st.integers(0, COUNT - 1), st.sampled_from(["open", "high", "low", "close", "volume"]))
 def test_a_version_changes_with_each_candle_it_learns_from_and_with_no_other(
     row: int, column: str
@@ -157,6 +158,7 @@ def with_record(candles: Candles, row: int, name: str, value: float) -> Candles:
     return candles.with_flow(flow)
 
 
+@pytest.mark.lengthy
 @given(
     st.integers(0, COUNT - 1),
     st.sampled_from(
@@ -683,6 +685,7 @@ def test_a_fine_tunings_version_does_not_change_with_what_only_schedules_it(
     assert len(training.jobs) == 2
 
 
+@pytest.mark.lengthy
 def test_a_fine_tunings_version_changes_with_its_parent_and_the_parents_calibration(
     tuning: Tuning,
 ) -> None:
@@ -781,6 +784,7 @@ def entering(made: Candidate) -> Contender:
     )  # fmt: skip
 
 
+@pytest.mark.lengthy
 def test_a_fine_tunings_mean_is_measured_on_the_candles_held_out_of_it(
     tmp_path: Path, training: InstantTraining
 ) -> None:
@@ -799,6 +803,7 @@ def test_a_fine_tunings_mean_is_measured_on_the_candles_held_out_of_it(
         assert product == pytest.approx((raw[mine] * panel.target()[rows][mine]).mean())
 
 
+@pytest.mark.lengthy
 def test_a_fine_tuning_can_give_a_mean_back_that_its_parent_had_lost(
     tmp_path: Path, training: InstantTraining
 ) -> None:

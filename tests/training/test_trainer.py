@@ -395,6 +395,7 @@ def test_one_that_cannot_be_ended_keeps_no_other_from_it(
     children[1].kill()
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("seed", "problem"), [(CRASHING, "code 1: job 1 crashed"), (REFUSED, "this cannot be learnt")]
 )
@@ -441,6 +442,7 @@ def test_a_child_that_died_at_rest_is_replaced(staying: Staying) -> None:
     assert staying.run("b").epochs == 0
 
 
+@pytest.mark.lengthy
 def test_a_child_is_used_for_what_it_was_started_for(staying: Staying) -> None:
     """Its threads and its priority are settled when it starts; only one kind waits for work."""
     staying.run("a")
@@ -450,6 +452,7 @@ def test_a_child_is_used_for_what_it_was_started_for(staying: Staying) -> None:
     assert [is_running(staying.pid(name)) for name in "abc"] == [False, False, True]
 
 
+@pytest.mark.lengthy
 def test_trainings_share_the_threads(staying: Staying) -> None:
     """Two at a time with four threads; the third waits, and says so."""
     first = [staying.begin(name, WAITING, threads=4) for name in "ab"]
@@ -489,6 +492,7 @@ def test_more_threads_than_the_cgroup_allows_are_not_begun(
     assert (tmp_path / "child.py.told").read_text() == f"--threads={computes}"
 
 
+@pytest.mark.lengthy
 def test_a_training_ahead_lets_others_pass(staying: Staying) -> None:
     order: list[str] = []
     first = staying.begin("a", WAITING)
