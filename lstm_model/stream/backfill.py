@@ -209,7 +209,7 @@ class Backfill:
         """
         backoff = Backoff(self._timing.first_retry_s, self._timing.longest_retry_s)
         search = _Search(track, span, span.start_ms)
-        while True:
+        while search.gaps():
             had_key = self._rest.has_key
             try:
                 if await self._ask(search, until_s):
@@ -222,6 +222,7 @@ class Backfill:
             if backoff.tries > _LATE_TRIES or time.monotonic() + wait_s > until_s:
                 return False
             await asyncio.sleep(wait_s)
+        return True
 
     async def _ask(self, search: _Search, until_s: float) -> bool:
         """Put what REST has of the span onto the tape. Is that shown to be all there is?
