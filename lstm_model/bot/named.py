@@ -15,6 +15,7 @@ from lstm_model.errors import ConfigError
 CONFIG_FILE = "config.json"
 STATIC_FILE = "static.json"
 _FOLDER = "user_data"
+_FROM_NOTHING = ["freqtrade create-userdir", "freqtrade-lstm init"]  # which makes no folder
 
 
 def found_config(userdir: str | None) -> Path:
@@ -40,8 +41,10 @@ def config_files(named: Sequence[str], userdir: str | None) -> list[str]:
 
 def how_to_have_one(userdir: str | None) -> str:
     """What to do where there is no configuration."""
-    init = shlex.join(["freqtrade-lstm", "init", "--userdir", userdir or _FOLDER])
-    return f"name yours with -c, or make one with `{init}`"
+    folder = userdir or _FOLDER
+    steps = ["freqtrade-lstm init"] if Path(folder).is_dir() else _FROM_NOTHING
+    made = " and then ".join(f"`{step} --userdir {shlex.quote(folder)}`" for step in steps)
+    return f"name yours with -c, or make one with {made}"
 
 
 def files_of(config: Mapping[str, Any]) -> str:

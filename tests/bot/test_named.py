@@ -63,6 +63,24 @@ def test_without_a_configuration_it_is_said_how_to_have_one(words: list[str]) ->
     assert "`freqtrade-lstm init --userdir 'my data'`" in told
 
 
+@pytest.mark.parametrize("userdir", [None, "my data"])
+def test_where_there_is_no_folder_either_both_commands_are_named_in_their_order(
+    userdir: str | None,
+) -> None:
+    folder = userdir or "user_data"
+    options = ("--userdir", userdir) if userdir else ()
+    Path(folder).rmdir()
+    make, fill = told_commands(called("train", *options).stderr)
+    assert shlex.split(make) == ["freqtrade", "create-userdir", "--userdir", folder]
+    assert shlex.split(fill) == ["freqtrade-lstm", "init", "--userdir", folder]
+    Path(folder).mkdir()
+    assert told_commands(called("train", *options).stderr) == [fill]
+
+
+def told_commands(text: str) -> list[str]:
+    return text.split("`")[1::2]
+
+
 @pytest.mark.parametrize("section", [5, {"horizn": 3}, {"train_candles": 1_000, "horizon": 100}])
 def test_a_wrong_section_is_told_with_the_files_that_were_given(section: object) -> None:
     write("base.json", **COMPLETE)
