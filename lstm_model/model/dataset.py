@@ -315,9 +315,9 @@ def _too_few(panel: Panel, block: str, found: int, least: int) -> str:
     what = {"train": "to train on", "validation": "to stop by", "test": "to score on"}[block]
     return (
         f"too little history {what}: {found:,} complete windows in {len(panel.date_ms):,} candles, "
-        f"{least:,} are needed. Download more with `freqtrade download-data` (see --days, "
-        '--timerange), or reduce "lookback" and "horizon". What is wrong with the candles that '
-        "there are, `freqtrade-lstm doctor` says."
+        f"{least:,} are needed. Download more with `freqtrade download-data --prepend` (see "
+        '--days, --timerange), or reduce "lookback" and "horizon". What is wrong with the candles '
+        "that there are, `freqtrade-lstm doctor` says."
     )
 
 

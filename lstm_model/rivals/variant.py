@@ -191,7 +191,10 @@ def _advice(text: str, args: Mapping[str, Any]) -> str:
         pairs = "".join(f" -p {pair}" for pair in args.get("pairs") or ["BTC/USDT", "ETH/USDT"])
         return f" {static_pairs(f'freqtrade-lstm compare{same} -c {STATIC_FILE}{pairs} ...')}"
     if insides.NO_CANDLES in text:
-        return f" Get the candles by `freqtrade download-data{same}` with the same --timerange."
+        return (
+            f" Get the candles by `freqtrade download-data{same}` with the same --timerange, and "
+            "--prepend where it begins before those that there are."
+        )
     return ""
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_model.durations import DAY_MS, MIN_RECENT_WINDOWS, OLDEST_MS
+from lstm_model.durations import MIN_RECENT_WINDOWS
 from lstm_model.errors import DataError
 from lstm_model.features.closed_candle import MASKS, WARM_UP, feature_names, too_slow
 from lstm_model.market.candles import Candles, Floats, Ints, timeframe_ms
@@ -22,6 +22,7 @@ from lstm_model.market.history import Disk, digest_of
 from lstm_model.model.dataset import Panel, Panels, Scaler, Split, purged_split
 from lstm_model.scoring.evaluation import Baselines
 from lstm_model.settings import Settings
+from lstm_model.training.downloads import no_history
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Material:
     boundary_ms : nothing later was known
     panels : what the panel is built with
     words : that name the configuration to a command, each after a blank
+    old : pairs that have candles as old as are wanted
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class Material:
     candles: Sequence[Candles]
     panels: Panels
     words: str = ""
+    old: tuple[str, ...] = ()
 
     @classmethod
     def gather(
@@ -67,7 +70,8 @@ class Material:
         recent = [c.known_at(start_ms, boundary_ms) for c in found if c is not None]
         enough = WARM_UP + settings.lookback + settings.horizon
         usable = [candles for candles in recent if len(candles) > enough]
-        return cls(settings, timeframe, pairs, boundary_ms, usable, panels, words)
+        old = tuple(c.pair for c in found if c is not None and len(c.between(0, start_ms + 1)))
+        return cls(settings, timeframe, pairs, boundary_ms, usable, panels, words, old)
 
     @cached_property
     def panel(self) -> Panel:
@@ -148,7 +152,9 @@ class Material:
             No pair has candles before the boundary; says what to download.
         """
         if not self.candles:
-            raise DataError(self._no_history())
+            raise DataError(no_history(
+                self.settings, self.timeframe, self.boundary_ms, self.pairs, self.old, self.words
+            ))  # fmt: skip
         for pair, missing in self.holes.items():
             logger.warning(
                 "%s: %.0f %% of the candles to train on are missing; run `freqtrade "
@@ -175,18 +181,6 @@ class Material:
         wanted = self.candles if self.settings.order_flow else ()
         shares = {c.pair: _known_flow(c) for c in wanted}
         return {pair: share for pair, share in shares.items() if share < 1.0 - _MISSING_FRACTION}
-
-    def _no_history(self) -> str:
-        candle_ms, oldest = timeframe_ms(self.timeframe), np.datetime64(OLDEST_MS, "ms")
-        end = np.datetime64(self.boundary_ms, "ms").astype("datetime64[D]")
-        days = self.settings.train_candles * candle_ms // DAY_MS + 1
-        begin = max(end - np.timedelta64(days, "D"), oldest.astype("datetime64[D]"))
-        return (
-            f"no {self.timeframe} candles of {', '.join(self.pairs) or 'any pair'} before {end} to "
-            f"train on; about {days} days are wanted. Run `freqtrade download-data{self.words} "
-            f"--timeframes {self.timeframe} --timerange {str(begin).replace('-', '')}-"
-            f"{' --pairs ' + ' '.join(self.pairs) if self.pairs else ''}`."
-        )
 
 
 def reach_ms(settings: Settings, timeframe: str, pairs: int) -> int:

@@ -216,11 +216,15 @@ def test_every_option_is_refused_or_obeyed_whatever_its_value(
 
 
 def test_no_candles_are_asked_for_that_are_older_than_any_market(tmp_path: Path) -> None:
-    daily = {**COMPLETE, "timeframe": "1d", "lstm": {"train_candles": 65_000}}
+    daily = {
+        **COMPLETE,
+        "timeframe": "1d",
+        "lstm": {"train_candles": 65_000, "learn_from": "20150101"},
+    }
     with standing_in(lambda folder: userdir(folder, daily), tmp_path):
         told = call(["train"]).stderr
     command = "freqtrade download-data -c user_data/config.json --timeframes 1d --timerange"
-    assert f"`{command} 20090103- --pairs BTC/USDT`" in told
+    assert f"`{command} 20090103- --pairs BTC/USDT --prepend`" in told
 
 
 def test_no_number_is_without_bounds() -> None:

@@ -337,7 +337,7 @@ def test_all_pairs_are_cut_at_the_same_moments(panel: Panel) -> None:
 def test_too_little_history_says_what_to_do() -> None:
     panel = build_panel([make_candles(800)], SETTINGS)
     with pytest.raises(
-        DataError, match=r"\d+ complete windows in 800 candles, 1,000.*download-data"
+        DataError, match=r"\d+ complete windows in 800 candles, 1,000.*download-data --prepend"
     ):
         purged_split(panel, SETTINGS)
 

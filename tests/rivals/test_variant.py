@@ -154,6 +154,7 @@ def test_advice_is_given_where_freqtrade_gives_none() -> None:
     args = {"config": ["a b.json", "c.json"]}
     advice = variant._advice("No data found. Terminating.", args)
     assert "`freqtrade download-data -c 'a b.json' -c c.json`" in advice
+    assert "--prepend" in advice  # or it asks from the newest candle on
     refused = "Pairlist Handlers VolumePairList do not support backtesting."
     advice = variant._advice(refused, {**args, "pairs": ["ETH/USDT"]})
     assert advice.endswith(

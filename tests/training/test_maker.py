@@ -227,7 +227,7 @@ def test_no_history_says_which_command_downloads_it(maker: ModelMaker, kind: str
     early = maker.material(START_MS + 10 * STEP_MS)
     with pytest.raises(
         DataError,
-        match=r"no 5m candles of BTC/USDT, ETH/USDT .* 202311\d\d- --pairs BTC/USDT ETH/USDT`",
+        match=r"no 5m candles of BTC/USDT, ETH/USDT .* 2023\d{4}- --pairs BTC/USDT ETH/USDT --pr",
     ):
         getattr(maker, kind)(early)
 
