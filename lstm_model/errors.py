@@ -32,6 +32,10 @@ class StoreError(LstmModelError):
     """Something on disk is missing, corrupt, foreign or not writable."""
 
 
+class UnreadableError(StoreError):
+    """Something on disk is there, and this user may not read it; it need not be damaged."""
+
+
 class TrainingError(LstmModelError):
     """The training child failed, ran out of time or was stopped."""
 

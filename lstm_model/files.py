@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import struct
 import sys
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lstm_model.errors import StoreError
+from lstm_model.errors import StoreError, UnreadableError
 
 if sys.platform != "win32":
     import fcntl
@@ -133,6 +134,36 @@ def refuse_unwritable(path: Path) -> None:
         why = "" if os.access(there, os.W_OK, effective_ids=effective) else "it is not writable"
     if why:
         raise StoreError(f"cannot write {path} because of {there}: {why}; name another place")
+
+
+def refuse_closed(path: Path) -> None:
+    """Refuse a file that is there and not for this user, before it is taken for damaged.
+
+    Raises
+    ------
+    UnreadableError
+        It, or a folder that it lies in; says what gives permission.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except PermissionError as error:
+        raise unreadable(path, error) from None
+    except OSError:  # what it is instead is for the reader to say
+        return
+
+
+def unreadable(path: Path, error: PermissionError) -> UnreadableError:
+    """What to say of a file that may not be read: which it is, or which folder around it."""
+    effective = os.access in os.supports_effective_ids
+    around = reversed(path.absolute().parents)
+    shut = (each for each in around if not os.access(each, os.X_OK, effective_ids=effective))
+    place = next(shut, path)
+    quoted = shlex.quote(str(place))
+    return UnreadableError(
+        f"{place} cannot be read by this user ({error.strerror}): give it permission by "
+        f"`chown USER {quoted}` or `chmod u+rwX {quoted}`; what is in it may be sound"
+    )
 
 
 def content_of(path: Path) -> bytes | None:

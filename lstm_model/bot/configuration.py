@@ -18,7 +18,7 @@ from lstm_model.bot.named import config_files, files_of, words_of
 from lstm_model.bot.reading import STUMBLES, in_a_line, read_config, silent, stumbled
 from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
-from lstm_model.files import DAMAGE
+from lstm_model.files import DAMAGE, refuse_closed
 from lstm_model.market.candles import Candles, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.pairs import PLAIN_PAIR
@@ -154,8 +154,9 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     DataError
         The file is damaged.
     StoreError
-        The stored order flow is damaged.
+        The stored order flow is damaged, or this user may not read a file.
     """
+    refuse_closed(_candle_file(config, pair))
     try:
         frame = _stored(config, pair)
     except (*DAMAGE, FreqtradeException) as error:  # freqtrade reads what it takes for candles
@@ -174,9 +175,8 @@ def load_candles(config: Config, pair: str) -> Candles | None:
 
 def _stored(config: Config, pair: str) -> DataFrame | None:
     """The candles in a pair's file, holes filled as freqtrade does; None if there are none."""
-    kind = config.get("candle_type_def", CandleType.SPOT)
-    folder, form = Path(config["datadir"]), config.get("dataformat_ohlcv")
-    frame = insides.stored_candles(folder, form, pair, config["timeframe"], kind)
+    folder, form, timeframe, kind = _shelf(config)
+    frame = insides.stored_candles(folder, form, pair, timeframe, kind)
     if frame.empty and has_candle_file(config, pair):
         logger.warning(
             "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
@@ -216,9 +216,19 @@ def _anew(config: Config, pair: str, first_ms: int | None = None) -> str:
 
 def has_candle_file(config: Config, pair: str) -> bool:
     """Whether there is a file of a pair's candles, though it may be damaged or empty."""
+    folder, form, timeframe, kind = _shelf(config)
+    return insides.has_candles(folder, form, pair, timeframe, kind)
+
+
+def _candle_file(config: Config, pair: str) -> Path:
+    folder, form, timeframe, kind = _shelf(config)
+    return insides.candle_file(folder, form, pair, timeframe, kind)
+
+
+def _shelf(config: Config) -> tuple[Path, str | None, str, CandleType]:
+    """Folder and form of the candles on disk, their timeframe and kind."""
     kind = config.get("candle_type_def", CandleType.SPOT)
-    form = config.get("dataformat_ohlcv")
-    return insides.has_candles(Path(config["datadir"]), form, pair, config["timeframe"], kind)
+    return Path(config["datadir"]), config.get("dataformat_ohlcv"), config["timeframe"], kind
 
 
 def taker_fee(config: Config, exchange: Any, pair: str) -> float:

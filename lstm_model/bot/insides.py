@@ -295,6 +295,14 @@ def has_candles(
     return (pair, timeframe, kind) in found
 
 
+def candle_file(
+    folder: Path, form: str | None, pair: str, timeframe: str, kind: CandleType
+) -> Path:
+    """Where they are, if there are any."""
+    handler = get_datahandler(folder, form)
+    return Path(handler._pair_data_filename(folder, pair, timeframe, kind))
+
+
 def pairs_with_trades(folder: Path, form: str | None, mode: TradingMode) -> list[str]:
     """Pairs of which `freqtrade download-data --dl-trades` has left trades."""
     return list(get_datahandler(folder, form).trades_get_available_data(folder, mode))

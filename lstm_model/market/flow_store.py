@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_model.errors import DataError, StoreError
-from lstm_model.files import how_to_place, lock, write_atomically
+from lstm_model.files import how_to_place, lock, unreadable, write_atomically
 from lstm_model.market.candles import FLOW, Floats, Ints, Records, timeframe_ms, utc_text
 
 # Chosen: three days of 5m candles; reading so many back at every append takes a fraction of a
@@ -114,7 +114,7 @@ class FlowStore:
         Raises
         ------
         StoreError
-            A file is damaged; names it and says what to do.
+            A file is damaged, or may not be read; names it and says what to do.
         """
         path = self.path(pair, timeframe)
         news = _read_journal(path)
@@ -338,5 +338,7 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise unreadable(path, error) from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}): {_REMEDY}") from None

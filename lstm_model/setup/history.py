@@ -11,7 +11,7 @@ import numpy as np
 from lstm_model.bot import assembly, configuration
 from lstm_model.bot.reading import silent
 from lstm_model.durations import least_train_candles
-from lstm_model.errors import LstmModelError
+from lstm_model.errors import LstmModelError, StoreError, UnreadableError
 from lstm_model.features.closed_candle import WARM_UP
 from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
 from lstm_model.settings import Settings
@@ -56,6 +56,8 @@ class _Shelf:
         self._maker, self._config, self._options = maker, config, options
         self._now_ms, self._settings, self._timeframe = now_ms, maker.settings, maker.timeframe
         self._damaged = dict[str, str]()
+        self._unread = dict[str, str]()  # what is to be said, and done, without new candles
+        self._closed = set[str]()
         self._of = lru_cache(maxsize=None)(self._read)
 
     def findings(self) -> Iterator[Finding]:
@@ -70,6 +72,13 @@ class _Shelf:
                 found = self._maker.history.of(pair)
                 if found is None and configuration.has_candle_file(self._config, pair):
                     self._damaged[pair] = f"the file of {pair} is damaged or empty"
+        except UnreadableError as error:
+            self._unread[str(error)] = ""
+            self._closed.add(pair)
+            return None
+        except StoreError as error:
+            self._unread[str(error)] = self._flow_again(str(error), pair)
+            return None
         except LstmModelError as error:
             text, leader = str(error), self._maker.history.leader
             ill = leader if leader and text.startswith(f"{leader}:") else pair
@@ -96,8 +105,18 @@ class _Shelf:
         known = max((int(candles.sound().sum()) for candles in self._material.candles), default=0)
         return warning if known >= least + WARM_UP else to_do
 
+    def _flow_again(self, text: str, pair: str) -> str:
+        """What to do about a damaged file of order flow: of the pair, else of its leader."""
+        store, leader = configuration.flow_store(self._config), self._maker.history.leader
+        own = f"{store.path(pair, self._timeframe).with_suffix('')}."
+        named = pair if leader is None or text.startswith(own) else leader
+        command = f"freqtrade-lstm download-flow{self._options} --pairs {named}"
+        return f"Then run `{command}`, with the --timerange of backtests that begin earlier"
+
     def _absent(self) -> Iterator[Finding]:
         absent = [pair for pair in self._maker.pairs if pair not in self._known]
+        for text, todo in self._unread.items():
+            yield self._tell(_NAME, text, todo)
         for pair, text in list(self._damaged.items()):  # others are read on the way
             yield self._tell(_NAME, text, self._download([pair], _ANEW))
         if none := [pair for pair in absent if not self._is_there(pair)]:
@@ -106,7 +125,8 @@ class _Shelf:
 
     def _is_there(self, pair: str) -> bool:
         """Whether it has a file, though that, or the leader's, may be damaged."""
-        return pair in self._damaged or configuration.has_candle_file(self._config, pair)
+        ill = self._damaged.keys() | self._closed
+        return pair in ill or configuration.has_candle_file(self._config, pair)
 
     @cached_property
     def _wanted_ms(self) -> int:

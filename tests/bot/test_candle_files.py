@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from permissions import permissions_count
 from series import STEP_MS, make_candles, same_bits, to_frame
 
 from lstm_model.bot import insides
 from lstm_model.bot.configuration import load_candles
-from lstm_model.errors import DataError
+from lstm_model.errors import DataError, UnreadableError
 from lstm_model.market.candles import Candles
 from lstm_model.market.history import CandleHistory
 from lstm_model.settings import Settings
@@ -150,6 +151,35 @@ def test_a_file_that_is_cut_short_is_named(
     path.write_bytes(content[: int(kept * len(content))])
     assert load_candles(config_of(tmp_path), PAIR) is None
     assert any("BTC/USDT: the file of its 5m candles" in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["file", "folder"])
+def test_what_this_user_may_not_read_is_not_called_damaged(
+    tmp_path: Path, inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bot goes on by what it sees; nobody is told to erase what may be sound."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shut = folder if inside else folder / "BTC_USDT-5m.feather"
+    written(folder, WHOLE)
+    shut.chmod(0)
+    config = config_of(folder)
+    history = CandleHistory(Settings(), lambda pair: load_candles(config, pair), None, 10**12)
+    history.remember(WHOLE)
+    try:
+        with permissions_count(), pytest.raises(UnreadableError) as caught:
+            load_candles(config, PAIR)
+        with permissions_count():
+            found = history.since(0)(PAIR)
+    finally:
+        shut.chmod(0o700)
+    said = f"{shut} cannot be read by this user (Permission denied): give it permission by `chown"
+    assert str(caught.value).startswith(said)
+    assert said in caplog.text
+    assert "--erase" not in caplog.text + str(caught.value)
+    assert found is not None
+    assert same_bits(found.close, WHOLE.close)
+    assert load_candles(config, PAIR) is not None
 
 
 def test_a_pair_without_a_file_is_no_fault(

@@ -100,6 +100,8 @@ INSIDES = [
             ("datadir", "data_format")),
     Promise(f"{HANDLER}.ohlcv_get_available_data", "the name of a damaged file",
             ("datadir", "trading_mode")),
+    Promise(f"{HANDLER}._pair_data_filename", "the name of a file that may not be read",
+            ("datadir", "pair", "timeframe", "candle_type")),
     Promise(f"{HANDLER}.trades_get_available_data", "download-flow from trades",
             ("datadir", "trading_mode")),
     Promise(f"{HANDLER}.trades_load", "download-flow from trades", ("pair", "trading_mode")),

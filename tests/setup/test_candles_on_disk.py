@@ -1,0 +1,140 @@
+"""What doctor says of candles and flow on disk, and that what it advises costs no sound candle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from doctor_world import LSTM, PAIRS, User, healthy
+from permissions import permissions_count
+
+from lstm_model.bot import configuration
+from lstm_model.market.candles import FLOW, unknown_flow
+from lstm_model.market.flow_store import FlowStore
+from lstm_model.setup.finding import Finding, State
+from lstm_model.setup.history import check_candles
+
+# freqtrade's own, in the pandas of now
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+
+OPTIONS = " -c 'my own.json'"
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
+    monkeypatch.chdir(tmp_path)
+    return healthy(tmp_path)
+
+
+def found_of(user: User) -> list[Finding]:
+    return list(check_candles(*user.loaded(), OPTIONS, user.now_ms))
+
+
+def commands(findings: list[Finding]) -> list[str]:
+    """All that is to be run, by whatever sentence."""
+    return [part for finding in findings for part in str(finding).split("`")[1::2]]
+
+
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    """Nobody may read it."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with permissions_count():
+            yield
+    finally:
+        path.chmod(mode)
+
+
+def file_of(user: User, pair: str) -> Path:
+    return user.candles / f"{pair.replace('/', '_')}-1h.feather"
+
+
+def rewrite(user: User, pair: str, rows: slice, **values: float) -> pd.DataFrame:
+    """The candles on disk, of which these rows have these values now; without any they are gone."""
+    frame = pd.read_feather(file_of(user, pair))
+    for column, value in values.items():
+        frame.loc[rows, column] = value
+    kept = frame if values else frame.drop(index=frame.index[rows])
+    kept.reset_index(drop=True).to_feather(file_of(user, pair))
+    return frame
+
+
+# ---------------------------------------------------------------- order flow
+
+
+def flowing(user: User) -> FlowStore:
+    """Flow of all candles, which settings want now."""
+    user.configure(lstm={**LSTM, "order_flow": True})
+    store = configuration.flow_store(user.loaded()[0])
+    for pair in PAIRS:
+        dates = pd.read_feather(file_of(user, pair))["date"].astype("datetime64[ms, UTC]")
+        flow = unknown_flow(dates.astype("int64").to_numpy())
+        for name in (FLOW.names or ())[1:]:
+            flow[name] = 1.0
+        store.write(pair, "1h", flow)
+    return store
+
+
+def test_candles_whose_flow_is_known_are_good(user: User) -> None:
+    flowing(user)
+    [found] = found_of(user)
+    assert found.state == State.GOOD, found
+
+
+@pytest.mark.parametrize(("pair", "state"), [("ETH/USDT", State.WARNING), ("BTC/USDT", State.TODO)])
+@pytest.mark.parametrize("suffix", [".feather", ".journal"])
+def test_damaged_flow_costs_no_candles(user: User, pair: str, state: State, suffix: str) -> None:
+    """The leader's is read with every pair."""
+    path = flowing(user).path(pair, "1h").with_suffix(suffix)
+    path.write_bytes(b"x" * 99)
+    [found] = found_of(user)
+    assert (found.state, found.text.startswith(f"{path} is damaged")) == (state, True)
+    assert found.todo.startswith(f"Then run `freqtrade-lstm download-flow{OPTIONS} --pairs {pair}`")
+    assert "delete it, and" in found.text
+    assert "download-data" not in str(found)
+
+
+def test_to_get_flow_again_is_a_command_of_ours() -> None:
+    from lstm_model.commands.main import download_flow
+
+    assert "--pairs" in {name for option in download_flow.params for name in option.opts}
+
+
+# ---------------------------------------------------------------- permissions
+
+
+def test_a_file_that_this_user_may_not_read_is_not_got_anew(user: User) -> None:
+    path = file_of(user, "ETH/USDT")
+    with closed(path):
+        [found] = found_of(user)
+    assert found.state == State.WARNING
+    assert found.text.startswith(f"{path} cannot be read by this user (Permission denied)")
+    assert commands([found]) == [f"chown USER {path}", f"chmod u+rwX {path}"]
+
+
+@pytest.mark.parametrize("mode", ["spot", "futures"])
+def test_nor_are_those_in_a_folder_that_is_closed(user: User, mode: str) -> None:
+    folder = user.candles
+    if mode == "futures":
+        pairs = [f"{pair}:USDT" for pair in PAIRS]
+        exchange = {"name": "binance", "pair_whitelist": pairs}
+        user.configure(exchange=exchange, trading_mode="futures", margin_mode="isolated")
+        folder = folder / "futures"
+        folder.mkdir()
+    with closed(folder):
+        [found] = found_of(user)
+    assert found.state == State.TODO
+    assert found.text.startswith(f"{folder} cannot be read by this user (Permission denied)")
+    assert commands([found]) == [f"chown USER {folder}", f"chmod u+rwX {folder}"]
+
+
+def test_flow_that_this_user_may_not_read_is_not_deleted(user: User) -> None:
+    path = flowing(user).path("ETH/USDT", "1h")
+    with closed(path):
+        [found] = found_of(user)
+    assert commands([found]) == [f"chown USER {path}", f"chmod u+rwX {path}"]
