@@ -18,7 +18,7 @@ from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Config
 from lstm_model.training.absence import MISSING_FRACTION, Unknown, unknown
-from lstm_model.training.downloads import days_to_learn, download_command
+from lstm_model.training.downloads import PREPEND, days_to_learn, download_command
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.material import Material, reach_ms
 
@@ -92,9 +92,26 @@ class _Shelf:
         return {pair: candles for pair, candles in found.items() if candles is not None}
 
     @cached_property
+    def _seen(self) -> dict[str, Candles]:
+        """The same, and those of the leader of all where it is none of the pairs."""
+        leader = self._maker.history.leader
+        leading = self._of(leader) if leader else None
+        return self._known | ({leader: leading} if leader and leading is not None else {})
+
+    @cached_property
+    def _dead(self) -> list[str]:
+        """Pairs of which no candle is sound."""
+        return [pair for pair, candles in self._seen.items() if not candles.sound().any()]
+
+    @cached_property
     def _material(self) -> Material:
         with silent():
             return self._maker.material(self._now_ms, self._of)
+
+    @property
+    def _alive(self) -> dict[str, Candles]:
+        """Those of the pairs that are not to be got anew anyway."""
+        return {pair: of for pair, of in self._known.items() if pair not in self._dead}
 
     @property
     def _tell(self) -> Callable[[str, str, str], Finding]:
@@ -114,7 +131,7 @@ class _Shelf:
         return f"Then run `{command}`, with the --timerange of backtests that begin earlier"
 
     def _absent(self) -> Iterator[Finding]:
-        absent = [pair for pair in self._maker.pairs if pair not in self._known]
+        absent = [pair for pair in self._maker.pairs if pair not in self._seen]
         for text, todo in self._unread.items():
             yield self._tell(_NAME, text, todo)
         for pair, text in list(self._damaged.items()):  # others are read on the way
@@ -137,7 +154,7 @@ class _Shelf:
     def _late(self) -> dict[str, int]:
         """Pairs whose first candle opens later than that by more than outages explain, and when."""
         late_ms = self._wanted_ms + round(MISSING_FRACTION * (self._now_ms - self._wanted_ms))
-        starts = {pair: int(candles.date_ms[0]) for pair, candles in self._known.items()}
+        starts = {pair: int(candles.date_ms[0]) for pair, candles in self._alive.items()}
         return {pair: start_ms for pair, start_ms in starts.items() if start_ms > late_ms}
 
     def _short(self) -> Iterator[Finding]:
@@ -147,26 +164,25 @@ class _Shelf:
                 f"those of {_some(short)} begin at {utc_minute(newest_ms)}, and settings want them "
                 f"from {utc_minute(self._wanted_ms)} on, if the exchange has them"
             )
-            yield self._tell(_NAME, text, self._download(short, "--prepend"))
+            yield self._tell(_NAME, text, self._download(short, PREPEND))
 
     def _old(self) -> Iterator[Finding]:
         step_ms = self._settings.step_candles * timeframe_ms(self._timeframe)
-        ends = {pair: int(c.date_ms[-1]) + c.step_ms for pair, c in self._known.items()}
+        ends = {pair: int(c.date_ms[-1]) + c.step_ms for pair, c in self._alive.items()}
         late = {pair for pair, end_ms in ends.items() if end_ms < self._now_ms - step_ms}
-        if old := sorted(late | self._material.holes.keys()):
+        if old := sorted(late | (self._material.holes.keys() & ends.keys())):
             oldest = utc_minute(min(ends[pair] for pair in old))
             text = f"those of {_some(old)} end at {oldest}, and the learner waits for newer ones"
             yield warning(_NAME, text, self._download(old))
 
     def _unsound(self) -> Iterator[Finding]:
         """Candles of which nothing can be learnt: where all are so, and where prices cannot be."""
-        sound = {pair: candles.sound() for pair, candles in self._known.items()}
-        if dead := [pair for pair, of in sound.items() if not of.any()]:
-            text = f"no candle of {_some(dead)} has prices and a volume to learn from"
-            yield self._tell(_NAME, text, self._download(dead, _ANEW))
+        if self._dead:
+            text = f"no candle of {_some(self._dead)} has prices and a volume to learn from"
+            yield self._tell(_NAME, text, self._download(self._dead, _ANEW))
         wrong = {
-            pair: candles.date_ms[~sound[pair] & (candles.volume != 0.0)]
-            for pair, candles in self._known.items() if pair not in dead
+            pair: candles.date_ms[~candles.sound() & (candles.volume != 0.0)]
+            for pair, candles in self._seen.items() if pair not in self._dead
         }  # fmt: skip
         if bad := [pair for pair, opened_ms in wrong.items() if len(opened_ms)]:
             opened_ms = np.concatenate([wrong[pair] for pair in bad])
@@ -179,14 +195,15 @@ class _Shelf:
 
     def _unseen(self) -> Iterator[Finding]:
         without = defaultdict[str, list[Unknown]](list)
+        asked = {*self._late, *self._damaged, *self._dead}  # whose command gets this, too
         for found in unknown(self._material.candles, self._maker.history.leader):
-            if found.asked not in self._late:  # their command gets this, too
+            if found.asked not in asked:
                 without[found.what].append(found)
         for what, those in without.items():
             pairs = _some([found.pair for found in those])
-            asked = list(dict.fromkeys(found.asked for found in those))
+            older = list(dict.fromkeys(found.asked for found in those))
             text = f"{what} is not known of many candles of {pairs}"
-            yield warning(_NAME, text, self._download(asked, "--prepend"))
+            yield warning(_NAME, text, self._download(older, PREPEND))
 
     def _flowless(self) -> Iterator[Finding]:
         if pairs := list(self._material.unknown_flow):
@@ -201,7 +218,7 @@ class _Shelf:
         return good(_NAME, f"{self._timeframe} of {_some(list(self._known))}, {span}")
 
     def _download(self, pairs: Sequence[str], *more: str) -> str:
-        known = [self._known[pair] for pair in pairs if pair in self._known and _ANEW in more]
+        known = [self._seen[pair] for pair in pairs if pair in self._seen and _ANEW in more]
         first_ms = min((int(candles.date_ms[0]) for candles in known), default=None)
         days = days_to_learn(self._settings, self._timeframe, first_ms)
         return f"Run `{download_command(self._options, self._timeframe, days, pairs, *more)}`"

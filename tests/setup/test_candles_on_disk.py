@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from doctor_world import LSTM, PAIRS, User, healthy
+from doctor_world import COUNT, HOUR_MS, LSTM, PAIRS, User, healthy
 from permissions import permissions_count
 
 from lstm_model.bot import configuration
@@ -138,3 +139,31 @@ def test_flow_that_this_user_may_not_read_is_not_deleted(user: User) -> None:
     with closed(path):
         [found] = found_of(user)
     assert commands([found]) == [f"chown USER {path}", f"chmod u+rwX {path}"]
+
+
+# ---------------------------------------------------------------- the leader
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "apart"])
+@pytest.mark.parametrize("harm", ["junk", "dead", "no zone"])
+def test_a_lost_leader_has_one_command(user: User, harm: str, listed: bool) -> None:
+    if not listed:
+        user.configure(exchange={"name": "binance", "pair_whitelist": ["ETH/USDT"]})
+    if harm == "junk":
+        file_of(user, "BTC/USDT").write_bytes(b"x" * 99)
+    elif harm == "dead":
+        rewrite(user, "BTC/USDT", slice(0, COUNT), volume=0.0)
+    else:
+        frame = pd.read_feather(file_of(user, "BTC/USDT"))
+        frame["date"] = frame["date"].dt.tz_localize(None)
+        frame.to_feather(file_of(user, "BTC/USDT"))
+    run = [shlex.split(text) for text in commands(found_of(user)) if "--timeframes" in text]
+    assert {tuple(words[-3:]) for words in run} == {("--pairs", "BTC/USDT", "--erase")}
+
+
+@pytest.mark.parametrize(("count", "hours"), [(1_000, 0), (COUNT, 48)], ids=["short", "old"])
+def test_a_dead_pair_has_one_command(user: User, count: int, hours: int) -> None:
+    user.has_candles("ETH/USDT", count, hours * HOUR_MS)
+    rewrite(user, "ETH/USDT", slice(0, count), low=1e9)
+    [command] = [text for text in commands(found_of(user)) if "--timeframes" in text]
+    assert command.endswith("--pairs ETH/USDT --erase")
