@@ -25,7 +25,7 @@ from lstm_model.pairs import PLAIN_PAIR
 from lstm_model.settings import Settings, parse_settings
 from lstm_model.store.journal import Journal
 from lstm_model.store.spool import spool_name
-from lstm_model.training.downloads import days_to_learn, download_command
+from lstm_model.training.downloads import COPY_FIRST, ERASE, days_to_learn, download_command
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def load_candles(config: Config, pair: str) -> Candles | None:
         raise DataError(
             f"{pair}: the file of its {config['timeframe']} candles in {config['datadir']} holds "
             f"something else ({type(error).__name__}: {in_a_line(error)[:100]}); "
-            f"`{_anew(config, pair)}` gets it anew"
+            f"`{_anew(config, pair)}` gets it anew, {COPY_FIRST}"
         ) from None
     if frame is None:
         return None
@@ -180,7 +180,7 @@ def _stored(config: Config, pair: str) -> DataFrame | None:
     if frame.empty and has_candle_file(config, pair):
         logger.warning(
             "%s: the file of its %s candles in %s is damaged or empty, and the pair is left "
-            "out; `%s` gets it anew", pair, config["timeframe"], folder, _anew(config, pair),
+            "out; `%s` gets it anew, %s", pair, timeframe, folder, _anew(config, pair), COPY_FIRST,
         )  # fmt: skip
     # Before holes are filled: one candle of the year 1970 or 2100 would mean millions of rows.
     frame = frame if frame.empty else _of_our_time(frame, pair, config)
@@ -201,8 +201,8 @@ def _of_our_time(frame: DataFrame, pair: str, config: Config) -> DataFrame:
         first_ms = int(dates[usual].min().timestamp() * 1_000) if usual.any() else None
         logger.warning(
             "%s: %d %s candle(s) on disk lie in the future or before all markets, the first at %s, "
-            "and are left out; `%s` gets them anew", pair, (~usual).sum(), timeframe,
-            dates[~usual].min(), _anew(config, pair, first_ms),
+            "and are left out; `%s` gets them anew, %s", pair, (~usual).sum(), timeframe,
+            dates[~usual].min(), _anew(config, pair, first_ms), COPY_FIRST,
         )  # fmt: skip
     return frame[usual]
 
@@ -211,7 +211,7 @@ def _anew(config: Config, pair: str, first_ms: int | None = None) -> str:
     """What gets a pair's file anew, from `first_ms` on at the latest."""
     timeframe = config["timeframe"]
     days = days_to_learn(settings_of(config), timeframe, first_ms)
-    return download_command(words_of(config), timeframe, days, [pair], "--erase")
+    return download_command(words_of(config), timeframe, days, [pair], ERASE)
 
 
 def has_candle_file(config: Config, pair: str) -> bool:

@@ -18,13 +18,12 @@ from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Config
 from lstm_model.training.absence import MISSING_FRACTION, Unknown, unknown
-from lstm_model.training.downloads import PREPEND, days_to_learn, download_command
+from lstm_model.training.downloads import ERASE, PREPEND, days_to_learn, download_command
 from lstm_model.training.maker import ModelMaker
 from lstm_model.training.material import Material, reach_ms
 
 _NAME = "candles"
 _NAMED = 5  # chosen: as many pairs as a sentence names
-_ANEW = "--erase"  # of download-data: what is there goes
 
 
 def check_candles(
@@ -135,7 +134,8 @@ class _Shelf:
         for text, todo in self._unread.items():
             yield self._tell(_NAME, text, todo)
         for pair, text in list(self._damaged.items()):  # others are read on the way
-            yield self._tell(_NAME, text, self._download([pair], _ANEW))
+            todo = "" if ERASE in text else self._download([pair], ERASE)
+            yield self._tell(_NAME, text, todo)
         if none := [pair for pair in absent if not self._is_there(pair)]:
             text = f"none of {_some(none)} in {self._config['datadir']}"
             yield self._tell(_NAME, text, self._download(none))
@@ -179,7 +179,7 @@ class _Shelf:
         """Candles of which nothing can be learnt: where all are so, and where prices cannot be."""
         if self._dead:
             text = f"no candle of {_some(self._dead)} has prices and a volume to learn from"
-            yield self._tell(_NAME, text, self._download(self._dead, _ANEW))
+            yield self._tell(_NAME, text, self._download(self._dead, ERASE))
         wrong = {
             pair: candles.date_ms[~candles.sound() & (candles.volume != 0.0)]
             for pair, candles in self._seen.items() if pair not in self._dead
@@ -191,7 +191,8 @@ class _Shelf:
                 "have prices or volumes that cannot be (none, below 0, a low above the close): "
                 "nothing is learnt from the candles around them"
             )
-            yield self._tell(_NAME, text, self._download(bad, _ANEW))
+            back = "Where the exchange itself tells such candles they come back: leave them then"
+            yield self._tell(_NAME, text, f"{self._download(bad, ERASE)}. {back}")
 
     def _unseen(self) -> Iterator[Finding]:
         without = defaultdict[str, list[Unknown]](list)
@@ -218,10 +219,18 @@ class _Shelf:
         return good(_NAME, f"{self._timeframe} of {_some(list(self._known))}, {span}")
 
     def _download(self, pairs: Sequence[str], *more: str) -> str:
-        known = [self._seen[pair] for pair in pairs if pair in self._seen and _ANEW in more]
+        known = [self._seen[pair] for pair in pairs if pair in self._seen and ERASE in more]
         first_ms = min((int(candles.date_ms[0]) for candles in known), default=None)
         days = days_to_learn(self._settings, self._timeframe, first_ms)
-        return f"Run `{download_command(self._options, self._timeframe, days, pairs, *more)}`"
+        command = download_command(self._options, self._timeframe, days, pairs, *more)
+        return f"Run `{command}`" + (f". {self._what_goes}" if ERASE in more else "")
+
+    @property
+    def _what_goes(self) -> str:
+        return (
+            f"It deletes their files in {self._config['datadir']} before it asks the exchange, "
+            "which may have less: copy them first"
+        )
 
 
 def _some(pairs: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from lstm_model.market.candles import timeframe_ms
 from lstm_model.settings import Settings
 
 PREPEND = "--prepend"  # of download-data: without it, freqtrade asks from the newest candle on
+ERASE = "--erase"  # what is there goes, before the exchange is asked
+COPY_FIRST = "after it has deleted the file: copy that first"  # what comes may be less
 _ROUND_DAYS = 50  # chosen: of history to download, for a number that is easy to read
 _MOST_DAYS = 6_000  # chosen: no exchange has older candles
 

@@ -134,7 +134,8 @@ def test_a_file_of_something_else_is_named(
     except DataError as error:
         said = str(error)
     assert "BTC/USDT: the file of its 5m candles" in said
-    assert "--timeframes 5m --days 850 --pairs BTC/USDT --erase` gets it anew" in said
+    command = "--timeframes 5m --days 850 --pairs BTC/USDT --erase`"
+    assert f"{command} gets it anew, after it has deleted the file: copy that first" in said
 
 
 def test_a_file_of_nothing_but_future_is_no_history(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -158,7 +159,7 @@ def test_a_lost_leader_has_one_command(user: User, harm: str, listed: bool) -> N
         frame["date"] = frame["date"].dt.tz_localize(None)
         frame.to_feather(file_of(user, "BTC/USDT"))
     run = [shlex.split(text) for text in commands(found_of(user)) if "--timeframes" in text]
-    assert {tuple(words[-3:]) for words in run} == {("--pairs", "BTC/USDT", "--erase")}
+    assert [words[-3:] for words in run] == [["--pairs", "BTC/USDT", "--erase"]]
 
 
 @pytest.mark.parametrize(("count", "hours"), [(1_000, 0), (COUNT, 48)], ids=["short", "old"])
@@ -167,3 +168,28 @@ def test_a_dead_pair_has_one_command(user: User, count: int, hours: int) -> None
     rewrite(user, "ETH/USDT", slice(0, count), low=1e9)
     [command] = [text for text in commands(found_of(user)) if "--timeframes" in text]
     assert command.endswith("--pairs ETH/USDT --erase")
+
+
+# ---------------------------------------------------------------- what --erase costs
+
+
+def damaged(user: User) -> Any:
+    return file_of(user, "ETH/USDT").write_bytes(b"x" * 99)
+
+
+def dead(user: User) -> Any:
+    return rewrite(user, "ETH/USDT", slice(0, COUNT), volume=0.0)
+
+
+def wrong(user: User) -> Any:
+    return rewrite(user, "ETH/USDT", slice(2_000, 2_000), low=1e9)
+
+
+@pytest.mark.parametrize("harm", [damaged, dead, wrong])
+def test_who_is_told_to_erase_is_told_what_goes_first(user: User, harm: Any) -> None:
+    harm(user)
+    [found] = found_of(user)
+    assert "--erase`. It deletes their files in" in found.todo
+    assert "copy them first" in found.todo
+    comes_back = "where the exchange itself tells" in found.todo.lower()
+    assert comes_back is (harm is wrong)
