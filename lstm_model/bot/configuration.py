@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import FreqtradeException
 from pandas import DataFrame
@@ -19,7 +20,7 @@ from lstm_model.bot.reading import STUMBLES, in_a_line, read_config, silent, stu
 from lstm_model.durations import OLDEST_MS
 from lstm_model.errors import ConfigError, DataError
 from lstm_model.files import DAMAGE, refuse_closed
-from lstm_model.market.candles import Candles, timeframe_ms
+from lstm_model.market.candles import Candles, Ints, timeframe_ms
 from lstm_model.market.flow_store import FlowStore
 from lstm_model.pairs import PLAIN_PAIR
 from lstm_model.settings import Settings, parse_settings
@@ -159,6 +160,8 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     refuse_closed(_candle_file(config, pair))
     try:
         frame = _stored(config, pair)
+        if frame is not None:
+            frame = insides.filled(frame, pair, config["timeframe"])
     except (*DAMAGE, FreqtradeException) as error:  # freqtrade reads what it takes for candles
         raise DataError(
             f"{pair}: the file of its {config['timeframe']} candles in {config['datadir']} holds "
@@ -173,8 +176,19 @@ def load_candles(config: Config, pair: str) -> Candles | None:
     return candles.with_flow(flow_store(config).read(pair, config["timeframe"]))
 
 
+def stored_dates(config: Config, pair: str) -> Ints:
+    """(T,) when the candles in a pair's file open; those that fill holes are not among them.
+
+    Nothing is refused: it is to be asked of a pair whose candles `load_candles` has read.
+    """
+    frame = _stored(config, pair)
+    if frame is None:
+        return np.empty(0, np.int64)
+    return np.unique(frame["date"].to_numpy(dtype="datetime64[ms]").astype(np.int64))
+
+
 def _stored(config: Config, pair: str) -> DataFrame | None:
-    """The candles in a pair's file, holes filled as freqtrade does; None if there are none."""
+    """The candles in a pair's file, with their holes; None if there are none."""
     folder, form, timeframe, kind = _shelf(config)
     frame = insides.stored_candles(folder, form, pair, timeframe, kind)
     if frame.empty and has_candle_file(config, pair):
@@ -184,7 +198,7 @@ def _stored(config: Config, pair: str) -> DataFrame | None:
         )  # fmt: skip
     # Before holes are filled: one candle of the year 1970 or 2100 would mean millions of rows.
     frame = frame if frame.empty else _of_our_time(frame, pair, config)
-    return None if frame.empty else insides.filled(frame, pair, config["timeframe"])
+    return None if frame.empty else frame
 
 
 def _of_our_time(frame: DataFrame, pair: str, config: Config) -> DataFrame:

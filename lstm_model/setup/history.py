@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from lstm_model.bot import assembly, configuration
 from lstm_model.bot.reading import silent
-from lstm_model.durations import least_train_candles
+from lstm_model.durations import DAY_MS, least_train_candles
 from lstm_model.errors import LstmModelError, StoreError, UnreadableError
 from lstm_model.features.closed_candle import WARM_UP
-from lstm_model.market.candles import Candles, timeframe_ms, utc_minute
+from lstm_model.features.context import REACH_DAYS
+from lstm_model.market.candles import Candles, Ints, timeframe_ms, utc_minute
 from lstm_model.settings import Settings
 from lstm_model.setup.finding import Finding, good, note, to_do, warning
 from lstm_model.setup.subject import Config
@@ -48,6 +50,54 @@ def check_candles(
         yield to_do(_NAME, str(error))
 
 
+class Holes(NamedTuple):
+    """What is missing between the candles of a pair.
+
+    Attributes
+    ----------
+    missing, wanted : candles that are not there, of those from the first to the last
+    begin_ms, end_ms : the longest hole, `[begin, end)`
+    """
+
+    missing: int
+    wanted: int
+    begin_ms: int
+    end_ms: int
+    step_ms: int
+
+    @classmethod
+    def of(cls, date_ms: Ints, step_ms: int, since_ms: int) -> Holes:
+        """Of candles that open at `date_ms` (T,), which rises; holes that end before `since_ms`
+        do not count.
+
+        Examples
+        --------
+        >>> Holes.of(np.array([0, 10, 20, 50, 60]), 10, 15)
+        Holes(missing=2, wanted=6, begin_ms=30, end_ms=50, step_ms=10)
+        """
+        dates = date_ms[max(int(np.searchsorted(date_ms, since_ms, "right")) - 1, 0) :]
+        if len(dates) < 2:
+            return cls(0, len(dates), 0, 0, step_ms)
+        longest = int(np.argmax(np.diff(dates)))
+        wanted = int(dates[-1] - dates[0]) // step_ms + 1
+        begin_ms, end_ms = int(dates[longest]) + step_ms, int(dates[longest + 1])
+        return cls(wanted - len(dates), wanted, begin_ms, end_ms, step_ms)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether they are more than outages of exchanges explain, which last hours."""
+        too_long = self.end_ms - self.begin_ms > DAY_MS
+        return too_long or self.missing > MISSING_FRACTION * self.wanted
+
+    def __str__(self) -> str:
+        begin, last = utc_minute(self.begin_ms), utc_minute(self.end_ms - self.step_ms)
+        count = (self.end_ms - self.begin_ms) // self.step_ms
+        longest = f"from {begin} to {last}"
+        if count < self.missing:
+            longest = f"the most of them ({count:,}) {longest}"
+        return f"{self.missing:,} of {self.wanted:,}, {longest}"
+
+
 class _Shelf:
     """The candles on disk of the pairs to train on."""
 
@@ -61,7 +111,10 @@ class _Shelf:
 
     def findings(self) -> Iterator[Finding]:
         """What is missing, each with the command that gets it; without any, what there is."""
-        looks = self._absent, self._short, self._old, self._unsound, self._unseen, self._flowless
+        looks = (
+            self._absent, self._short, self._old, self._unsound, self._holed, self._unseen,
+            self._flowless,
+        )  # fmt: skip
         found = [finding for look in looks for finding in look()]
         yield from found or [self._whole()]
 
@@ -194,17 +247,41 @@ class _Shelf:
             back = "Where the exchange itself tells such candles they come back: leave them then"
             yield self._tell(_NAME, text, f"{self._download(bad, ERASE)}. {back}")
 
+    @cached_property
+    def _holes(self) -> dict[str, Holes]:
+        """Of the pairs that lack many candles inside those that are learnt from or looked back on.
+
+        What is read has no holes: freqtrade fills them with candles that nobody traded in.
+        """
+        since_ms, found = self._wanted_ms - REACH_DAYS * DAY_MS, dict[str, Holes]()
+        for pair in self._seen.keys() - set(self._dead):
+            with silent():
+                dates = configuration.stored_dates(self._config, pair)
+            found[pair] = Holes.of(dates, timeframe_ms(self._timeframe), since_ms)
+        return {pair: found[pair] for pair in sorted(found) if found[pair].are_many}
+
+    def _holed(self) -> Iterator[Finding]:
+        if holed := list(self._holes):
+            text = "; ".join(f"{pair} lacks {self._holes[pair]}" for pair in holed[:_NAMED])
+            others = len(holed) - _NAMED
+            text += f"; and {others} more pairs lack as many" if others > 0 else ""
+            how = (
+                "`--prepend` fills no hole inside; if the exchange has these candles (some tell "
+                "none where nothing was traded), all are to be got anew"
+            )
+            yield self._tell(_NAME, text, f"{how}. {self._download(holed, ERASE)}")
+
     def _unseen(self) -> Iterator[Finding]:
         without = defaultdict[str, list[Unknown]](list)
-        asked = {*self._late, *self._damaged, *self._dead}  # whose command gets this, too
+        others = {*self._late, *self._damaged, *self._dead, *self._holes}  # whose commands get it
         for found in unknown(self._material.candles, self._maker.history.leader):
-            if found.asked not in asked:
+            if found.asked not in others:
                 without[found.what].append(found)
         for what, those in without.items():
             pairs = _some([found.pair for found in those])
-            older = list(dict.fromkeys(found.asked for found in those))
+            asked = list(dict.fromkeys(found.asked for found in those))
             text = f"{what} is not known of many candles of {pairs}"
-            yield warning(_NAME, text, self._download(older, PREPEND))
+            yield warning(_NAME, text, self._download(asked, PREPEND))
 
     def _flowless(self) -> Iterator[Finding]:
         if pairs := list(self._material.unknown_flow):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from doctor_world import COUNT, HOUR_MS, LSTM, PAIRS, User, healthy
@@ -168,6 +169,55 @@ def test_a_dead_pair_has_one_command(user: User, count: int, hours: int) -> None
     rewrite(user, "ETH/USDT", slice(0, count), low=1e9)
     [command] = [text for text in commands(found_of(user)) if "--timeframes" in text]
     assert command.endswith("--pairs ETH/USDT --erase")
+
+
+# ---------------------------------------------------------------- holes
+
+
+def test_candles_that_are_missing_inside_are_told(user: User) -> None:
+    frame = rewrite(user, "ETH/USDT", slice(1_000, 3_900))
+    [found] = found_of(user)
+    first, last = (f"{frame.date[row]:%Y-%m-%d %H:%M}" for row in (1_000, 3_899))
+    assert found.state == State.WARNING
+    assert f"ETH/USDT lacks 2,900 of 3,760, from {first} to {last}" in found.text
+    [command] = [text for text in commands([found]) if "download-data" in text]
+    words = shlex.split(command)
+    assert words[-3:] == ["--pairs", "ETH/USDT", "--erase"]
+    assert int(words[words.index("--days") + 1]) * 24 >= COUNT
+    assert f"deletes their files in {user.candles} before it asks the exchange" in found.todo
+    assert "`--prepend` fills no hole" in found.todo
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([slice(3_000, 3_024)], False),  # a day
+        ([slice(3_000, 3_025)], True),
+        ([slice(at, at + 10) for at in range(1_000, 3_800, 200)], False),  # 140 of 3,760
+        ([slice(at, at + 10) for at in range(1_000, 3_800, 100)], True),
+    ],
+)
+def test_outages_are_no_holes(user: User, rows: list[slice], told: bool) -> None:
+    """More than a day in one piece is, and more than a twentieth of all."""
+    gone = np.concatenate([np.arange(part.start, part.stop) for part in rows])
+    frame = pd.read_feather(file_of(user, "BTC/USDT"))
+    frame.drop(index=gone).reset_index(drop=True).to_feather(file_of(user, "BTC/USDT"))
+    assert ["lacks" in finding.text for finding in found_of(user)] == [told]
+
+
+def test_a_hole_before_all_that_is_learnt_from_is_left_in_peace(user: User) -> None:
+    user.has_candles("ETH/USDT", 24 * 700)
+    rewrite(user, "ETH/USDT", slice(100, 5_000))
+    [found] = found_of(user)
+    assert found.state == State.GOOD, found
+
+
+def test_a_hole_of_the_leader_apart_is_told(user: User) -> None:
+    user.configure(exchange={"name": "binance", "pair_whitelist": ["ETH/USDT"]})
+    rewrite(user, "BTC/USDT", slice(1_000, 3_900))
+    told = [finding.text for finding in found_of(user)]
+    assert len(told) == 1, told
+    assert "BTC/USDT lacks 2,900 of 3,760" in told[0]
 
 
 # ---------------------------------------------------------------- what --erase costs
