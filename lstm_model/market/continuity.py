@@ -5,13 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lstm_model.market.candles import Floats, Ints, Records, candle_open_ms
+from lstm_model.market.gaps import Blind, Gap, Hole, overlaps
 
 MOST_GAPS = 1_000  # chosen: remembered one by one; of older ones only what they cost each candle
 _FEW = 16  # chosen: gaps that are looked through without losing time
@@ -19,60 +18,6 @@ _LEAST = -(2**63)  # no id is below it
 # An exchange that numbers all its pairs together may give the fills of one order ids in a row, and
 # one that numbers each pair may have lost a few: chosen, to tell them apart by a page of trades.
 _PAGE, _IN_A_ROW_FRACTION = 20, 0.99
-
-
-class Gap(NamedTuple):
-    """Trades known to be missing.
-
-    Attributes
-    ----------
-    first_id, last_id : inclusive; None where ids are not consecutive and only the time is known
-    start_ms : exchange time of the last trade before
-    end_ms : exchange time of the first trade after, or from which on trades are received again
-    """
-
-    first_id: int | None
-    last_id: int | None
-    start_ms: int
-    end_ms: int
-
-
-@dataclass(slots=True)
-class _Hole:
-    first: int
-    last: int
-    start_ms: int
-    end_ms: int
-    lost: bool = False
-
-    @property
-    def size(self) -> int:
-        return self.last - self.first + 1
-
-    def outside(self, first: int, last: int) -> Iterator[_Hole]:
-        """What of it is not within these ids."""
-        if self.first < first:
-            yield replace(self, last=min(self.last, first - 1))
-        if last < self.last:
-            yield replace(self, first=max(self.first, last + 1))
-
-    def shares(self, opens: Ints, step_ms: int) -> Iterator[tuple[int, float]]:
-        """Of which candles how many trades are missing; a trade may be as late as the next one."""
-        low_ms, high_ms = sorted((self.start_ms, self.end_ms))
-        for at, overlap_ms in overlaps(low_ms, high_ms + 1, opens, step_ms):
-            yield at, self.size * overlap_ms / (high_ms + 1 - low_ms)
-
-
-@dataclass(slots=True)
-class _Blind:
-    """Nothing was received in `[start_ms, end_ms)`; newer ids than `top_id` say what was missed."""
-
-    start_ms: int
-    end_ms: int
-    top_id: int
-    lost: bool = False
-    filled_ms: int = 0  # by backfill, up to that time, of which moment these ids were among it
-    filled_ids: frozenset[int] = frozenset()
 
 
 class Continuity:
@@ -95,9 +40,9 @@ class Continuity:
         self.low_id, self.low_ms = -_LEAST, 0
         self.first = (-_LEAST, 0)
         self.opened = self.recovered = 0
-        self._holes: list[_Hole] = []  # by id, never touching each other
-        self._blinds: list[_Blind] = []  # by time
-        self._interrupted: tuple[int, int] | None = None  # newest time and highest id then
+        self._holes: list[Hole] = []  # by id, never touching each other
+        self._blinds: list[Blind] = []  # by time
+        self._interrupted: Blind | None = None  # since then, without an end
         self.resumed_ms = 0
         self._voids: deque[int] = deque(maxlen=MOST_GAPS)  # while nobody knows what ids mean
         self._forgotten = 0  # ids missing in holes that are no longer remembered one by one
@@ -105,7 +50,9 @@ class Continuity:
     @property
     def nbytes(self) -> int:
         """Memory held, about: a gap is four integers of Python's and the record of them."""
-        return (len(self._holes) + len(self._blinds)) * 208
+        return (len(self._holes) + len(self._blinds)) * 208 + sum(
+            len(blind.known) for blind in self._blinds
+        ) * 64
 
     @property
     def missing(self) -> int:
@@ -136,6 +83,8 @@ class Continuity:
             self._note_run(id, id, time_ms, time_ms)
         else:
             self._note_ends(id, id, time_ms, time_ms)
+            if self._interrupted is not None or time_ms <= self.resumed_ms:  # seldom
+                self._note_in_blinds(np.array([id]), np.array([time_ms]))
 
     def note(self, ids: Ints, times: Ints) -> None:
         """Note (N,) new ids, rising, with the exchange times of their trades."""
@@ -143,6 +92,7 @@ class Continuity:
         self.first = min(self.first, (int(times[earliest]), int(ids[earliest])))
         if not self.consecutive:
             self._note_ends(int(ids[0]), int(ids[-1]), int(times[0]), int(times[-1]))
+            self._note_in_blinds(ids, times)
             return
         starts = np.append(0, np.flatnonzero(np.diff(ids) != 1) + 1)
         ends = np.append(starts[1:], len(ids)) - 1
@@ -166,6 +116,11 @@ class Continuity:
         if any(hole.first <= last and first <= hole.last for hole in self._holes):
             self._holes = [part for hole in self._holes for part in hole.outside(first, last)]
 
+    def _note_in_blinds(self, ids: Ints, times: Ints) -> None:
+        for blind in (*self._blinds, self._interrupted):
+            if blind is not None:
+                blind.note(ids, times)
+
     def _note_ends(self, first: int, last: int, first_ms: int, last_ms: int) -> None:
         if first < self.low_id:
             self.low_id, self.low_ms = first, first_ms
@@ -177,10 +132,10 @@ class Continuity:
         if self.top_id == _LEAST:
             pass
         elif first > self.top_id + 1:
-            self._holes.append(_Hole(self.top_id + 1, first - 1, self.top_ms, first_ms))
+            self._holes.append(Hole(self.top_id + 1, first - 1, self.top_ms, first_ms))
             self.opened += 1
         elif last < self.low_id - 1:
-            self._holes.insert(0, _Hole(last + 1, self.low_id - 1, last_ms, self.low_ms))
+            self._holes.insert(0, Hole(last + 1, self.low_id - 1, last_ms, self.low_ms))
             self.opened += 1
         elif self.low_id <= first <= self.top_id:
             self._fill(first, last, first_ms, last_ms)
@@ -189,8 +144,8 @@ class Continuity:
     def _fill(self, first: int, last: int, first_ms: int, last_ms: int) -> None:
         place = bisect_right(self._holes, first, key=_first) - 1
         hole = self._holes[place]
-        left = _Hole(hole.first, first - 1, hole.start_ms, first_ms, hole.lost)
-        right = _Hole(last + 1, hole.last, last_ms, hole.end_ms, hole.lost)
+        left = Hole(hole.first, first - 1, hole.start_ms, first_ms, hole.lost)
+        right = Hole(last + 1, hole.last, last_ms, hole.end_ms, hole.lost)
         self._holes[place : place + 1] = [part for part in (left, right) if part.size > 0]
         self.recovered += last - first + 1
 
@@ -200,7 +155,7 @@ class Continuity:
         ids, times = trades["id"][order], trades["time_ms"][order]
         jumps = np.flatnonzero(np.diff(ids) > 1)
         self._holes = [
-            _Hole(int(ids[at]) + 1, int(ids[at + 1]) - 1, int(times[at]), int(times[at + 1]))
+            Hole(int(ids[at]) + 1, int(ids[at + 1]) - 1, int(times[at]), int(times[at + 1]))
             for at in jumps.tolist()
         ]
         for void in self._voids:
@@ -219,38 +174,39 @@ class Continuity:
 
     def admits(self, time_ms: int, trade_id: int) -> bool:
         """Can a trade too old to be looked up only be new? So it is within a stretch of time that
-        was not received, if it lies beyond what has been filled in there so far."""
-        for blind in self._blinds:
-            is_same = time_ms == blind.filled_ms
-            is_new = time_ms > blind.filled_ms or (is_same and trade_id not in blind.filled_ids)
-            if is_new and blind.start_ms < time_ms < blind.end_ms:
-                known = blind.filled_ids if is_same else frozenset[int]()
-                blind.filled_ms, blind.filled_ids = time_ms, known | {trade_id}
+        was not received, if it is not among those of it that came since."""
+        for blind in (*self._blinds, self._interrupted):
+            if blind is not None and blind.start_ms <= time_ms < blind.end_ms:
+                if trade_id in blind.known:
+                    return False
                 self.recovered += 1
                 return True
         return False
 
-    def interrupt(self, newest_ms: int) -> None:
-        """Nothing is received from the newest trade's time on."""
+    def interrupt(self, newest_ms: int, newest: Records) -> None:
+        """Nothing is received from the newest trade's time on; `newest` (N,) TRADE are here."""
         if self._interrupted is None:
-            self._interrupted = max(newest_ms, self.resumed_ms), self.top_id
+            start_ms = max(newest_ms, self.resumed_ms)
+            self._interrupted = Blind(start_ms, -_LEAST, self.top_id)
+            self._interrupted.note(newest["id"], newest["time_ms"])
 
     def resume(self, time_ms: int) -> None:
         """Everything is received again from this exchange time on."""
-        if self._interrupted is None:
+        blind, self._interrupted = self._interrupted, None
+        if blind is None:
             return
-        start_ms, top_id = self._interrupted
-        self._interrupted, self.resumed_ms = None, time_ms
-        if start_ms:
-            self._blinds.append(_Blind(start_ms, max(time_ms, start_ms + 1), top_id))
+        self.resumed_ms = time_ms
+        if blind.start_ms:
+            blind.end_ms = max(time_ms, blind.start_ms + 1)
+            self._blinds.append(blind)
             self.opened += 1
         else:  # nothing had been received before: it begins only now
             self.begin_ms = time_ms
 
-    def _told_by_ids(self, blind: _Blind) -> bool:
+    def _told_by_ids(self, blind: Blind) -> bool:
         return self.consecutive is True and self.top_id > blind.top_id
 
-    def _still_blind(self) -> list[_Blind]:
+    def _still_blind(self) -> list[Blind]:
         self._blinds = [blind for blind in self._blinds if not self._told_by_ids(blind)]
         return self._blinds
 
@@ -340,7 +296,7 @@ class Continuity:
         yield 0, self.begins_ms
         yield from ((blind.start_ms, blind.end_ms) for blind in self._still_blind())
         if self._interrupted is not None:
-            start_ms, top_id = self._interrupted
+            start_ms, top_id = self._interrupted.start_ms, self._interrupted.top_id
             # Consecutive ids tell of all up to the newest trade, which a backfill may have brought.
             told = self.consecutive and self.top_id > top_id
             end_ms = candle_open_ms(now_ms, step_ms) + step_ms
@@ -357,25 +313,8 @@ class Continuity:
         return self.first[0] + 1 if self.begin_ms is None else self.begin_ms
 
 
-def _first(hole: _Hole) -> int:
+def _first(hole: Hole) -> int:
     return hole.first
-
-
-def overlaps(start_ms: int, end_ms: int, opens: Ints, step_ms: int) -> Iterator[tuple[int, int]]:
-    """Which of the candles, on a grid, `[start_ms, end_ms)` touches, and for how long.
-
-    Examples
-    --------
-    >>> list(overlaps(90, 110, np.array([0, 100, 200]), 100))
-    [(0, 10), (1, 10)]
-    """
-    if not len(opens) or end_ms <= start_ms:
-        return
-    base = int(opens[0])
-    first = max(0, (start_ms - base) // step_ms)
-    for at in range(first, min(len(opens) - 1, (end_ms - 1 - base) // step_ms) + 1):
-        open_ms = base + at * step_ms
-        yield at, min(end_ms, open_ms + step_ms) - max(start_ms, open_ms)
 
 
 def in_a_row(ids: Ints) -> bool | None:

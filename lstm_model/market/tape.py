@@ -22,7 +22,8 @@ from lstm_model.market.candles import (
     candle_open_ms,
     unknown_flow,
 )
-from lstm_model.market.continuity import Continuity, Gap, in_a_row
+from lstm_model.market.continuity import Continuity, in_a_row
+from lstm_model.market.gaps import Gap
 from lstm_model.market.ring import TradeRing
 from lstm_model.market.tally import Tally
 
@@ -276,10 +277,10 @@ class TradeTape:
         with self._lock:
             self._known.note_whole(first_id, last_id)
 
-    def interrupt(self) -> None:
-        """The connection was lost: from the newest trade on nothing is certain until resumed."""
+    def interrupt(self, newest_ms: int = 0) -> None:
+        """The connection was lost: from then, or the newest trade, on nothing is certain."""
         with self._lock:
-            self._known.interrupt(self.last_time_ms)
+            self._known.interrupt(newest_ms or self.last_time_ms, self._ring.held)
 
     def resume(self, time_ms: int) -> None:
         """Trades are received again from this exchange time on; what lies between is a gap.

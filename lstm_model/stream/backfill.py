@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from lstm_model.market.candles import Records, candle_open_ms, utc_text
-from lstm_model.market.continuity import Gap
+from lstm_model.market.gaps import Gap
 from lstm_model.stream.connection import Refusal, Rest
-from lstm_model.stream.pages import Page, Pages
+from lstm_model.stream.pages import Anchor, Page, Pages
 from lstm_model.stream.timing import Backoff, Timing
 from lstm_model.stream.trade_feed import Track, TradeFeed, log_failure
 
 _PAGE_IDS = 1_000  # trades on a page; gaps closer together than that are asked for together
+_EVER_MS = 2**62
 _NEAR_MS = 10_000  # chosen: the same for gaps of which only the time is known
 _LATE_TRIES = 5  # chosen: REST may know a trade later than the websocket, or answer badly once
 
@@ -124,8 +125,8 @@ class Backfill:
         Refusal
         """
         asked_s, known_ms = time.monotonic(), track.tape.last_time_ms
-        time_ms = (await self._take_newest(track))["time_ms"]
         due_ms = self._feed.clock.now_ms() - self._margin_ms
+        time_ms = (await self._take_newest(track))["time_ms"]
         behind = bool(((time_ms > known_ms) & (time_ms < due_ms)).any())
         if not behind:
             track.proven_s = asked_s
@@ -142,8 +143,10 @@ class Backfill:
     def _end(self, key: tuple[Track, str], task: asyncio.Task[None]) -> None:
         self._tasks.pop(key, None)
         log_failure(task)
-        if not task.cancelled() and task.exception() is not None:  # as it would again and again
-            track = key[0]
+        if task.cancelled() or task.exception() is None:
+            return
+        track, what = key
+        if what == "gaps":  # it would fail again and again
             lost = [_settle(track, span, whole=False) for span in spans(track.tape.gaps())]
             self._tell_loss(track, list(chain.from_iterable(lost)))
 
@@ -219,6 +222,8 @@ class Backfill:
                     continue  # there is a way without
                 raise
             wait_s = backoff.next_s()
+            if search.advanced():
+                backoff.reset()
             if backoff.tries > _LATE_TRIES or time.monotonic() + wait_s > until_s:
                 return False
             await asyncio.sleep(wait_s)
@@ -233,13 +238,13 @@ class Backfill:
         """
         track, span = search.track, search.left()
         asked_ms, is_whole = self._feed.clock.now_ms(), False
-        for pages in self._pages.routes(track.pair, span, search.anchor_ms(), until_s):
+        for pages in self._pages.routes(track.pair, span, search.anchor(), until_s):
             reached = False
             async for page in pages:
                 self._extend(track, page)
                 if not search.gaps():
                     return True
-                is_whole, reached = page.is_whole, _reaches(page.trades, span)
+                is_whole, reached = page.is_whole, _reaches(page.trades, span, track)
                 if is_whole and len(page.trades):
                     search.whole_ms = min(span.end_ms, int(page.trades["time_ms"][-1]))
                 if reached:
@@ -256,8 +261,8 @@ class Backfill:
 
     def _is_over(self, search: _Search, asked_ms: int) -> bool:
         """Was nothing newer traded that REST did not tell, or does it only learn of it later?"""
-        due_ms, end_ms = asked_ms - self._margin_ms, search.span.end_ms
-        return due_ms >= end_ms and not len(search.track.tape.trades(end_ms, due_ms))
+        end_ms, tape = search.span.end_ms, search.track.tape
+        return asked_ms - self._margin_ms >= end_ms and not len(tape.trades(end_ms, asked_ms))
 
     def _extend(self, track: Track, page: Page) -> None:
         trades = page.trades
@@ -295,6 +300,12 @@ class _Search:
     track: Track
     span: Gap
     whole_ms: int
+    _asked: Gap | None = None
+
+    def advanced(self) -> bool:
+        """Is less left than when it was asked before?"""
+        before, self._asked = self._asked, self.left()
+        return before not in (None, self._asked)
 
     def gaps(self) -> list[Gap]:
         """What of the span is open still."""
@@ -308,18 +319,19 @@ class _Search:
         ends_ms = max(gap.end_ms for gap in gaps)
         return Gap(gaps[0].first_id, gaps[-1].last_id, gaps[0].start_ms, ends_ms)
 
-    def anchor_ms(self) -> int | None:
-        """Time of the last trade before what is left; None where there was none."""
+    def anchor(self) -> Anchor | None:
+        """The last trade before what is left; None where there was none."""
         start_ms, tape = self.left().start_ms, self.track.tape
-        before = tape.trades(0, start_ms + 1)["time_ms"]
+        before = tape.trades(0, start_ms + 1)
         if len(before):
-            return int(before[-1])
-        return start_ms if tape.counts.trades > tape.capacity else None  # held no longer
+            return Anchor.last_of(before)
+        held_no_longer = tape.counts.trades > tape.capacity
+        return Anchor(start_ms, frozenset()) if held_no_longer else None
 
 
 def _joined(first: Records, second: Records) -> Records:
     """Two newest pages as one, where nothing can be missing between them; else the second."""
-    if len(first) and len(second) and second["time_ms"][0] <= first["time_ms"][-1]:
+    if len(first) and len(second) and second["time_ms"][0] < first["time_ms"][-1]:
         return np.concatenate([first, second])
     return second
 
@@ -333,12 +345,14 @@ def _settle(track: Track, span: Gap, *, whole: bool) -> list[Gap]:
     return [gap for gap in left if gap.first_id is not None or not whole]
 
 
-def _reaches(trades: Records, span: Gap) -> bool:
+def _reaches(trades: Records, span: Gap, track: Track) -> bool:
+    """Is there one from after the span among them?"""
     if not len(trades):
         return False
     if span.last_id is not None:
         return int(trades["id"].max()) >= span.last_id
-    return int(trades["time_ms"].max()) >= span.end_ms
+    after = track.tape.trades(span.end_ms, _EVER_MS)["id"]  # REST's times may be whole seconds
+    return int(trades["time_ms"].max()) >= span.end_ms or bool(np.isin(trades["id"], after).any())
 
 
 def _size(gap: Gap) -> int:

@@ -19,6 +19,7 @@ class Customs:
     maker_side : it tells the maker's side of a trade and ccxt passes that on
     route : how trades of the past are asked for, see `backfill`
     window_ms : a request with a beginning needs an end, at most so much later; 0: it needs none
+    unit_ms : to which REST cuts the times of trades off
     parse : turns a frame into the exchange's name of the pair and a trade in ccxt's form, or None
         for other frames; several times faster than ccxt's own parser. What uses up an id and is no
         trade has no price, but `void`.
@@ -28,6 +29,7 @@ class Customs:
     maker_side: bool = False
     route: str = "since"
     window_ms: int = 0
+    unit_ms: int = 1
     parse: Callable[[Any], tuple[str, RawTrade] | None] | None = None
 
 
@@ -67,8 +69,10 @@ _BINANCE = Customs(pairs=200, route="binance", window_ms=_HOUR_MS, parse=binance
 # Limits: ccxt 4.5.90 refuses more. Coinbase: in its recorded frames, 52 of 55 rises of the price
 # come with "SELL" and 77 of 89 falls with "BUY": it names the side that was already in the book.
 _CUSTOMS = {
+    "bitstamp": Customs(unit_ms=1_000),
     "binance": _BINANCE, "binanceus": _BINANCE, "binanceusdm": _BINANCE, "binancecoinm": _BINANCE,
     "coinbase": Customs(maker_side=True, window_ms=_HOUR_MS), "kucoin": Customs(pairs=100),
+    "mexc": Customs(window_ms=_HOUR_MS),
 }  # fmt: skip
 
 

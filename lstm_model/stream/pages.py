@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 from lstm_model.market.candles import Records
-from lstm_model.market.continuity import Gap
+from lstm_model.market.gaps import Gap
 from lstm_model.stream.connection import Refusal, Rest
 from lstm_model.stream.customs import RawTrade
 from lstm_model.stream.timing import Backoff, Timing
@@ -16,10 +16,23 @@ from lstm_model.stream.trade_feed import TradeFeed, has_numbers, is_readable, re
 
 _AT_ONCE = 4  # chosen: requests under way; ccxt's throttler spaces them as the exchange wants
 _SHORTEST_PAGE = 50  # chosen: of any exchange; a shorter answer is all there is
-_SECOND_MS = 1_000  # some exchanges tell the times of past trades in whole seconds
+_SECOND_MS = 1_000  # no exchange cuts more off the times of past trades
 _BINANCE_METHODS = {
     "spot": "publicGet", "linear": "fapiPublicGet", "inverse": "dapiPublicGet"
 }  # fmt: skip
+
+
+class Anchor(NamedTuple):
+    """The last trade before what is asked for, and all of its moment; without ids, if forgotten."""
+
+    time_ms: int
+    ids: frozenset[int]
+
+    @classmethod
+    def last_of(cls, trades: Records) -> Anchor:
+        """Of (N,) TRADE in order of time."""
+        last = trades["time_ms"] == trades["time_ms"][-1]
+        return cls(int(trades["time_ms"][-1]), frozenset(trades["id"][last].tolist()))
 
 
 class Page(NamedTuple):
@@ -40,16 +53,21 @@ class Page(NamedTuple):
     is_full: bool
     is_whole: bool = False
 
-    def shows(self, anchor_ms: int | None, since_ms: int) -> bool:
+    def shows(self, anchor: Anchor | None, since_ms: int) -> bool:
         """Does the page reach back to a trade that is known, or to `since_ms` if none is?
 
         An empty answer does not, nor one that only tells the newest trades, or the last ones
         before an end: what an exchange has forgotten or not found looks like this.
         """
         times = self.trades["time_ms"]
-        if anchor_ms is None:
+        if anchor is None:
             return not (self.is_full and len(times) and times[0] > since_ms + 1)
-        return bool(((anchor_ms - _SECOND_MS <= times) & (times <= anchor_ms)).any())
+        if not len(times):
+            return False
+        if not anchor.ids:
+            return bool(times[0] <= anchor.time_ms)
+        earlier = times[0] < anchor.time_ms - _SECOND_MS
+        return bool(earlier or anchor.ids.intersection(self.trades["id"].tolist()))
 
 
 class Pages:
@@ -81,7 +99,7 @@ class Pages:
         return await self._page(pair, None, method, until_s)
 
     def routes(
-        self, pair: str, span: Gap, anchor_ms: int | None, until_s: float
+        self, pair: str, span: Gap, anchor: Anchor | None, until_s: float
     ) -> list[AsyncIterator[Page]]:
         """Ways to get at a span, best first; the last of them begins where the span does.
 
@@ -89,24 +107,24 @@ class Pages:
 
         Parameters
         ----------
-        anchor_ms : time of the last trade before the span; None where there is none
+        anchor : before the span; None where there is none
         """
-        by_time = self._by_time(pair, span, anchor_ms, until_s)
+        by_time = self._by_time(pair, span, anchor, until_s)
         if not self._is_binance:
             return [by_time]
         if self._rest.has_key and span.first_id is not None:
             return [self._by_id(pair, span.first_id, until_s)]
-        return [self._recent(pair, span, anchor_ms, until_s), by_time]
+        return [self._recent(pair, span, anchor, until_s), by_time]
 
     @property
     def _is_binance(self) -> bool:
         return self._rest.customs.route == "binance"
 
     async def _recent(
-        self, pair: str, span: Gap, anchor_ms: int | None, until_s: float
+        self, pair: str, span: Gap, anchor: Anchor | None, until_s: float
     ) -> AsyncIterator[Page]:
         page = await self.newest(pair, until_s)
-        is_whole = page.is_sound and page.shows(anchor_ms, span.start_ms)
+        is_whole = page.is_sound and page.shows(anchor, span.start_ms)
         yield page._replace(is_whole=is_whole)
 
     async def _by_id(self, pair: str, first_id: int, until_s: float) -> AsyncIterator[Page]:
@@ -127,35 +145,35 @@ class Pages:
             first_id = last_id + 1
 
     async def _by_time(
-        self, pair: str, span: Gap, anchor_ms: int | None, until_s: float
+        self, pair: str, span: Gap, anchor: Anchor | None, until_s: float
     ) -> AsyncIterator[Page]:
         """From the beginning of the span on; on Binance these are aggregates, see `records`.
 
         Every page has to show the last trade of the one before: only then is nothing left out.
         """
         whole_ms = window_ms = self._rest.customs.window_ms
-        since_ms = span.start_ms - 1 if anchor_ms is None else anchor_ms - 1
-        since_ms -= 0 if window_ms else _SECOND_MS
+        since_ms = (span.start_ms if anchor is None else anchor.time_ms) - 1
+        since_ms -= since_ms % self._rest.customs.unit_ms
         is_whole = True
         while True:
             params = {"until": since_ms + window_ms} if window_ms else {}
             page = await self._page(pair, since_ms, params, until_s)
-            times, shows = page.trades["time_ms"], page.shows(anchor_ms, since_ms)
+            times, shows = page.trades["time_ms"], page.shows(anchor, since_ms)
             if len(times) and window_ms > 1 and not shows:
                 window_ms = max(1, window_ms // 8)  # it may have told the end of the window only
                 continue
             is_whole &= shows and page.is_sound
             yield page._replace(is_whole=is_whole)
-            known_ms = since_ms if anchor_ms is None else since_ms + 1
+            known_ms = since_ms if anchor is None else since_ms + 1
             if len(times) and times[-1] > known_ms:
-                anchor_ms = int(times[-1])
-                since_ms = anchor_ms - 1
+                anchor = Anchor.last_of(page.trades)
+                since_ms = anchor.time_ms - 1
                 window_ms = window_ms if page.is_full else min(whole_ms, 2 * window_ms)
             elif page.is_full and len(times) and times[0] >= since_ms:
                 # A page of trades of one moment: those beyond it cannot be asked for.
-                is_whole, anchor_ms, since_ms = False, None, int(times[-1]) + 1
+                is_whole, anchor, since_ms = False, None, int(times[-1]) + 1
             elif window_ms and since_ms + window_ms < span.end_ms:
-                anchor_ms, since_ms, window_ms = None, since_ms + window_ms, whole_ms
+                anchor, since_ms, window_ms = None, since_ms + window_ms, whole_ms
             else:
                 return
 
@@ -180,7 +198,7 @@ class Pages:
         """Who goes on asking an exchange that wants to be left alone is banned for longer."""
         while (wait_s := self._closed_s - time.monotonic()) > 0.0:
             if self._refusal is not None and self._closed_s > until_s:
-                raise self._refusal
+                raise self._refusal.with_traceback(None)
             await asyncio.sleep(wait_s)
 
     def _read(self, told: list[RawTrade]) -> Page:

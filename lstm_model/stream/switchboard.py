@@ -220,7 +220,7 @@ class Switchboard:
         if wire.subscribed:
             wire.subscribed = False
             for track in self._alone(wire):
-                track.tape.interrupt()
+                track.pause()
         self._retire()
 
     def _alone(self, wire: Wire) -> list[Track]:

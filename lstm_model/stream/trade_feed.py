@@ -243,13 +243,14 @@ class Track:
     ----------
     taken : trades that came over the websocket, duplicates included
     heard_s : monotonic time of the last one
+    told_ms : exchange time of the newest of them; the tape may hold newer ones, of REST
     began_s, filled : when it was first followed; whether REST has told what was before
     proven_s : monotonic time at which REST last confirmed that there was nothing newer
     """
 
     def __init__(self, pair: str, tape: TradeTape, feed: TradeFeed) -> None:
         self.pair, self.tape, self.feed = pair, tape, feed
-        self.taken = 0
+        self.taken = self.told_ms = 0
         self.heard_s = self.proven_s = -math.inf
         self.began_s, self.filled = math.inf, False
         self.price, self.taker_buy = 0.0, True
@@ -273,6 +274,8 @@ class Track:
             self.taker_buy = price > self.price
         self.price, self.heard_s = price, feed.heard_s
         self.taken += 1
+        if time_ms > self.told_ms:
+            self.told_ms = time_ms
         if not self.tape.append(number, time_ms, feed.received_ns, price, amount, self.taker_buy):
             return
         delta_ms = time_ms - feed.received_ns // 1_000_000
@@ -302,7 +305,7 @@ class Track:
     def pause(self) -> None:
         """The pair is not followed for a while."""
         if self.began_s != math.inf:
-            self.tape.interrupt()
+            self.tape.interrupt(self.told_ms)
 
     def learn(self) -> None:
         """Find out how ids are given even if REST does not answer: from trades without a jump."""

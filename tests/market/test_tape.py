@@ -23,7 +23,7 @@ from series import recorded_candles
 from lstm_model.errors import DataError
 from lstm_model.market import continuity
 from lstm_model.market.candles import FLOW, TRADE, Records, timeframe_ms
-from lstm_model.market.continuity import Gap
+from lstm_model.market.gaps import Gap
 from lstm_model.market.tally import Decimals
 from lstm_model.market.tape import TradeTape
 from lstm_model.practice.synthetic import synthetic_market
@@ -628,6 +628,40 @@ def test_an_interruption_without_ids_is_a_gap_in_time() -> None:
     tape.extend(whole)
     tape.recovered(gap)
     assert contents(tape) == contents(tape_of(whole, consecutive=False))
+
+
+@pytest.mark.parametrize("again", [[(100, 200)], [(150, 250), (100, 160)]])
+def test_what_a_gap_in_time_has_got_is_told_from_what_it_lacks(
+    again: list[tuple[int, int]],
+) -> None:
+    """Once the ring had let them go, some counted twice, and earlier ones passed for known."""
+    whole = many_trades(1_600)
+    whole["id"] = whole["id"] * 2_654_435_761 % 2**31  # no longer rising
+    tape = new_tape(consecutive=False, capacity=1_000)
+    tape.extend(whole[:100])
+    tape.interrupt()
+    tape.resume(int(whole["time_ms"][300]))
+    tape.extend(whole[300:400])
+    tape.extend(whole[150:200])
+    tape.extend(whole[400:])
+    for first, last in again:
+        tape.extend(whole[first:last])
+        tape.extend(whole[first:last])
+    there = {*range(100), *range(300, 1_600), *range(150, 200)}
+    there |= {number for first, last in again for number in range(first, last)}
+    assert tape.counts.trades == len(there)
+
+
+def test_a_trade_of_the_moment_of_an_interruption_may_be_new() -> None:
+    rows = [(number, 1_000 * (number // 2), "1", "1", True) for number in range(1, 41)]
+    tape = new_tape(consecutive=False, capacity=4)
+    tape.extend(trades_of(rows[:5]))
+    tape.interrupt()
+    tape.resume(rows[20][1] + START_MS)
+    tape.extend(trades_of(rows[20:]))
+    tape.extend(trades_of(rows[3:7]))  # the sixth is of the same moment as the fifth
+    tape.extend(trades_of(rows[3:7]))
+    assert tape.counts.trades == 5 + 20 + 2
 
 
 def test_an_interruption_with_ids_is_a_gap_in_time_until_ids_tell() -> None:

@@ -176,7 +176,65 @@ def test_no_gap_counts_as_whole_that_is_not(manner: str, names: str, fault: str)
     if manner != "newest" and fault in ("nothing", "nothing later", "the future"):
         assert is_whole
         assert not told
-    assert len(rest.asked) < 400
+    assert len(rest.asked) < 600
+
+
+def test_odd_answers_now_and_then_do_not_end_a_long_search() -> None:
+    """Tries were counted over the whole gap, however far it had been filled."""
+
+    class Odd(PagedRest):
+        async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
+            page = await super().trades(pair, since_ms, params)
+            return [] if len(self.asked) % 30 == 29 else page
+
+    [track], told = filled(Odd(30_000), 10, 29_990)
+    assert track.tape.counts.trades == 30_000
+    assert told == []
+
+
+@pytest.mark.parametrize("manner", ["since", "newest"])
+def test_what_a_websocket_kept_back_is_a_gap_although_rest_told_newer_ones(manner: str) -> None:
+    """REST was asked about a silence, and its newest page hid what lay before that."""
+    told = list[str]()
+
+    async def fall_silent() -> Track:
+        rest = PagedRest(1_000, manner)
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), TradeFeed(None, print))
+        track.tape.ids_consecutive = False
+        track.resume(rest.base_ms)
+        track.feed.begin_frame()
+        for trade in rest.known[:500]:
+            track.take(trade)
+        work = Backfill(cast(Rest, rest), track.feed, AT_ONCE, told.append)
+        assert await work.is_behind(track)
+        track.pause()
+        track.resume(int(rest.known[-1]["timestamp"]) + 1)
+        while track.tape.gaps():
+            work.tend([track])
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
+        await work.stop()
+        return track
+
+    track = asyncio.run(fall_silent())
+    assert track.tape.counts.trades == (1_000 if manner == "since" else 600)
+    assert bool(track.tape.missing()) == bool(told) == (manner == "newest")
+
+
+def test_a_page_that_begins_in_the_second_of_the_last_known_trade_leaves_some_out() -> None:
+    """Where REST tells whole seconds, its time says little."""
+
+    class Seconds(PagedRest):
+        async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
+            page = await super().trades(pair, since_ms, params)
+            return [it | {"timestamp": it["timestamp"] // 1_000 * 1_000} for it in page]
+
+    rest = Seconds(3_000, "newest")
+    first = next(n for n in range(2_800, 2_900) if rest.known[n]["timestamp"] % 1_000 < EVERY_MS)
+    rest.known = rest.known[: first + 20 + PAGE]  # whose newest page begins in that second, too
+    [track], told = filled(rest, first + 10, first + PAGE)
+    assert track.tape.counts.trades < len(rest.known)
+    assert len(told) == len(track.tape.missing()) == 1
 
 
 def test_trades_of_futures_that_could_not_be_read_are_missing() -> None:

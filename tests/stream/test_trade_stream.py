@@ -27,7 +27,7 @@ from trade_market import (
     until_fresh,
 )
 
-from lstm_model.market.continuity import Gap
+from lstm_model.market.gaps import Gap
 from lstm_model.market.tape import TradeTape
 from lstm_model.practice.exchange import LoopbackExchange
 from lstm_model.settings import Settings
