@@ -66,7 +66,8 @@ def binance_trade(message: Any) -> tuple[str, RawTrade] | None:
 
 _HOUR_MS = 3_600_000
 _BINANCE = Customs(pairs=200, route="binance", window_ms=_HOUR_MS, parse=binance_trade)
-# Limits: ccxt 4.5.90 refuses more. Coinbase: in its recorded frames, 52 of 55 rises of the price
+# Limits: ccxt 4.5.90 refuses more, of MEXC also a beginning without an end; of Bitstamp's past
+# trades it reads whole seconds. Coinbase: in its recorded frames, 52 of 55 rises of the price
 # come with "SELL" and 77 of 89 falls with "BUY": it names the side that was already in the book.
 _CUSTOMS = {
     "bitstamp": Customs(unit_ms=1_000),
