@@ -50,9 +50,8 @@ class Continuity:
     @property
     def nbytes(self) -> int:
         """Memory held, about: a gap is four integers of Python's and the record of them."""
-        return (len(self._holes) + len(self._blinds)) * 208 + sum(
-            len(blind.known) for blind in self._blinds
-        ) * 64
+        known = sum(len(blind.known) for blind in self._blinds)
+        return (len(self._holes) + len(self._blinds)) * 208 + known * 64  # an id in a set
 
     @property
     def missing(self) -> int:
