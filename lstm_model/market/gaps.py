@@ -27,6 +27,8 @@ class Gap(NamedTuple):
 
 @dataclass(slots=True)
 class Hole:
+    """Ids from `first` to `last`, both missing; times of the trades before and after."""
+
     first: int
     last: int
     start_ms: int
@@ -71,6 +73,7 @@ def overlaps(start_ms: int, end_ms: int, opens: Ints, step_ms: int) -> Iterator[
 
     Examples
     --------
+    >>> import numpy as np
     >>> list(overlaps(90, 110, np.array([0, 100, 200]), 100))
     [(0, 10), (1, 10)]
     """

@@ -178,6 +178,7 @@ def forecast_pairs(log: str) -> set[str]:
     return set(re.findall(r"(\S+/USDT) \S+: next 10 candles .* bps, 90% in", log))
 
 
+@pytest.mark.long
 def test_order_flow_is_downloaded_and_learnt_from(other_bot: Bot) -> None:
     flowing = other_bot.with_lstm(
         order_flow=True,

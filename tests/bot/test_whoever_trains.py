@@ -115,6 +115,7 @@ def test_two_at_a_time_leave_the_same(lived: Facts, tmp_path: Path) -> None:
     assert trainer.most == 2
 
 
+@pytest.mark.long
 def test_a_process_that_did_something_else_before_leaves_the_same(
     lived: Facts, tmp_path: Path
 ) -> None:

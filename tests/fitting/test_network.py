@@ -340,6 +340,7 @@ def fine_tuning(trained: TrainingResult, settings: Settings = SMALL, **changes: 
     return TrainingJob(settings, **arrays, initial={**trained.weights, **scaler})
 
 
+@pytest.mark.long
 def test_the_same_fine_tuning_gives_the_same_weights(
     trained: TrainingResult, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def trained_on(market: Market, folder: Path) -> StoredModel:
     return maker.scratch(maker.material(boundary_ms)).stored
 
 
+@pytest.mark.long
 def test_a_learnable_market_is_learnt(tmp_path: Path) -> None:
     stored = trained_on(synthetic_market(seed=1, days=16, start_ms=START_MS), tmp_path)
     skill = stored.card.skill

@@ -573,6 +573,7 @@ def test_a_refused_request_is_not_repeated(
         raw(client_of(grumpy(refusal)))(0, MINUTE_MS, PAGE)
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_the_command_downloads_once_and_says_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "data" / "binance").mkdir(parents=True)

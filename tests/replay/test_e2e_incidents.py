@@ -150,6 +150,7 @@ def test_missing_candles_are_not_forecast(plain: Replayed, tmp_path: Path) -> No
     assert not any(hit[key] == whole[key] for key in hit.keys() - before)  # which look back on them
 
 
+@pytest.mark.long
 def test_a_restart_changes_nothing_but_when(plain: Replayed, tmp_path: Path) -> None:
     folder = with_models_of(plain, tmp_path)
     hit = replay(folder, 2 / 3, "restart@2024-07-10T16:10:20/4m")

@@ -649,6 +649,7 @@ def test_other_releases_than_those_that_were_tested_are_told(
     assert (found.state, part in found.text) == (state, True)
 
 
+@pytest.mark.long
 @pytest.mark.lengthy
 @pytest.mark.parametrize("library", ["freqtrade", "talib"])
 def test_a_library_that_cannot_be_imported_ends_no_other_check(user: User, library: str) -> None:

@@ -82,6 +82,7 @@ def test_where_no_python_is_known_to_tensorflow_it_is_said_how_to_get_one(
     assert not (alone / "new").exists()
 
 
+@pytest.mark.long
 @pytest.mark.lengthy
 def test_an_installation_that_fails_says_that_it_can_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
