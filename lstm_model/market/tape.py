@@ -278,7 +278,7 @@ class TradeTape:
             self._known.note_whole(first_id, last_id)
 
     def interrupt(self, newest_ms: int = 0) -> None:
-        """The connection was lost: from then, or the newest trade, on nothing is certain."""
+        """The connection was lost: nothing is certain from then on, or from the newest trade."""
         with self._lock:
             self._known.interrupt(newest_ms or self.last_time_ms, self._ring.held)
 
