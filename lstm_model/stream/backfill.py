@@ -124,7 +124,8 @@ class Backfill:
         ------
         Refusal
         """
-        asked_s, known_ms = time.monotonic(), track.tape.last_time_ms
+        # The tape may know better than the websocket, from an earlier look.
+        asked_s, known_ms = time.monotonic(), max(track.told_ms, track.resumed_ms)
         due_ms = self._feed.clock.now_ms() - self._margin_ms
         time_ms = (await self._take_newest(track))["time_ms"]
         behind = bool(((time_ms > known_ms) & (time_ms < due_ms)).any())

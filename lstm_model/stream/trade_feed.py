@@ -244,13 +244,14 @@ class Track:
     taken : trades that came over the websocket, duplicates included
     heard_s : monotonic time of the last one
     told_ms : exchange time of the newest of them; the tape may hold newer ones, of REST
+    resumed_ms : exchange time from which on the websocket has to tell all
     began_s, filled : when it was first followed; whether REST has told what was before
     proven_s : monotonic time at which REST last confirmed that there was nothing newer
     """
 
     def __init__(self, pair: str, tape: TradeTape, feed: TradeFeed) -> None:
         self.pair, self.tape, self.feed = pair, tape, feed
-        self.taken = self.told_ms = 0
+        self.taken = self.told_ms = self.resumed_ms = 0
         self.heard_s = self.proven_s = -math.inf
         self.began_s, self.filled = math.inf, False
         self.price, self.taker_buy = 0.0, True
@@ -296,6 +297,7 @@ class Track:
 
     def resume(self, now_ms: int) -> None:
         """The pair is followed from now on, for the first time or again."""
+        self.resumed_ms = now_ms
         if self.began_s == math.inf:
             self.began_s = time.monotonic()
             self.tape.watch_from(now_ms)

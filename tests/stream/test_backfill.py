@@ -223,6 +223,25 @@ def test_what_a_websocket_kept_back_is_a_gap_although_rest_told_newer_ones(manne
     assert bool(track.tape.missing()) == bool(told) == (manner == "newest")
 
 
+def test_a_silence_is_found_out_although_rest_put_what_it_hid_on_the_tape() -> None:
+    """Each look at REST passed for what the websocket had told, so a deaf one stayed for ever."""
+
+    async def fall_silent() -> list[bool]:
+        rest = PagedRest(1_000)
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), TradeFeed(None, print))
+        work = Backfill(cast(Rest, rest), track.feed, AT_ONCE, lambda message: None)
+        track.resume(rest.base_ms)
+        for trade in rest.known[:500]:
+            track.take(trade)
+        put(track, rest.known)
+        deaf = await work.is_behind(track)
+        track.pause()
+        track.resume(int(rest.known[-1]["timestamp"]) + 1)
+        return [deaf, await work.is_behind(track)]
+
+    assert asyncio.run(fall_silent()) == [True, False]
+
+
 def test_a_page_that_begins_in_the_second_of_the_last_known_trade_leaves_some_out() -> None:
     """Where REST tells whole seconds, its time says little."""
 
