@@ -124,10 +124,10 @@ class Backfill:
         ------
         Refusal
         """
-        # The tape may know better than the websocket, from an earlier look.
-        asked_s, known_ms = time.monotonic(), max(track.told_ms, track.resumed_ms)
-        due_ms = self._feed.clock.now_ms() - self._margin_ms
+        asked_s, due_ms = time.monotonic(), self._feed.clock.now_ms() - self._margin_ms
         time_ms = (await self._take_newest(track))["time_ms"]
+        # The tape may know better than the websocket, from an earlier look.
+        known_ms = max(track.told_ms, track.begun_ms)
         behind = bool(((time_ms > known_ms) & (time_ms < due_ms)).any())
         if not behind:
             track.proven_s = asked_s
@@ -168,6 +168,7 @@ class Backfill:
             # The newest before the subscription may not have been known there yet.
             await asyncio.sleep(begins_s - time.monotonic())
             trades = _joined(trades, await self._take_newest(track, until_s))
+        track.caught_ms = int(trades["time_ms"].max(initial=0))
         if not len(trades):
             return
         first_ms = int(trades["time_ms"][0]) + 1  # others of that very moment may be missing

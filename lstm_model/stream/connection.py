@@ -21,7 +21,7 @@ from ccxt.async_support.base.ws.cache import ArrayCache
 
 from lstm_model.errors import DataError
 from lstm_model.stream.customs import Customs, RawTrade, customs_of
-from lstm_model.stream.trade_feed import Track, TradeFeed
+from lstm_model.stream.trade_feed import Track, TradeFeed, log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -261,8 +261,8 @@ class Line:
             self._offer(task.result())
             self.adopt()
             return self._watch(call)
-        if not isinstance(error, (ccxt.BaseError, aiohttp.ClientError, OSError, *_BROKEN_FRAME)):
-            raise error
+        if not isinstance(error, (ccxt.BaseError, aiohttp.ClientError, OSError, *_OF_THE_SYSTEM)):
+            log_failure(task)  # an error of ours ends this connection, too, and no other
         return self.fail(_kind(error))
 
     def _offer(self, trades: Collection[RawTrade]) -> None:

@@ -57,7 +57,8 @@ class Page(NamedTuple):
         """Does the page reach back to a trade that is known, or to `since_ms` if none is?
 
         An empty answer does not, nor one that only tells the newest trades, or the last ones
-        before an end: what an exchange has forgotten or not found looks like this.
+        before an end, or is of before that trade: what an exchange has forgotten, not found or
+        not learnt yet looks like this.
         """
         times = self.trades["time_ms"]
         if anchor is None:
@@ -65,8 +66,8 @@ class Page(NamedTuple):
         if not len(times):
             return False
         if not anchor.ids:
-            return bool(times[0] <= anchor.time_ms)
-        earlier = times[0] < anchor.time_ms - _SECOND_MS
+            return bool(times[0] <= anchor.time_ms < times[-1] + _SECOND_MS)
+        earlier = times[0] < anchor.time_ms - _SECOND_MS and anchor.time_ms < times[-1]
         return bool(earlier or anchor.ids.intersection(self.trades["id"].tolist()))
 
 

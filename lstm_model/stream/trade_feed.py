@@ -244,7 +244,8 @@ class Track:
     taken : trades that came over the websocket, duplicates included
     heard_s : monotonic time of the last one
     told_ms : exchange time of the newest of them; the tape may hold newer ones, of REST
-    resumed_ms : exchange time from which on the websocket has to tell all
+    resumed_ms : exchange time from which on it is followed, as far as our clock knew then
+    caught_ms : exchange time of the newest trade that REST told of what was before; None until then
     began_s, filled : when it was first followed; whether REST has told what was before
     proven_s : monotonic time at which REST last confirmed that there was nothing newer
     """
@@ -252,6 +253,7 @@ class Track:
     def __init__(self, pair: str, tape: TradeTape, feed: TradeFeed) -> None:
         self.pair, self.tape, self.feed = pair, tape, feed
         self.taken = self.told_ms = self.resumed_ms = 0
+        self.caught_ms: int | None = None
         self.heard_s = self.proven_s = -math.inf
         self.began_s, self.filled = math.inf, False
         self.price, self.taker_buy = 0.0, True
@@ -297,7 +299,7 @@ class Track:
 
     def resume(self, now_ms: int) -> None:
         """The pair is followed from now on, for the first time or again."""
-        self.resumed_ms = now_ms
+        self.resumed_ms, self.caught_ms = now_ms, None
         if self.began_s == math.inf:
             self.began_s = time.monotonic()
             self.tape.watch_from(now_ms)
@@ -307,7 +309,13 @@ class Track:
     def pause(self) -> None:
         """The pair is not followed for a while."""
         if self.began_s != math.inf:
-            self.tape.interrupt(self.told_ms)
+            begun_ms = min(self.resumed_ms, self.begun_ms or self.resumed_ms)
+            self.tape.interrupt(max(self.told_ms, begun_ms))
+
+    @property
+    def begun_ms(self) -> int:
+        """Exchange time after which the websocket has to tell all; REST knows it best."""
+        return self.resumed_ms if self.caught_ms is None else self.caught_ms
 
     def learn(self) -> None:
         """Find out how ids are given even if REST does not answer: from trades without a jump."""

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, cast
 
 import ccxt
@@ -240,6 +241,91 @@ def test_a_silence_is_found_out_although_rest_put_what_it_hid_on_the_tape() -> N
         return [deaf, await work.is_behind(track)]
 
     assert asyncio.run(fall_silent()) == [True, False]
+
+
+@pytest.mark.parametrize("behind_ms", [-3_600_000, -3_000, 0, 3_000, 3_600_000])
+def test_what_was_before_a_connection_is_no_silence_whatever_clock_the_exchange_has(
+    behind_ms: int,
+) -> None:
+    """Ours is not measured before the first trade; by it, a deaf connection stayed for an hour."""
+
+    async def look_twice() -> list[bool]:
+        rest = PagedRest(1_000)
+        known, rest.known = rest.known, rest.known[:500]
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), TradeFeed(None, lambda work: None))
+        work = Backfill(cast(Rest, rest), track.feed, AT_ONCE, lambda message: None)
+        track.resume(int(known[499]["timestamp"]) + behind_ms)
+        await caught_up(work, track)
+        first = await work.is_behind(track)
+        rest.known = known
+        return [first, await work.is_behind(track)]
+
+    assert asyncio.run(look_twice()) == [False, True]
+
+
+async def caught_up(work: Backfill, track: Track) -> None:
+    work.catch_up(track)
+    while work.busy:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind_ms", "told_first"),
+    [*product([600], [-3_000, 0, 3_000], [0, 1]), (0, 0, 0), (0, 0, 1)],
+)
+def test_what_a_connection_that_never_told_anything_hid_is_a_gap(
+    before: int, behind_ms: int, told_first: int
+) -> None:
+    """The gap began at the newest trade that REST had told when it was asked about the silence."""
+    told = list[str]()
+
+    async def never_tell() -> set[int]:
+        rest = PagedRest(1_400)
+        known, rest.known = rest.known, rest.known[:before]
+        track = Track(PAIR, TradeTape(PAIR, 60_000, 40_000), TradeFeed(None, lambda work: None))
+        work = Backfill(cast(Rest, rest), track.feed, AT_ONCE, told.append)
+        track.resume(int(known[max(0, before - 1)]["timestamp"]) + bool(before) + behind_ms)
+        await caught_up(work, track)
+        for trade in known[before : before + told_first]:
+            track.take(trade)
+        rest.known = known
+        assert await work.is_behind(track)
+        track.pause()
+        track.resume(int(known[-1]["timestamp"]) + 1)
+        await finish(work, [track])
+        since = {trade_number(trade["id"]) for trade in known[max(0, before - PAGE) :]}
+        return since - set(track.tape.trades(0, 2**62)["id"].tolist())
+
+    assert asyncio.run(never_tell()) == set()
+    assert told == []
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_page_of_before_the_last_known_trade_shows_nothing(forgotten: bool) -> None:
+    """It came from a cache, and passed for whole where nothing was known to be traded since."""
+    told = list[str]()
+
+    class Cached(PagedRest):
+        async def trades(self, pair: str, since_ms: int | None = None, params: Any = None) -> Any:
+            await super().trades(pair, since_ms, params)
+            return self.known[300:380]
+
+    async def search() -> Track:
+        rest = Cached(3_000)
+        known = rest.known
+        size = 30 if forgotten else 40_000
+        track = Track(PAIR, TradeTape(PAIR, 60_000, size), TradeFeed(None, lambda work: None))
+        track.tape.ids_consecutive = False
+        track.resume(int(known[0]["timestamp"]))
+        put(track, known[:500])
+        track.told_ms = int(known[499]["timestamp"])
+        track.pause()
+        track.resume(int(known[-1]["timestamp"]) + 1)
+        await finish(Backfill(cast(Rest, rest), track.feed, AT_ONCE, told.append), [track])
+        return track
+
+    track = asyncio.run(search())
+    assert len(track.tape.missing()) == len(told) == 1
 
 
 def test_a_page_that_begins_in_the_second_of_the_last_known_trade_leaves_some_out() -> None:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import ccxt
 import ccxt.pro
@@ -433,6 +433,29 @@ def test_without_numbers_an_interruption_is_filled_by_time() -> None:
             tape.trades(start_ms, end_ms)["id"].tolist()
         )
         assert not tape.missing()
+
+
+class FailsOnce(ccxt.pro.binance):  # type: ignore[misc]
+    """Its first watch call ends in an error that is not ccxt's."""
+
+    errors: ClassVar[list[Exception]] = []
+
+    async def watch_trades_for_symbols(self, *args: Any, **more: Any) -> Any:
+        if self.errors:
+            raise self.errors.pop()
+        return await super().watch_trades_for_symbols(*args, **more)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), EOFError()])
+def test_any_error_ends_a_connection_and_no_more_than_that(error: Exception) -> None:
+    """Those that nobody had named ended the following of its pairs for good, without news."""
+    FailsOnce.errors.append(error)
+    with (
+        LoopbackExchange(busy_market(pairs=PAIRS[:2])) as exchange,
+        following(exchange, connect=client_of(exchange, FailsOnce)) as stream,
+    ):
+        until_fresh(stream)
+        assert not FailsOnce.errors
 
 
 class GoesDeaf(ccxt.pro.binance):  # type: ignore[misc]
