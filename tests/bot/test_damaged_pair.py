@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from examples import further
 from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade, disable_database_use, enable_database_use
 from freqtrade.resolvers import StrategyResolver
@@ -163,7 +164,7 @@ def trader(tmp_path: Path) -> Iterator[Trader]:
 
 @pytest.mark.lengthy
 @pytest.mark.parametrize("bad", [PAIR, OTHER], ids=["leader", "other"])
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", ["grid", *further([*REFUSED][1:])])
 def test_a_damaged_frame_costs_that_pair_alone_and_is_told_once(
     trader: Trader, kind: str, bad: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,7 +189,7 @@ def test_a_damaged_frame_costs_that_pair_alone_and_is_told_once(
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("kind", UNUSABLE)
+@pytest.mark.parametrize("kind", ["nan", *further([*UNUSABLE][1:])])
 def test_an_unusable_candle_costs_that_pair_its_forecast_and_no_other(
     trader: Trader, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -237,6 +237,7 @@ def test_a_dry_run_without_any_candles_does_not_start(
     assert_clear_error(outcome, "freqtrade download-data")
 
 
+@pytest.mark.long
 def test_a_dry_run_with_an_unwritable_store_does_not_start(other_bot: Bot) -> None:
     (other_bot.userdir / "lstm").write_text("a file where a folder should be")
     outcome = other_bot.run("trade", "--strategy", "LSTMStrategy")

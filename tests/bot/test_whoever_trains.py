@@ -21,7 +21,7 @@ from lstm_model.store.models import ModelStore
 from lstm_model.training.job import TrainingResult
 from lstm_model.training.trainer import Trainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SMALL = SETTINGS.model_copy(
     update={"units": 6, "max_epochs": 2, "epoch_windows": 1_000, "batch_size": 64, "dropout": 0.1}
@@ -98,24 +98,20 @@ def test_there_is_something_to_compare(lived: Facts) -> None:
     assert len(lived["steps"]) > 6
 
 
-@pytest.mark.long
 def test_cold_processes_leave_the_same(lived: Facts, tmp_path: Path) -> None:
     assert walk(tmp_path, Cold(), 2) == lived
 
 
-@pytest.mark.long
 def test_one_thread_leaves_the_same(lived: Facts, tmp_path: Path) -> None:
     assert walk(tmp_path, Trainer(), 1) == lived
 
 
-@pytest.mark.long
 def test_two_at_a_time_leave_the_same(lived: Facts, tmp_path: Path) -> None:
     trainer = Side()
     assert walk(tmp_path, trainer, 4) == lived
     assert trainer.most == 2
 
 
-@pytest.mark.long
 def test_a_process_that_did_something_else_before_leaves_the_same(
     lived: Facts, tmp_path: Path
 ) -> None:
@@ -128,7 +124,7 @@ def test_a_process_that_did_something_else_before_leaves_the_same(
     assert walk(tmp_path / "again", trainer, 2) == lived
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))])
+@pytest.mark.parametrize("seed", range(3))
 def test_trainings_that_were_killed_at_any_moment_are_made_again_to_the_same(
     lived: Facts, tmp_path: Path, seed: int
 ) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from e2e import Running, run_lstm
+from examples import further
 from places import ROOT
 
 from lstm_model.commands.demo import last_words, refuse_another_market, replayed_from
@@ -199,7 +200,7 @@ def test_a_console_that_does_not_know_a_character_shows_another(tmp_path: Path) 
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("words", [["settings"], ["init", "--userdir", "u"]])
+@pytest.mark.parametrize("words", [["settings"], *further([["init", "--userdir", "u"]])])
 def test_a_closed_pipe_is_no_failure_to_tell_of(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "u").mkdir()
     reading, writing = os.pipe()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from examples import further
 from numpy.typing import NDArray
 from places import ROOT
 
@@ -99,7 +100,7 @@ def changed(**changes: Any) -> Settings:
 
 @pytest.mark.parametrize(
     "settings",
-    [SMALL, changed(layers=1), changed(layers=3, units=5), changed(dropout=0)],
+    [SMALL, *further([changed(layers=1), changed(layers=3, units=5), changed(dropout=0)])],
     ids=["default", "one layer", "three layers", "no dropout"],
 )
 @pytest.mark.parametrize("opened", [False, True])
@@ -276,7 +277,7 @@ def test_a_batch_smaller_than_its_parts_is_learnt_the_same_every_time(network: A
     assert np.isfinite(losses.pop())
 
 
-@pytest.mark.parametrize("n_train", [1, 3, 9])
+@pytest.mark.parametrize("n_train", [1, *further([3, 9])])
 def test_a_handful_of_windows_is_enough_to_train(network: Any, n_train: int) -> None:
     job = network.Job(changed(max_epochs=1), **make_arrays(n_train=n_train, n_validation=1))
     fit = network.fit_network(job, lambda message: None)
@@ -357,7 +358,7 @@ def test_the_same_fine_tuning_gives_the_same_weights(
     assert trained.initial_loss is None
 
 
-@pytest.mark.parametrize("patience", [1, 2, 5])
+@pytest.mark.parametrize("patience", [1, *further([2, 5])])
 def test_initial_weights_survive_when_no_epoch_beats_them(
     trained: TrainingResult, network: Any, monkeypatch: pytest.MonkeyPatch, patience: int
 ) -> None:
@@ -386,6 +387,7 @@ def test_an_epoch_that_beats_the_initial_weights_replaces_them(
     assert not np.array_equal(fit.best["gaps/kernel"], trained.weights["gaps/kernel"])
 
 
+@pytest.mark.long
 def test_fine_tuning_adapts_to_a_market_that_has_shifted(network: Any) -> None:
     arrays = make_arrays()
     settings = changed(max_epochs=6, learning_rate=0.01)
@@ -431,7 +433,8 @@ def test_the_parent_hears_which_initial_weights_do_not_fit(
 
 
 @pytest.mark.parametrize(
-    ("most", "batch", "steps"), [(1_000, 64, 15), (50, 50, 1), (3_000, 64, 46), (10**6, 64, 46)]
+    ("most", "batch", "steps"),
+    [(1_000, 64, 15), *further([(50, 50, 1), (3_000, 64, 46), (10**6, 64, 46)])],
 )
 def test_an_epoch_draws_at_most_so_many_windows_and_every_epoch_others(
     network: Any, monkeypatch: pytest.MonkeyPatch, most: int, batch: int, steps: int

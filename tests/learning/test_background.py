@@ -20,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from examples import further
 from instant_training import SETTINGS, InstantTraining, make_learning
 from live_world import (  # noqa: F401 - three fixtures
     BOUNDARY,
@@ -1009,7 +1010,8 @@ def halted(candles: Candles, first: int, stop: int) -> Candles:
 
 @pytest.mark.lengthy
 @pytest.mark.parametrize(
-    "stop", [BOUNDARY, BOUNDARY + 1, BOUNDARY + LAG // 2 + 2, BOUNDARY + PERIOD + LAG]
+    "stop",
+    [BOUNDARY + 1, *further([BOUNDARY, BOUNDARY + LAG // 2 + 2, BOUNDARY + PERIOD + LAG])],
 )
 def test_a_halt_over_a_boundary_leaves_the_bot_the_steps_of_a_backtest_that_knows_its_end(
     tmp_path: Path, training: InstantTraining, stop: int

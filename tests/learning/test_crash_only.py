@@ -43,7 +43,7 @@ def run_bot(*arguments: object) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(FEW, id="few"),
+        pytest.param(FEW, id="few", marks=pytest.mark.lengthy),
         pytest.param(0, id="all", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
@@ -196,6 +196,7 @@ def test_only_folders_of_trainings_that_ended_long_ago_are_removed(
     assert [folder.exists() for folder in folders] == [False, True, True]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_bot_of_its_own_process_dies_and_goes_on_too(tmp_path: Path) -> None:
     assert run_bot(tmp_path, 250).returncode == -signal.SIGKILL

@@ -60,13 +60,13 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any
 
 
 def cases() -> Iterator[Any]:
-    """A few in the fast suite: each kind of file once, each kind of damage often."""
+    """A few in every run: each kind of file once, each kind of damage often."""
     for number, file in enumerate(FILES):
         for kind, damage in enumerate(DAMAGES):
             for last in (YOUNG, OLD):
-                fast = kind == number % len(DAMAGES) and last == OLD
+                always = kind == number % len(DAMAGES) and last == OLD
                 name = f"{file} {damage}, {'young' if last == YOUNG else 'old'}"
-                marks = [] if fast else [pytest.mark.slow]
+                marks = [] if always else [pytest.mark.slow, pytest.mark.long]
                 yield pytest.param(file, damage, last, id=name, marks=marks)
 
 

@@ -360,6 +360,7 @@ def is_progress(message: dict[str, Any]) -> bool:
     return re.match(r"(Training a network|Fine-tuning) on", message.get("msg", "")) is not None
 
 
+@pytest.mark.long
 def test_a_replay_does_the_same_again_also_while_it_trains(whole: Replay, proof: Replay) -> None:
     """The other ends earlier, is made by `verify`, and has another store."""
     until = "2024-07-10 01:14:30"
@@ -420,7 +421,10 @@ def prepared(whole: Replay, folder: Path) -> Path:
             *("leader", 0, r'Cause: look-ahead\. "leader_\w+" of the candle of 2024-07-10T00:1\d'),
             marks=pytest.mark.long,
         ),
-        ("scaler", 0, r"Cause: serving\. .* other weights or another scaler"),
+        pytest.param(
+            *("scaler", 0, r"Cause: serving\. .* other weights or another scaler"),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["look-ahead", "leader", "scaler"],
 )

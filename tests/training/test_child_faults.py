@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from examples import further
 from places import ROOT
 from test_trainer import Train, assert_all_ended, beyond_settings, make_job, train, trainer
 
@@ -328,7 +329,7 @@ def small_job() -> TrainingJob:
 
 @needs_full
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["network.keras", "result.npz", "result.json"])
+@pytest.mark.parametrize("name", ["result.npz", *further(["network.keras", "result.json"])])
 def test_a_full_disk_is_named_where_the_result_is_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / name).symlink_to(FULL)
