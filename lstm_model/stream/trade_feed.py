@@ -309,6 +309,7 @@ class Track:
     def pause(self) -> None:
         """The pair is not followed for a while."""
         if self.began_s != math.inf:
+            # Of two clocks the earlier: a gap that begins too early costs a request, no trade.
             begun_ms = min(self.resumed_ms, self.begun_ms or self.resumed_ms)
             self.tape.interrupt(max(self.told_ms, begun_ms))
 
