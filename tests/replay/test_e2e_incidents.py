@@ -117,7 +117,6 @@ def test_the_same_replay_leaves_the_same(plain: Replayed, tmp_path: Path) -> Non
     assert plain.made_late() == set()
 
 
-@pytest.mark.long
 def test_after_an_outage_all_is_forecast_as_without(plain: Replayed, tmp_path: Path) -> None:
     folder = with_models_of(plain, tmp_path)
     hit = replay(folder, 2 / 3, "outage@2024-07-10T16:10:20/12m")

@@ -360,7 +360,6 @@ def is_progress(message: dict[str, Any]) -> bool:
     return re.match(r"(Training a network|Fine-tuning) on", message.get("msg", "")) is not None
 
 
-@pytest.mark.long
 def test_a_replay_does_the_same_again_also_while_it_trains(whole: Replay, proof: Replay) -> None:
     """The other ends earlier, is made by `verify`, and has another store."""
     until = "2024-07-10 01:14:30"
